@@ -1,0 +1,1 @@
+"""Files of features and captions in, batches and retrieval sets out. Knows no model."""

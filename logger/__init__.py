@@ -1,0 +1,1 @@
+"""Log file, TensorBoard and summaries over seeds. Knows numbers and names."""

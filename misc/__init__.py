@@ -1,0 +1,1 @@
+"""Command-line tools built from the other rooms."""

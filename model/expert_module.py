@@ -1,0 +1,147 @@
+"""The part of the network that embeds both sides, expert by expert, without collaboration.
+
+`ExpertModule` is MoEE (Miech et al. 2018, arXiv 1804.02516); the other kinds replace the video
+side. The attribute names are those of published checkpoints.
+
+Axes: B videos, Q captions, M experts, D embedding size.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.gating import ContextGatingUnit, GatedEmbeddingUnit, ReduceDim
+from model.similarity import TextEmbeddings, VideoEmbeddings
+
+ExpertDims = Mapping[str, tuple[int, int]]
+
+
+class ExpertModule(nn.Module):
+    """Mixture of embedding experts: each expert and each caption through gated units.
+
+    Args:
+        expert_dims: expert name -> (size of the pooled feature, size of the embedding), in the
+            order that the parameters have.
+        text_size: size of the pooled caption; None for a model without text side.
+        freeze_weights: give every expert the weight 1/M instead of learned mixture weights.
+        keep_missing_modalities: give every expert weight 1, the missing ones too.
+    """
+
+    def __init__(
+        self,
+        expert_dims: ExpertDims,
+        text_size: int | None,
+        freeze_weights: bool = False,
+        keep_missing_modalities: bool = False,
+    ) -> None:
+        super().__init__()
+        self.expert_dims = dict(expert_dims)
+        self.freeze_weights = freeze_weights
+        self.keep_missing_modalities = keep_missing_modalities
+        if text_size is not None:
+            self.moe_fc = nn.Linear(text_size, len(self.expert_dims))
+        self.build_video_side()
+        if text_size is not None:
+            self.build_text_side(text_size)
+
+    @property
+    def input_sizes(self) -> list[int]:
+        return [size for size, _ in self.expert_dims.values()]
+
+    @property
+    def embedding_sizes(self) -> list[int]:
+        return [size for _, size in self.expert_dims.values()]
+
+    def build_video_side(self) -> None:
+        self.video_GU = nn.ModuleList(
+            GatedEmbeddingUnit(*sizes) for sizes in self.expert_dims.values()
+        )
+
+    def build_text_side(self, text_size: int) -> None:
+        self.text_GU = nn.ModuleList(
+            GatedEmbeddingUnit(text_size, size) for size in self.embedding_sizes
+        )
+
+    def encode_text(self, text_QD: Tensor) -> TextEmbeddings:
+        """Embed pooled captions (Q, D), once for each expert."""
+        embeddings = tuple(unit(text_QD) for unit in self.text_GU)  # M times (Q, D)
+        return TextEmbeddings(embeddings, self.mixture_weights(text_QD))
+
+    def mixture_weights(self, text_QD: Tensor) -> Tensor | None:
+        """How much each caption asks of each expert (Q, M)."""
+        if self.keep_missing_modalities:
+            return None
+        if self.freeze_weights:
+            num_experts = len(self.expert_dims)
+            return text_QD.new_full((len(text_QD), num_experts), 1 / num_experts)
+        return F.softmax(self.moe_fc(text_QD), dim=1)  # (Q, M)
+
+    def encode_video(self, experts: list[Tensor], availability_BM: Tensor) -> VideoEmbeddings:
+        """Embed pooled experts, M times (B, D), zeros where `availability_BM` is 0."""
+        embeddings = zip(self.video_GU, experts, strict=True)
+        return VideoEmbeddings(tuple(unit(x) for unit, x in embeddings), availability_BM)
+
+
+class SharedSizeModule(ExpertModule):
+    """MoEE at CE's shared size (`mimic_ce_dims`): what CE is without its collaboration."""
+
+    def build_video_side(self) -> None:
+        self.video_dim_reduce = nn.ModuleList(
+            ReduceDim(*sizes) for sizes in self.expert_dims.values()
+        )
+        self.video_GU = nn.ModuleList(ContextGatingUnit(size) for size in self.embedding_sizes)
+
+    def encode_video(self, experts: list[Tensor], availability_BM: Tensor) -> VideoEmbeddings:
+        reduced = zip(self.video_dim_reduce, experts, strict=True)
+        return super().encode_video([reduce(x) for reduce, x in reduced], availability_BM)
+
+
+class ConcatMixModule(ExpertModule):
+    """All experts concatenated into one large gated unit (`concat_mix_experts`)."""
+
+    def build_video_side(self) -> None:
+        unit = GatedEmbeddingUnit(sum(self.input_sizes), sum(self.embedding_sizes))
+        self.video_GU = nn.ModuleList([unit])
+
+    def build_text_side(self, text_size: int) -> None:
+        unit = GatedEmbeddingUnit(text_size, sum(self.embedding_sizes))
+        self.text_GU = nn.ModuleList([unit])
+
+    def mixture_weights(self, text_QD: Tensor) -> None:
+        return None
+
+    def encode_video(self, experts: list[Tensor], availability_BM: Tensor) -> VideoEmbeddings:
+        return super().encode_video([torch.cat(experts, dim=1)], availability_BM)
+
+
+class ConcatModule(ExpertModule):
+    """Experts concatenated, no learned video side (`concat_experts`).
+
+    The smaller side is padded with zeros to the size of the larger one. The published code leaves
+    the padded video side empty when the text is the larger one; `zero_video` does the same.
+    """
+
+    def __init__(self, *args, zero_video: bool = False, **kwargs) -> None:
+        self.zero_video = zero_video
+        super().__init__(*args, **kwargs)
+
+    def build_video_side(self) -> None:
+        """Nothing is learned."""
+
+    def build_text_side(self, text_size: int) -> None:
+        self.text_size = text_size
+        self.joint_size = max(text_size, sum(self.input_sizes))
+        self.text_is_larger = text_size > sum(self.input_sizes)
+
+    def encode_text(self, text_QD: Tensor) -> TextEmbeddings:
+        padded = F.pad(text_QD, (0, self.joint_size - text_QD.shape[1]))
+        return TextEmbeddings((padded,), None)
+
+    def encode_video(self, experts: list[Tensor], availability_BM: Tensor) -> VideoEmbeddings:
+        joined = torch.cat(experts, dim=1)  # (B, sum of sizes)
+        if self.zero_video and self.text_is_larger:
+            joined = torch.zeros_like(joined)
+        padded = F.pad(joined, (0, self.joint_size - joined.shape[1]))
+        return VideoEmbeddings((padded,), availability_BM)

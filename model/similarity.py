@@ -1,0 +1,85 @@
+"""Similarity of captions and videos as a function of their embeddings.
+
+The one place where the two sides meet: a training batch, an evaluation that streams blocks, a
+teacher that stored its embeddings and an index all call the same function.
+
+Axes: Q queries (captions), N videos, M experts, D embedding size of an expert.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """One embedding per expert for each caption, and how much the caption asks of each expert."""
+
+    embeddings: tuple[Tensor, ...]  # M times (Q, D)
+    weights: Tensor | None  # (Q, M), rows sum to 1; None: every expert counts 1, nothing normalised
+
+    def __getitem__(self, queries: slice) -> "TextEmbeddings":
+        weights = None if self.weights is None else self.weights[queries]
+        return TextEmbeddings(tuple(e[queries] for e in self.embeddings), weights)
+
+    def __len__(self) -> int:
+        return len(self.embeddings[0])
+
+    @staticmethod
+    def cat(blocks: Sequence["TextEmbeddings"]) -> "TextEmbeddings":
+        """Join blocks of queries."""
+        weights = None if blocks[0].weights is None else torch.cat([b.weights for b in blocks])
+        return TextEmbeddings(_cat_experts([b.embeddings for b in blocks]), weights)
+
+
+@dataclass(frozen=True)
+class VideoEmbeddings:
+    """One embedding per expert for each video, and which of its experts are there."""
+
+    embeddings: tuple[Tensor, ...]  # M times (N, D)
+    availability: Tensor  # (N, M), 1 where the expert is there, 0 where it is missing
+
+    def __len__(self) -> int:
+        return len(self.embeddings[0])
+
+    @staticmethod
+    def cat(blocks: Sequence["VideoEmbeddings"]) -> "VideoEmbeddings":
+        """Join blocks of videos."""
+        embeddings = _cat_experts([b.embeddings for b in blocks])
+        return VideoEmbeddings(embeddings, torch.cat([b.availability for b in blocks]))
+
+
+def _cat_experts(blocks: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(parts) for parts in zip(*blocks, strict=True))
+
+
+def similarity(text: TextEmbeddings, video: VideoEmbeddings) -> Tensor:
+    """Similarity matrix (Q, N) of captions and videos.
+
+    s(q, v) = sum_m w(q, v, m) <t(q, m), v(v, m)> with
+    w(q, v, m) = w(q, m) a(v, m) / sum_m' w(q, m') a(v, m'): the caption's mixture weights, shared
+    out among the experts that the video has (Liu et al. 2019, eq. 5; Miech et al. 2018, eq. 8).
+    A video without any expert has similarity 0 to everything.
+
+    The weights are folded into the two sides, so that the sum over experts is one matrix product
+    over all experts' dimensions and no (Q, N, M) tensor is ever made.
+    """
+    if text.weights is None:
+        return torch.cat(text.embeddings, dim=1) @ torch.cat(video.embeddings, dim=1).T
+    weighted_text = torch.cat(
+        [e * w.unsqueeze(1) for e, w in zip(text.embeddings, text.weights.unbind(1), strict=True)],
+        dim=1,
+    )  # (Q, sum of D)
+    present_video = torch.cat(
+        [
+            e * a.unsqueeze(1)
+            for e, a in zip(video.embeddings, video.availability.unbind(1), strict=True)
+        ],
+        dim=1,
+    )  # (N, sum of D)
+    total_weight_QN = text.weights @ video.availability.T
+    # Without any expert the numerator is 0 as well: divide by 1 there instead of by 0.
+    total_weight_QN = torch.where(total_weight_QN > 0, total_weight_QN, 1.0)
+    return (weighted_text @ present_video.T) / total_weight_QN

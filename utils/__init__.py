@@ -1,0 +1,1 @@
+"""Config, seeds and the rankings page. Knows no model and no file of features."""
