@@ -75,7 +75,8 @@ def retrieval_as_classification(sims: Array, label_masks: Array) -> dict[str, fl
 def mean_average_precision(sims: Array, label_masks: Array) -> dict[str, float]:
     """Mean over labels of the average precision of the videos ranked for them.
 
-    Labels that are true of no video count 0. Arguments and errors as in `retrieval_as_classification`.
+    Labels that are true of no video count 0. Arguments and errors as in
+    `retrieval_as_classification`.
     """
     sims, true = _labelled(sims, label_masks)
     # Not a stable sort: the published figures have tied videos in the order of torch's own sort.

@@ -1,0 +1,115 @@
+"""Optimisers follow the published trajectories; schedules give the published rates."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from data_loader.errors import UserError
+from trainer.optimisers import (
+    CosineAnnealingWithRestartsLR,
+    Ranger,
+    build_optimiser,
+    build_schedule,
+)
+
+TRAJECTORIES = [
+    "RAdam_lr0.001_wd0.001_fixedgrad",
+    "RAdam_lr0.1_wd0.001_quadratic",
+    "Ranger_lr0.001_wd0.001_quadratic",
+    "Ranger_lr0.1_wd0.001_fixedgrad",
+    "Ranger_lr0.1_wd0_quadratic",
+]
+
+
+@pytest.mark.parametrize("case", TRAJECTORIES)
+def test_published_trajectories(golden: Path, case: str) -> None:
+    arrays = np.load(golden / "loss_optim" / f"{case}.npz")
+    names = [key[2:] for key in arrays if key.startswith("p.")]
+    net = nn.ParameterDict({n: torch.from_numpy(arrays[f"p.{n}"][0].copy()) for n in names})
+    settings = {"lr": float(arrays["lr"]), "weight_decay": float(arrays["wd"])}
+    optimiser = build_optimiser(case.split("_")[0], settings, net)
+    for step in range(len(arrays[f"p.{names[0]}"]) - 1):
+        for name in names:
+            if f"g.{name}" in arrays:
+                gradient = torch.from_numpy(arrays[f"g.{name}"][step].copy())
+            else:
+                centre = torch.from_numpy(arrays[f"center.{name}"])
+                gradient = torch.from_numpy(arrays[f"curv.{name}"]) * (net[name].detach() - centre)
+            net[name].grad = gradient
+        optimiser.step()
+        for name in names:
+            found, expected = net[name].detach().numpy(), arrays[f"p.{name}"][step + 1]
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5, err_msg=f"{name} {step}")
+
+
+@pytest.mark.parametrize(
+    ("case", "T_max", "T_mult", "eta_min"),
+    [
+        ("T10_mult1_eta0.0", 10, 1, 0.0),
+        ("T5_mult2_eta0.0", 5, 2, 0.0),
+        ("T4_mult3_eta0.001", 4, 3, 0.001),
+        ("T7_mult1.5_eta0.01", 7, 1.5, 0.01),
+    ],
+)
+def test_published_restarts(
+    golden: Path, case: str, T_max: int, T_mult: float, eta_min: float
+) -> None:
+    expected = np.load(golden / "loss_optim" / "lr_schedules.npz")[f"{case}.step_only"]
+    net = nn.Linear(1, 1)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+    schedule = CosineAnnealingWithRestartsLR(optimiser, T_max, eta_min, T_mult=T_mult)
+    rates = []
+    for _ in expected:
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    np.testing.assert_allclose(rates, expected, atol=1e-8)
+
+
+def train(optimiser_kind: str, steps: int, resume_after: int | None) -> torch.Tensor:
+    torch.manual_seed(0)
+    net = nn.Linear(4, 3)
+    data = torch.randn(steps, 8, 4)
+    optimiser = build_optimiser(optimiser_kind, {"lr": 0.05}, net)
+    for step in range(steps):
+        if step == resume_after:
+            state = optimiser.state_dict()
+            optimiser = build_optimiser(optimiser_kind, {"lr": 0.05}, net)
+            optimiser.load_state_dict(state)
+        optimiser.zero_grad()
+        net(data[step]).square().mean().backward()
+        optimiser.step()
+    return net.weight.detach()
+
+
+@pytest.mark.parametrize("kind", ["Ranger", "RAdam"])
+def test_saved_state_continues_exactly(kind: str) -> None:
+    assert torch.equal(train(kind, 20, None), train(kind, 20, resume_after=8))
+
+
+def test_lookahead_returns_to_between_slow_and_fast_weights() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0]))
+    fast = nn.Parameter(torch.tensor([1.0]))
+    ranger = Ranger([parameter], lr=0.1, k=3, alpha=0.25)
+    radam = torch.optim.RAdam(
+        [fast], lr=0.1, betas=(0.95, 0.999), eps=1e-5, decoupled_weight_decay=True
+    )
+    for _ in range(3):
+        parameter.grad = torch.tensor([2.0])
+        fast.grad = torch.tensor([2.0])
+        ranger.step()
+        radam.step()
+    assert parameter.item() == pytest.approx(1.0 + 0.25 * (fast.item() - 1.0), abs=1e-6)
+
+
+def test_unknown_names_and_arguments_are_refused() -> None:
+    net = nn.Linear(1, 1)
+    with pytest.raises(UserError, match=r'"Rangr" is not known.*"Ranger"'):
+        build_optimiser("Rangr", {}, net)
+    with pytest.raises(UserError, match=r"optimizer\.args.*learning_rate"):
+        build_optimiser("Adam", {"learning_rate": 1}, net)
+    with pytest.raises(UserError, match=r"lr_scheduler\.args"):
+        build_schedule("StepLR", {}, torch.optim.SGD(net.parameters(), lr=1))

@@ -1,0 +1,139 @@
+"""Optimisers and learning-rate schedules, and the table of those that a config may name."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer, lr_scheduler
+
+from data_loader.errors import UserError, did_you_mean
+
+
+class Ranger(torch.optim.RAdam):
+    """Lookahead (Zhang et al. 2019, arXiv 1907.08610) over RAdam (Liu et al. 2020, 1908.03265).
+
+    Every `k` steps the slow weights go the share `alpha` of the way to the fast ones, and the fast
+    ones start again from there. Weight decay is decoupled from the gradient.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        alpha: float = 0.5,
+        k: int = 6,
+        betas: tuple[float, float] = (0.95, 0.999),
+        eps: float = 1e-5,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if not 0 <= alpha <= 1 or k < 1:
+            raise ValueError(f"Ranger needs 0 <= alpha <= 1 and k >= 1, not {alpha} and {k}.")
+        super().__init__(
+            params,
+            lr=lr,
+            betas=tuple(betas),
+            eps=eps,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=True,
+        )
+        for group in self.param_groups:
+            group.update(alpha=alpha, k=k)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        # Slow weights start where the parameters stand before their first step. They join the state
+        # after it: RAdam fills in a parameter's state only while that is empty.
+        started = [
+            (p, p.detach().clone())
+            for group in self.param_groups
+            for p in group["params"]
+            if p.grad is not None and "slow_buffer" not in self.state[p]
+        ]
+        loss = super().step(closure)
+        for p, slow in started:
+            self.state[p]["slow_buffer"] = slow
+        for group in self.param_groups:
+            due = [
+                p
+                for p in group["params"]
+                if p.grad is not None and int(self.state[p]["step"]) % group["k"] == 0
+            ]
+            if due:
+                slow = [self.state[p]["slow_buffer"] for p in due]
+                torch._foreach_lerp_(slow, due, group["alpha"])
+                torch._foreach_copy_(due, slow)
+        return loss
+
+
+class RAdam(torch.optim.RAdam):
+    """`torch.optim.RAdam` with decoupled weight decay, as the published trainings have it."""
+
+    def __init__(self, params: Iterable[Tensor], **settings: Any) -> None:
+        super().__init__(params, **({"decoupled_weight_decay": True} | settings))
+
+
+class CosineAnnealingWithRestartsLR(lr_scheduler.LRScheduler):
+    """Cosine annealing with warm restarts (Loshchilov and Hutter 2017, arXiv 1608.03983).
+
+    The first cycle takes `T_max` epochs, each following one `T_mult` times as many (it need not be
+    a whole number).
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        T_max: float,
+        eta_min: float = 0.0,
+        last_epoch: int = -1,
+        T_mult: float = 1.0,
+    ) -> None:
+        if T_max <= 0 or T_mult < 1:
+            raise ValueError(f"The schedule needs T_max > 0, T_mult >= 1, not {T_max}, {T_mult}.")
+        self.T_max = T_max
+        self.T_mult = T_mult
+        self.eta_min = eta_min
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        start, length = 0, self.T_max
+        while self.last_epoch >= start + length:
+            # A cycle begins at the first whole epoch after the end of the one before.
+            start = math.ceil(start + length)
+            length *= self.T_mult
+        height = (1 + math.cos(math.pi * (self.last_epoch - start) / length)) / 2
+        return [self.eta_min + (base - self.eta_min) * height for base in self.base_lrs]
+
+
+def _classes(module: Any, base: type) -> dict[str, type]:
+    found = {name: getattr(module, name) for name in getattr(module, "__all__", dir(module))}
+    return {n: c for n, c in found.items() if isinstance(c, type) and issubclass(c, base)}
+
+
+OPTIMISERS = _classes(torch.optim, Optimizer) | {"Ranger": Ranger, "RAdam": RAdam}
+SCHEDULES = _classes(lr_scheduler, lr_scheduler.LRScheduler) | {
+    "CosineAnnealingWithRestartsLR": CosineAnnealingWithRestartsLR
+}
+
+
+def build_optimiser(kind: str, settings: dict[str, Any], net: nn.Module) -> Optimizer:
+    """Build the optimiser that a config names, over the parameters that learn."""
+    learned = [p for p in net.parameters() if p.requires_grad]
+    return _build("optimizer", OPTIMISERS, kind, learned, settings)
+
+
+def build_schedule(
+    kind: str, settings: dict[str, Any], optimiser: Optimizer
+) -> lr_scheduler.LRScheduler:
+    """Build the learning-rate schedule that a config names."""
+    return _build("lr_scheduler", SCHEDULES, kind, optimiser, settings)
+
+
+def _build(part: str, table: dict[str, type], kind: str, what: Any, settings: dict) -> Any:
+    if kind not in table:
+        raise UserError(f'{part}.type "{kind}" is not known{did_you_mean(kind, table)}.')
+    try:
+        return table[kind](what, **settings)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{part}.args do not fit {kind}: {error}.") from error
