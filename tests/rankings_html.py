@@ -1,0 +1,80 @@
+"""Reading a rankings page back, and writing small ones: shared by the tests of the page."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+from utils.rankings_page import Ranking, Retrieved, write_rankings_page
+
+VOID = {"meta", "link", "input", "rect", "img", "br"}
+
+
+class Page(HTMLParser):
+    """The elements of a page: tag, attributes, and the text within each."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[dict] = []
+        self._open: list[dict] = []
+        with path.open(encoding="utf-8", newline="") as handle:
+            self.feed(handle.read())
+        self.close()
+        assert not self._open, "an element is not closed"
+
+    def handle_starttag(self, tag, attrs):
+        element = {"tag": tag, "attrs": dict(attrs), "text": ""}
+        self.elements.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append({"tag": tag, "attrs": dict(attrs), "text": ""})
+
+    def handle_endtag(self, tag):
+        assert self._open.pop()["tag"] == tag
+
+    def handle_data(self, data):
+        for element in self._open:
+            element["text"] += data
+
+    def texts(self, tag: str, of_class: str | None = None) -> list[str]:
+        return [
+            element["text"]
+            for element in self.elements
+            if element["tag"] == tag
+            and (of_class is None or of_class in element["attrs"].get("class", "").split())
+        ]
+
+    def words(self, tag: str, of_class: str | None = None) -> list[str]:
+        return [" ".join(text.split()) for text in self.texts(tag, of_class)]
+
+    def skeleton(self) -> list[tuple]:
+        return [(element["tag"], tuple(element["attrs"])) for element in self.elements]
+
+    def urls(self) -> list[str]:
+        """What the videos of the page link to."""
+        found = [e["attrs"]["href"] for e in self.elements if e["tag"] == "a"]
+        return [url for url in found if not url.startswith("#query-")]
+
+
+def ranking(**changes) -> Ranking:
+    values = {
+        "query_id": "q",
+        "captions": ["a red ball"],
+        "video_id": "v0",
+        "rank": 2.0,
+        "similarity": 0.4,
+        "retrieved": [Retrieved("v1", 0.5), Retrieved("v0", 0.4), Retrieved("v2", -0.1)],
+    }
+    return Ranking(**(values | changes))
+
+
+def write(folder: Path, rankings: list[Ranking], **changes) -> Path:
+    values = {"title": "Demo", "metrics": {}, "video_folder": None, "num_videos": 500}
+    return write_rankings_page(folder, rankings=rankings, **(values | changes))
+
+
+def make_videos(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
