@@ -1,0 +1,26 @@
+"""Makes the data set of a config that says how (`data_set_maker`)."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_loader.errors import UserError, did_you_mean
+from misc.demo_set import make_demo_set
+
+MAKERS: dict[str, Callable[..., None]] = {"demo": make_demo_set}
+
+
+def make_data_set(config: Mapping[str, Any]) -> None:
+    """Make the data set that a config trains on, if it can be made and is not there yet.
+
+    Raises:
+        UserError: the maker is not known, or the folder holds another data set.
+    """
+    section = config.get("data_set_maker")
+    if not section:
+        return
+    kind = section["type"]
+    if kind not in MAKERS:
+        raise UserError(f'data_set_maker.type "{kind}" is not known{did_you_mean(kind, MAKERS)}.')
+    folder = Path(config["data_loader"]["args"]["dataset_name"])
+    MAKERS[kind](folder, **section.get("args", {}))

@@ -1,0 +1,84 @@
+"""Train the model of a config, test it, and say where everything is.
+
+python3 train.py --config configs/demo/train-full-ce.json
+"""
+
+import logging
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from data_loader.errors import UserError
+from logger.log_file import open_log
+from logger.report import describe_run
+from logger.summary import append_to_leaderboard, write_summary
+from logger.tables import seeds_table
+from misc.make_data_set import make_data_set
+from utils.command_line import chosen_seeds, run_main, select_device, train_parser
+from utils.config import Config
+
+_log = logging.getLogger("train")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = train_parser().parse_args(arguments)
+    seeds = chosen_seeds(args)
+    config = read_config(args)
+    device = select_device(args.device)
+    make_data_set(config.values)
+
+    # Only now what takes its time to load: a slip on the command line is answered at once.
+    from trainer.run_folder import RunFolder, purge_experiment
+    from trainer.session import Options, seed_of_run, train_run
+
+    save_dir = Path(config.values["trainer"]["save_dir"])
+    resume = Path(args.resume) if args.resume else None
+    if args.purge_exp_dir:
+        purge_experiment(save_dir, config.name)
+    if resume:
+        folder = RunFolder.of_checkpoint(resume) or RunFolder.create(save_dir, config.name)
+        runs = {seed_of_run(resume): folder}
+    elif len(seeds) > 1 or args.group_id:
+        seeds = seeds or [config.values.get("seed", 0)]
+        runs = {s: RunFolder.create(save_dir, config.name, s, args.group_id) for s in seeds}
+    else:
+        seed = seeds[0] if seeds else config.values.get("seed", 0)
+        runs = {seed: RunFolder.create(save_dir, config.name)}
+
+    options = Options(device, args.mini_train, args.train_single_epoch, resume)
+    metrics = {}
+    for seed, folder in runs.items():
+        with open_log(folder.log):
+            result = train_run(config, seed, folder, options)
+            _log.info(
+                describe_run(
+                    result.metrics,
+                    split=result.split,
+                    checkpoint=folder.best_checkpoint,
+                    log=folder.log,
+                    page=result.page,
+                    tensorboard=not args.mini_train,
+                )
+            )
+            metrics[seed] = result.metrics
+    if len(runs) > 1:
+        log_folder = save_dir / "log" / config.name / args.group_id
+        with open_log(log_folder):
+            _log.info("%s, mean (std) over %d seeds:", config.name, len(runs))
+            _log.info(seeds_table(list(metrics.values())))
+            write_summary(log_folder, metrics)
+    if args.leaderboard:
+        append_to_leaderboard(Path(args.leaderboard), config.name, metrics)
+
+
+def read_config(args: Namespace) -> Config:
+    """The config named on the command line, or the one beside the checkpoint to continue."""
+    if args.config:
+        return Config.from_file(args.config, args.custom_args)
+    if not args.resume:
+        raise UserError("Say what to train: --config <config.json>, or --resume <checkpoint>.")
+    return Config.from_file(Path(args.resume).with_name("config.json"), args.custom_args)
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main, sys.argv[1:]))

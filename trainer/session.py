@@ -1,0 +1,183 @@
+"""One run from config to results: train with one seed, test a checkpoint."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_loader.files import replacing, write_json
+from logger.tensorboard import TensorBoardWriter
+from trainer.build import build_loader, build_loss, build_net, build_visualizer, count_parameters
+from trainer.checkpoint import load_checkpoint, load_weights
+from trainer.evaluation import Evaluation, evaluate
+from trainer.optimisers import build_optimiser, build_schedule
+from trainer.run_folder import RunFolder
+from trainer.training import (
+    MINI_TRAIN_BATCHES,
+    Parts,
+    Trainer,
+    TrainingSettings,
+    flat_metrics,
+)
+from utils.config import Config
+from utils.seeds import seed_everything
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to a config."""
+
+    device: torch.device
+    mini_train: bool = False
+    single_epoch: bool = False
+    resume: Path | None = None
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """The outcome of a test, and where it was left."""
+
+    metrics: dict[str, dict[str, float]]
+    split: str
+    page: Path | None
+
+
+def train_run(config: Config, seed: int, folder: RunFolder, options: Options) -> TestResult:
+    """Train with one seed, then test the best model; all results go into the run's folder.
+
+    Raises:
+        UserError: something that the config names is not there or does not fit.
+    """
+    seed_everything(seed)
+    _log.info("Setting experiment random seed to %d", seed)
+    values = config.values
+    write_json(folder.config, values)
+    loader = build_loader(values, seed)
+    net = build_net(values, loader).to(options.device)
+    _log.info("Trainable parameters: %d", count_parameters(net))
+    optimiser = build_optimiser(
+        values["optimizer"]["type"], values["optimizer"].get("args", {}), net
+    )
+    schedule = values["lr_scheduler"]
+    parts = Parts(
+        net=net,
+        loss=build_loss(values),
+        optimiser=optimiser,
+        schedule=build_schedule(schedule["type"], schedule.get("args", {}), optimiser),
+        train=loader.train,
+        retrieval=loader.retrieval,
+        metric_names=values["metrics"],
+        device=options.device,
+    )
+    checkpoint = load_checkpoint(options.resume) if options.resume else None
+    use_tensorboard = values["trainer"].get("tensorboard", True) and not options.mini_train
+    with TensorBoardWriter(
+        folder.log / f"seed-{seed}",
+        enabled=use_tensorboard,
+        purge_step=checkpoint["epoch"] + 1 if checkpoint else None,
+    ) as writer:
+        trainer = Trainer(
+            parts,
+            _settings(values["trainer"], options),
+            folder,
+            header={
+                "arch": type(net).__name__,
+                "config": values,
+                "name": config.name,
+                "seed": seed,
+            },
+            writer=writer,
+            on_evaluation=_page_drawer(config, folder, loader.retrieval),
+        )
+        if checkpoint:
+            trainer.resume(checkpoint, options.resume)
+        started = time.perf_counter()
+        progress = trainer.train()
+    _log.info("Training took %.1f s.", time.perf_counter() - started)
+    folder.write_metrics(
+        folder.read_metrics()
+        | {"name": config.name, "seed": seed, "parameters": count_parameters(net)}
+    )
+    _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
+    _log.info("It is the model of epoch %d.", progress.best_epoch)
+    return run_test(config.eval_config(), folder.best_checkpoint, folder, options.device, seed)
+
+
+def seed_of_run(checkpoint: Path) -> int:
+    """The seed of the training that wrote a checkpoint."""
+    content = load_checkpoint(checkpoint)
+    return int(content.get("seed", content["config"].get("seed", 0)))
+
+
+def run_test(
+    config: Config, checkpoint_path: Path, folder: RunFolder, device: torch.device, seed: int = 0
+) -> TestResult:
+    """Evaluate a checkpoint on the retrieval set of a config; leave metrics, matrix and page.
+
+    Raises:
+        UserError: the checkpoint does not fit the config, or cannot be read.
+    """
+    checkpoint = load_checkpoint(checkpoint_path)
+    values = config.values
+    loader = build_loader(values, seed)
+    net = build_net(values, loader)
+    load_weights(net, checkpoint["state_dict"], checkpoint_path)
+    net.to(device)
+    evaluation = evaluate(net, loader.retrieval, values["metrics"], device)
+    split = values["data_loader"]["args"].get("split_name", "")
+    for name, value in flat_metrics("test", evaluation.metrics).items():
+        _log.info(" %s: %s", name, value)
+    folder.write_metrics(
+        folder.read_metrics()
+        | {
+            "test": evaluation.metrics,
+            "test_split": split,
+            "test_videos": len(loader.retrieval.video_ids),
+            "test_epoch": checkpoint["epoch"],
+        }
+    )
+    _save_similarities(evaluation, folder.models / "test-similarities.npy")
+    page = None
+    visualizer = build_visualizer(values)
+    if visualizer:
+        title = f"{config.name}: rankings of the test"
+        page = visualizer.draw(evaluation, loader.retrieval, folder.web, title)
+    return TestResult(evaluation.metrics, split, page)
+
+
+def _settings(section: dict[str, Any], options: Options) -> TrainingSettings:
+    known = {field.name for field in fields(TrainingSettings)}
+    chosen = {key: value for key, value in section.items() if key in known and value is not None}
+    if options.single_epoch:
+        chosen["epochs"] = 1
+    if options.mini_train:
+        chosen["batches_per_epoch"] = MINI_TRAIN_BATCHES
+    return TrainingSettings(**chosen)
+
+
+def _page_drawer(
+    config: Config, folder: RunFolder, retrieval: Any
+) -> Callable[[int, Evaluation], None]:
+    visualizer = build_visualizer(config.values)
+
+    def draw(epoch: int, evaluation: Evaluation) -> None:
+        if visualizer and visualizer.is_due(epoch):
+            title = f"{config.name}: rankings after epoch {epoch}"
+            visualizer.draw(evaluation, retrieval, folder.web / f"epoch-{epoch}", title)
+
+    return draw
+
+
+def _save_similarities(evaluation: Evaluation, path: Path) -> None:
+    if evaluation.sims is None:
+        return
+    with replacing(path) as handle:
+        np.save(handle, evaluation.sims.numpy())
+    _log.info("Saved similarity matrix predictions to %s", path)
