@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.collaborative_gating import PairwiseGating
+from model.collaborative_gating import PairwiseGating, TripletGating
 from model.expert_module import (
     ConcatMixModule,
     ConcatModule,
@@ -19,9 +19,18 @@ from model.expert_module import (
 )
 from model.net_vlad import NetVLAD
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity
+from model.star_gating import StarGating, StarSpecificGating, StarTensorGating
 
 TASKS = ("retrieval", "compute_video_embeddings")
 CAPTION_MODES = ("indep", "avg")
+
+COLLABORATIONS = {
+    "pairwise": PairwiseGating,
+    "triplet": TripletGating,
+    "pairwise-star": StarGating,
+    "pairwise-star-specific": StarSpecificGating,
+    "pairwise-star-tensor": StarTensorGating,
+}
 
 # Arguments in published configs that serve paths no published result uses. Accepted, no effect.
 _WITHOUT_EFFECT = {"trn_config", "trn_cat", "num_classes", "disable_nan_checks", "ce_shared_dim"}
@@ -252,16 +261,17 @@ def build_expert_module(
         return ConcatMixModule(**shared)
     if use_ce == "":
         return SharedSizeModule(**shared) if mimic_ce_dims else ExpertModule(**shared)
-    if use_ce == "pairwise":
-        return PairwiseGating(
-            **shared,
-            include_self=bool(include_self),
-            use_mish=bool(use_mish),
-            use_bn_reason=bool(use_bn_reason),
-            num_g_layers=num_g_layers,
-            num_h_layers=num_h_layers,
-        )
-    raise ValueError(f'use_ce "{use_ce}" cannot be built; it may be "" or "pairwise".')
+    if use_ce not in COLLABORATIONS:
+        known = ", ".join(f'"{name}"' for name in COLLABORATIONS)
+        raise ValueError(f'use_ce "{use_ce}" is not known; it may be "" (MoEE), {known}.')
+    return COLLABORATIONS[use_ce](
+        **shared,
+        include_self=bool(include_self),
+        use_mish=bool(use_mish),
+        use_bn_reason=bool(use_bn_reason),
+        num_g_layers=num_g_layers,
+        num_h_layers=num_h_layers,
+    )
 
 
 def _module_name(expert: str) -> str:

@@ -13,6 +13,10 @@ from model.loss import MaxMarginRankingLoss
 CASES = [
     "a_ce_pairwise",
     "a3_ce_pairwise_no_missing",
+    "c_ce_triplet",
+    "d_ce_pairwise_star",
+    "e_ce_pairwise_star_specific",
+    "f_ce_pairwise_star_tensor",
     "g_moee",
     "h_mimic_ce_dims",
     "i_concat_experts_vid_larger",
