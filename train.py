@@ -11,7 +11,7 @@ from pathlib import Path
 from data_loader.errors import UserError
 from logger.log_file import open_log
 from logger.report import describe_run
-from logger.summary import append_to_leaderboard, write_summary
+from logger.results import append_to_leaderboard, write_summary
 from logger.tables import seeds_table
 from misc.make_data_set import make_data_set
 from utils.command_line import chosen_seeds, run_main, select_device, train_parser
@@ -22,32 +22,33 @@ _log = logging.getLogger("train")
 
 def main(arguments: list[str] | None = None) -> None:
     args = train_parser().parse_args(arguments)
-    seeds = chosen_seeds(args)
     config = read_config(args)
+    seeds = chosen_seeds(args, default=config.get("seed", 0))
     device = select_device(args.device)
-    make_data_set(config.values)
+    with open_log(None):
+        make_data_set(config.values)
 
     # Only now what takes its time to load: a slip on the command line is answered at once.
     from trainer.run_folder import RunFolder, purge_experiment
     from trainer.session import Options, seed_of_run, train_run
 
-    save_dir = Path(config.values["trainer"]["save_dir"])
+    save_dir = Path(config["trainer.save_dir"])
+    group_id = args.group_id or ""
     resume = Path(args.resume) if args.resume else None
+    if resume:
+        runs = {seed_of_run(resume): RunFolder.of_checkpoint(resume)}
+    else:
+        runs = dict.fromkeys(seeds)
     if args.purge_exp_dir:
         purge_experiment(save_dir, config.name)
-    if resume:
-        folder = RunFolder.of_checkpoint(resume) or RunFolder.create(save_dir, config.name)
-        runs = {seed_of_run(resume): folder}
-    elif len(seeds) > 1 or args.group_id:
-        seeds = seeds or [config.values.get("seed", 0)]
-        runs = {s: RunFolder.create(save_dir, config.name, s, args.group_id) for s in seeds}
-    else:
-        seed = seeds[0] if seeds else config.values.get("seed", 0)
-        runs = {seed: RunFolder.create(save_dir, config.name)}
+    is_one_of_many = len(runs) > 1 or bool(group_id)
 
     options = Options(device, args.mini_train, args.train_single_epoch, resume)
     metrics = {}
     for seed, folder in runs.items():
+        folder = folder or RunFolder.create(
+            save_dir, config.name, seed if is_one_of_many else None, group_id
+        )
         with open_log(folder.log):
             result = train_run(config, seed, folder, options)
             _log.info(
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
             )
             metrics[seed] = result.metrics
     if len(runs) > 1:
-        log_folder = save_dir / "log" / config.name / args.group_id
+        log_folder = save_dir / "log" / config.name / group_id
         with open_log(log_folder):
             _log.info("%s, mean (std) over %d seeds:", config.name, len(runs))
             _log.info(seeds_table(list(metrics.values())))

@@ -1,14 +1,19 @@
 """From a config to the parts that it names. Only what stands in these tables can be built."""
 
+import inspect
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from data_loader.errors import UserError, did_you_mean
 from data_loader.loader import ExpertDataLoader
 from model import CENet
 from model.loss import MaxMarginRankingLoss
+from trainer.optimisers import build_optimiser, build_schedule
 from trainer.visualizer import Visualizer
+from utils.config import Config
 
 ARCHITECTURES = {"CENet": CENet}
 LOADERS = {"ExpertDataLoader": ExpertDataLoader}
@@ -19,25 +24,23 @@ VISUALIZERS = {"Visualizer": Visualizer}
 _LOADER_KEYS = ("modalities", "text_feat", "text_agg", "drop_feats", "face_dim", "text_dim")
 
 
-def build_loader(config: dict[str, Any], seed: int) -> ExpertDataLoader:
+def build_loader(config: Config, seed: int) -> ExpertDataLoader:
     """Open the data set of a config; `seed` fixes the order of videos and the captions drawn."""
-    section = config["data_loader"]
-    experts = {key: config["experts"][key] for key in _LOADER_KEYS if key in config["experts"]}
-    chosen = {key: config[key] for key in ("caption_masks", "training_file") if key in config}
-    loader = _choose("data_loader", LOADERS, section["type"])
-    return loader(**section.get("args", {}), **experts, **chosen, seed=seed)
+    chosen = {key: config["experts"][key] for key in _LOADER_KEYS if key in config["experts"]}
+    chosen |= {key: config[key] for key in ("caption_masks", "training_file") if key in config}
+    args = {"data_dir": None} | config.get("data_loader.args", {}) | chosen
+    return _make("data_loader", LOADERS, config["data_loader.type"], **args, seed=seed)
 
 
-def build_net(config: dict[str, Any], loader: ExpertDataLoader) -> nn.Module:
+def build_net(config: Config, loader: ExpertDataLoader) -> nn.Module:
     """Build the model of a config for the experts and captions of a data set.
 
     Raises:
         UserError: a variable-length expert has no clusters, or the arguments do not fit together.
     """
-    section = config["arch"]
-    args = dict(section.get("args", {}))
+    args = dict(config.get("arch.args", {}))
     clusters = args.setdefault("vlad_clusters", {})
-    shared_size = config["experts"].get("ce_shared_dim")
+    shared_size = config.get("experts.ce_shared_dim")
     uses_shared_size = bool(args.get("use_ce") or args.get("mimic_ce_dims"))
     if uses_shared_size and not shared_size:
         raise UserError("The config has use_ce or mimic_ce_dims, but no experts.ce_shared_dim.")
@@ -53,22 +56,39 @@ def build_net(config: dict[str, Any], loader: ExpertDataLoader) -> nn.Module:
             pooled *= clusters[expert.name]
         dims[expert.name] = (pooled, shared_size if uses_shared_size else expert.size)
     aggregation = {e.name: {"temporal": "vlad"} for e in loader.experts if e.variable_length}
-    architecture = _choose("arch", ARCHITECTURES, section["type"])
     try:
-        return architecture(
-            expert_dims=dims, text_dim=loader.text_size, feat_aggregation=aggregation, **args
+        return _make(
+            "arch",
+            ARCHITECTURES,
+            config["arch.type"],
+            expert_dims=dims,
+            text_dim=loader.text_size,
+            feat_aggregation=aggregation,
+            **args,
         )
     except ValueError as error:
         raise UserError(f"The model of this config cannot be built: {error}") from error
 
 
-def build_loss(config: dict[str, Any]) -> nn.Module:
-    return _with_args("loss", LOSSES, config["loss"])
+def build_loss(config: Config) -> nn.Module:
+    return _make("loss", LOSSES, config["loss.type"], **config.get("loss.args", {}))
 
 
-def build_visualizer(config: dict[str, Any]) -> Visualizer | None:
-    section = config.get("visualizer")
-    return _with_args("visualizer", VISUALIZERS, section) if section else None
+def build_visualizer(config: Config) -> Visualizer | None:
+    if "visualizer" not in config:
+        return None
+    args = config.get("visualizer.args", {})
+    return _make("visualizer", VISUALIZERS, config["visualizer.type"], **args)
+
+
+def build_optimiser_of(config: Config, net: nn.Module) -> Optimizer:
+    return build_optimiser(config["optimizer.type"], config.get("optimizer.args", {}), net)
+
+
+def build_schedule_of(config: Config, optimiser: Optimizer) -> LRScheduler:
+    return build_schedule(
+        config["lr_scheduler.type"], config.get("lr_scheduler.args", {}), optimiser
+    )
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -76,18 +96,14 @@ def count_parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
-def _choose(part: str, table: dict[str, Any], kind: str) -> Any:
+def _make(part: str, table: dict[str, Any], kind: str, **args: Any) -> Any:
     if kind not in table:
         raise UserError(
             f'{part}.type "{kind}" cannot be built{did_you_mean(kind, table)}; known: '
             f"{', '.join(table)}."
         )
-    return table[kind]
-
-
-def _with_args(part: str, table: dict[str, Any], section: dict[str, Any]) -> Any:
-    kind = section["type"]
     try:
-        return _choose(part, table, kind)(**section.get("args", {}))
+        inspect.signature(table[kind]).bind(**args)
     except TypeError as error:
         raise UserError(f"{part}.args do not fit {kind}: {error}.") from error
+    return table[kind](**args)

@@ -84,8 +84,8 @@ def embed_texts(
 ) -> Iterable[TextEmbeddings]:
     """Embed the captions of a few videos at a time, C queries for each."""
     videos = max(1, QUERIES_PER_BLOCK // retrieval.query_masks.shape[1])
-    for text, num_tokens in retrieval.text_blocks(videos):
-        yield net.encode_text(text.to(device), num_tokens.to(device))
+    for batch in retrieval.text_blocks(videos):
+        yield net.encode_text(batch.text.to(device), batch.text_token_mask.to(device))
 
 
 def _similarity_blocks(

@@ -10,12 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_loader.files import replacing, write_json
+from data_loader.files import replacing
 from logger.tensorboard import TensorBoardWriter
-from trainer.build import build_loader, build_loss, build_net, build_visualizer, count_parameters
+from trainer.build import (
+    build_loader,
+    build_loss,
+    build_net,
+    build_optimiser_of,
+    build_schedule_of,
+    build_visualizer,
+    count_parameters,
+)
 from trainer.checkpoint import load_checkpoint, load_weights
 from trainer.evaluation import Evaluation, evaluate
-from trainer.optimisers import build_optimiser, build_schedule
 from trainer.run_folder import RunFolder
 from trainer.training import (
     MINI_TRAIN_BATCHES,
@@ -34,7 +41,7 @@ _log = logging.getLogger(__name__)
 class Options:
     """What the command line adds to a config."""
 
-    device: torch.device
+    device: str
     mini_train: bool = False
     single_epoch: bool = False
     resume: Path | None = None
@@ -57,27 +64,23 @@ def train_run(config: Config, seed: int, folder: RunFolder, options: Options) ->
     """
     seed_everything(seed)
     _log.info("Setting experiment random seed to %d", seed)
-    values = config.values
-    write_json(folder.config, values)
-    loader = build_loader(values, seed)
-    net = build_net(values, loader).to(options.device)
+    config.save(folder.config)
+    loader = build_loader(config, seed)
+    net = build_net(config, loader).to(options.device)
     _log.info("Trainable parameters: %d", count_parameters(net))
-    optimiser = build_optimiser(
-        values["optimizer"]["type"], values["optimizer"].get("args", {}), net
-    )
-    schedule = values["lr_scheduler"]
+    optimiser = build_optimiser_of(config, net)
     parts = Parts(
         net=net,
-        loss=build_loss(values),
+        loss=build_loss(config),
         optimiser=optimiser,
-        schedule=build_schedule(schedule["type"], schedule.get("args", {}), optimiser),
+        schedule=build_schedule_of(config, optimiser),
         train=loader.train,
         retrieval=loader.retrieval,
-        metric_names=values["metrics"],
-        device=options.device,
+        metric_names=config["metrics"],
+        device=torch.device(options.device),
     )
     checkpoint = load_checkpoint(options.resume) if options.resume else None
-    use_tensorboard = values["trainer"].get("tensorboard", True) and not options.mini_train
+    use_tensorboard = config.get("trainer.tensorboard", True) and not options.mini_train
     with TensorBoardWriter(
         folder.log / f"seed-{seed}",
         enabled=use_tensorboard,
@@ -85,12 +88,11 @@ def train_run(config: Config, seed: int, folder: RunFolder, options: Options) ->
     ) as writer:
         trainer = Trainer(
             parts,
-            _settings(values["trainer"], options),
+            _settings(config["trainer"], options),
             folder,
             header={
                 "arch": type(net).__name__,
-                "config": values,
-                "name": config.name,
+                "config": config.stored(),
                 "seed": seed,
             },
             writer=writer,
@@ -117,7 +119,7 @@ def seed_of_run(checkpoint: Path) -> int:
 
 
 def run_test(
-    config: Config, checkpoint_path: Path, folder: RunFolder, device: torch.device, seed: int = 0
+    config: Config, checkpoint_path: Path, folder: RunFolder, device: str, seed: int = 0
 ) -> TestResult:
     """Evaluate a checkpoint on the retrieval set of a config; leave metrics, matrix and page.
 
@@ -125,13 +127,12 @@ def run_test(
         UserError: the checkpoint does not fit the config, or cannot be read.
     """
     checkpoint = load_checkpoint(checkpoint_path)
-    values = config.values
-    loader = build_loader(values, seed)
-    net = build_net(values, loader)
+    loader = build_loader(config, seed)
+    net = build_net(config, loader)
     load_weights(net, checkpoint["state_dict"], checkpoint_path)
     net.to(device)
-    evaluation = evaluate(net, loader.retrieval, values["metrics"], device)
-    split = values["data_loader"]["args"].get("split_name", "")
+    evaluation = evaluate(net, loader.retrieval, config["metrics"], torch.device(device))
+    split = config.get("data_loader.args.split_name", "")
     for name, value in flat_metrics("test", evaluation.metrics).items():
         _log.info(" %s: %s", name, value)
     folder.write_metrics(
@@ -145,7 +146,7 @@ def run_test(
     )
     _save_similarities(evaluation, folder.models / "test-similarities.npy")
     page = None
-    visualizer = build_visualizer(values)
+    visualizer = build_visualizer(config)
     if visualizer:
         title = f"{config.name}: rankings of the test"
         page = visualizer.draw(evaluation, loader.retrieval, folder.web, title)
@@ -165,7 +166,7 @@ def _settings(section: dict[str, Any], options: Options) -> TrainingSettings:
 def _page_drawer(
     config: Config, folder: RunFolder, retrieval: Any
 ) -> Callable[[int, Evaluation], None]:
-    visualizer = build_visualizer(config.values)
+    visualizer = build_visualizer(config)
 
     def draw(epoch: int, evaluation: Evaluation) -> None:
         if visualizer and visualizer.is_due(epoch):

@@ -212,15 +212,15 @@ class Trainer:
 
     def _report(self, record: Mapping[str, Any], is_best: bool) -> None:
         epoch = record["epoch"]
-        shown = {name: record[name] for name in ("loss", "lr") if name in record}
-        monitored = self.monitor.metric
-        if monitored in record:
-            shown[monitored.removeprefix("val_")] = record[monitored]
-        text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
-        mark = "  (best so far)" if is_best else ""
-        _log.info("epoch %d: %s  %.1f s%s", epoch, text, record["seconds"], mark)
+        shown = f"loss {record['loss']:.4f}  lr {record['lr']:.2g}"
+        for direction in ("t2v", "v2t"):
+            recalls = [record.get(f"val_{direction}_metrics_R{k}") for k in (1, 5, 10)]
+            if None not in recalls:
+                shown += f"  {direction} R@1/5/10 " + "/".join(f"{value:.1f}" for value in recalls)
+        mark = "  best so far" if is_best else ""
+        _log.info("epoch %d: %s  %.1f s%s", epoch, shown, record["seconds"], mark)
         scalars = {name: value for name, value in record.items() if name != "epoch"}
-        self.writer.scalars(scalars, epoch)
+        self.writer.scalars("", scalars, epoch)
 
     def _save(self, epoch: int, is_best: bool) -> None:
         """Write what this epoch has to leave on the disk; metrics first, as they say less."""

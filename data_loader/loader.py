@@ -1,0 +1,296 @@
+"""`ExpertDataLoader`: from the names in a config to a training set and a retrieval set."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_loader.batches import CaptionChoice, TrainingSet
+from data_loader.description import ListEntry, find_description
+from data_loader.errors import UserError, did_you_mean
+from data_loader.feature_store import ExpertFeatures, FeatureStore, TextFeatures
+from data_loader.formats import read_id_list, read_plain_mapping
+from data_loader.layout import FileFinder, expert_source
+from data_loader.retrieval_set import RetrievalSet, first_captions
+from data_loader.views import Expert, ExpertView, TextView
+
+logger = logging.getLogger(__name__)
+
+TEXT_AGGREGATIONS = ("vlad", "avg")
+
+
+class ExpertDataLoader:
+    """A data set's training batches and retrieval set, as a config asks for them.
+
+    Args:
+        data_dir: folder of the data; None takes the description's own.
+        dataset_name: a published name, or a folder that holds a `dataset.json`.
+        split_name: one of the description's splits.
+        batch_size: videos of a training batch.
+        max_tokens: expert of variable length, and "text", -> tokens kept.
+        modalities: the experts to use.
+        text_feat: which of the description's text features.
+        text_agg: "vlad" gives the model all words, "avg" their mean.
+        drop_feats: comma-separated experts to leave out.
+        feat_aggregation: expert -> how its features were aggregated; names the files of published
+            visual experts, marks variable length (`temporal: vlad`) and `binarise`.
+        root_feat_folder: folder of the features in `data_dir`.
+        fuse_captions: join all captions of a video to one.
+        num_test_captions: captions of each video of the retrieval set that are queries.
+        restrict_train_captions: use the first n captions of training videos only; 0 uses all.
+        text_dropout: probability that a training caption keeps each word with probability 0.5.
+        use_zeros_for_missing: accepted for the configs that set it. A missing expert is zeros with
+            `ind` 0 here, with or without it.
+        cache_dir: folder of the packed files, see `FeatureStore`.
+        num_workers: accepted; gathering from packed arrays needs no workers.
+        trn_cat, refresh_lru_cache, challenge_mode, challenge_test_root_feat_folder: accepted for
+            published configs, without effect.
+        caption_masks: file of video -> 0/1 for each caption; only captions with 1 are drawn.
+        training_file: list of training videos that takes the place of the split's.
+        face_dim: size of the expert "face".
+        text_dim: size of the text features.
+        seed: decides the order of the videos and the captions drawn.
+        device: where tensors go.
+
+    Attributes:
+        experts: what a model needs to know about each expert, in sorted name order (this order
+            fixes the order of a model's parameters).
+        text_size: length of a word's vector.
+        max_text_tokens: words of a caption that are kept (1 where they are averaged).
+        train: the training set.
+        retrieval: the retrieval set.
+
+    Raises:
+        UserError: a name, a value or a file cannot be used.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | None,
+        dataset_name: str,
+        split_name: str,
+        batch_size: int,
+        max_tokens: dict[str, int],
+        modalities: list[str],
+        text_feat: str,
+        text_agg: str = "vlad",
+        drop_feats: str = "",
+        feat_aggregation: dict[str, dict[str, Any]] | None = None,
+        root_feat_folder: str = "",
+        fuse_captions: bool = False,
+        num_test_captions: int = 1,
+        restrict_train_captions: int = 0,
+        text_dropout: float = 0.0,
+        use_zeros_for_missing: bool = False,
+        cache_dir: str | None = None,
+        num_workers: int = 0,
+        trn_cat: int = 0,
+        caption_masks: str | None = None,
+        training_file: str | None = None,
+        face_dim: int | None = None,
+        text_dim: int | None = None,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        refresh_lru_cache: bool = False,
+        challenge_mode: bool = False,
+        challenge_test_root_feat_folder: str = "",
+    ) -> None:
+        _check_values(text_agg, text_dropout, num_test_captions, restrict_train_captions)
+        self._max_tokens = max_tokens
+        self._device = device
+        self._fuse, self._average = fuse_captions, text_agg == "avg"
+        self.description = find_description(dataset_name, data_dir)
+        self._finder = FileFinder(self.description, root_feat_folder)
+        self._split = self.description.split(split_name)
+        names = _chosen(modalities, drop_feats)
+        sources = [
+            expert_source(
+                name, self._finder, self._split, (feat_aggregation or {}).get(name, {}), face_dim
+            )
+            for name in names
+        ]
+        store = FeatureStore(self._finder, cache_dir)
+        features = [store.expert(source) for source in sources]
+        text = store.text(text_feat, text_dim)
+        self._raw = store.captions()
+        self.experts = tuple(self._expert(item) for item in features)
+        self.text_size = text.size
+        self.max_text_tokens = 1 if self._average else self._limit("text")
+        self.train = self._training_set(
+            features,
+            text,
+            training_file,
+            caption_masks,
+            restrict_train_captions,
+            batch_size=batch_size,
+            text_dropout=text_dropout,
+            seed=seed,
+        )
+        self.retrieval = self._retrieval_set(features, text, num_test_captions)
+
+    def _expert(self, features: ExpertFeatures) -> Expert:
+        name = features.source.name
+        tokens = self._limit(name) if features.variable_length else 1
+        return Expert(name, features.variable_length, features.size, tokens)
+
+    def _limit(self, name: str) -> int:
+        limit = self._max_tokens.get(name)
+        if type(limit) is not int or limit < 1:
+            what = "the captions vary" if name == "text" else f'the expert "{name}" varies'
+            raise UserError(
+                f"{what[0].upper()}{what[1:]} in length: set data_loader.args.max_tokens.{name} "
+                f"in the config to the number of tokens to keep (it is {limit!r})."
+            )
+        return limit
+
+    def _training_set(
+        self,
+        features: list[ExpertFeatures],
+        text: TextFeatures,
+        training_file: str | None,
+        caption_masks: str | None,
+        restrict: int,
+        **settings: Any,
+    ) -> TrainingSet:
+        if training_file:
+            path = self._finder.find_given(training_file, "the training list")
+            video_ids = read_id_list(path)
+        else:
+            video_ids = self._ids(self._split.train)
+        experts = self._expert_views(features, video_ids, "train")
+        view = self._text_view(text, video_ids, "train", restrict)
+        choice = CaptionChoice.among_first(view.queries_per_video)
+        if caption_masks:
+            path = self._finder.find_given(caption_masks, "the caption masks")
+            choice = choice.where(_allowed(path, video_ids, text, view))
+        return TrainingSet(video_ids, experts, view, choice, device=self._device, **settings)
+
+    def _retrieval_set(
+        self, features: list[ExpertFeatures], text: TextFeatures, captions_per_video: int
+    ) -> RetrievalSet:
+        video_ids = self._ids(self._split.val)
+        experts = self._expert_views(features, video_ids, "retrieval")
+        view = self._text_view(text, video_ids, "retrieval")
+        self._compare_with_raw(video_ids, view)
+        counts = view.queries_per_video
+        if self._split.test_caption_index and not self._fuse:
+            chosen = self._given_captions(video_ids, counts)
+        else:
+            chosen = first_captions(counts, 1 if self._fuse else captions_per_video)
+        absent = int((chosen < 0).sum())
+        if absent:
+            logger.info("retrieval: %d of %d queries do not exist", absent, chosen.size)
+        return RetrievalSet(
+            video_ids, experts, view, self._raw, chosen, fused=self._fuse, device=self._device
+        )
+
+    def _ids(self, entry: ListEntry) -> list[str]:
+        path = self._finder.find((entry.file,), "the list of videos")
+        ids = read_id_list(path, entry.key)
+        if not ids:
+            raise UserError(f"The list of videos {path} is empty.")
+        return ids
+
+    def _expert_views(
+        self, features: list[ExpertFeatures], video_ids: list[str], role: str
+    ) -> list[ExpertView]:
+        views = [
+            ExpertView(item, expert, video_ids)
+            for item, expert in zip(features, self.experts, strict=True)
+        ]
+        for view in views:
+            view.log(role)
+        return views
+
+    def _text_view(
+        self, text: TextFeatures, video_ids: list[str], role: str, first: int = 0
+    ) -> TextView:
+        view = TextView(text, video_ids, self.max_text_tokens, self._fuse, self._average, first)
+        view.log(role)
+        return view
+
+    def _compare_with_raw(self, video_ids: list[str], view: TextView) -> None:
+        """Insist that text features and raw captions tell of the same captions."""
+        counts = self._raw.counts(video_ids)
+        other = np.flatnonzero(counts != view.caption_counts)
+        if not len(other):
+            return
+        first = other[0]
+        message = (
+            f"{len(other)} videos of the retrieval set have another number of raw captions than of "
+            f'captions with text features (the first is "{video_ids[first]}": {counts[first]} and '
+            f"{view.caption_counts[first]})"
+        )
+        if not self.description.published:
+            raise UserError(f"{message}: make the text features again from these captions.")
+        logger.warning("%s; rankings may show other texts than were searched for.", message)
+
+    def _given_captions(self, video_ids: list[str], counts: np.ndarray) -> np.ndarray:
+        """Return (N, 1) the caption by which the split searches each video."""
+        name = self._split.test_caption_index
+        path = self._finder.find((name,), "the test captions' index")
+        index = read_plain_mapping(path, "caption indices")
+        for video_id, count in zip(video_ids, counts, strict=True):
+            place = index.get(video_id)
+            if type(place) is not int or not 0 <= place < count:
+                raise UserError(
+                    f'{path} gives the video "{video_id}" the caption {place!r}; a number from 0 '
+                    f"to {count - 1} was expected."
+                )
+        return np.array([[index[video_id]] for video_id in video_ids], dtype=np.int64)
+
+
+def _check_values(
+    text_agg: str, text_dropout: float, num_test_captions: int, restrict_train_captions: int
+) -> None:
+    if text_agg not in TEXT_AGGREGATIONS:
+        hint = did_you_mean(text_agg, TEXT_AGGREGATIONS)
+        raise UserError(
+            f'text_agg is "{text_agg}"{hint}; known are {", ".join(TEXT_AGGREGATIONS)}.'
+        )
+    if not 0 <= text_dropout <= 1:
+        raise UserError(f"text_dropout is {text_dropout}, a probability from 0 to 1 was expected.")
+    if num_test_captions < 1:
+        raise UserError(f"num_test_captions is {num_test_captions}, at least 1 was expected.")
+    if restrict_train_captions < 0:
+        raise UserError(
+            f"restrict_train_captions is {restrict_train_captions}, at least 0 (all) was expected."
+        )
+
+
+def _chosen(modalities: list[str], drop_feats: str) -> list[str]:
+    """Return the experts to use, in sorted name order."""
+    dropped = [name.strip() for name in drop_feats.split(",") if name.strip()]
+    for name in dropped:
+        if name not in modalities:
+            raise UserError(
+                f'drop_feats names "{name}"{did_you_mean(name, modalities)}, which is not among '
+                f"the modalities ({', '.join(sorted(modalities))})."
+            )
+    chosen = sorted(set(modalities) - set(dropped))
+    if not chosen:
+        raise UserError("No expert is left: modalities is empty, or drop_feats names all of them.")
+    return chosen
+
+
+def _allowed(path: Path, video_ids: list[str], text: TextFeatures, view: TextView) -> np.ndarray:
+    """Return which captions of the training videos a mask file allows, one after the other."""
+    masks = read_plain_mapping(path, "caption masks")
+    totals = text.caption_ranges(video_ids)[1]
+    allowed = []
+    for video_id, total, used in zip(video_ids, totals, view.queries_per_video, strict=True):
+        mask = np.asarray(masks.get(video_id, ()), dtype=np.float32).reshape(-1)
+        if len(mask) != total:
+            raise UserError(
+                f'The caption masks {path} have {len(mask)} entries for the video "{video_id}", '
+                f"which has {total} captions."
+            )
+        if not mask[:used].any():
+            raise UserError(
+                f'The caption masks {path} allow no caption of the training video "{video_id}": '
+                "leave it out of the training list (training_file)."
+            )
+        allowed.append(mask[:used] > 0)
+    return np.concatenate(allowed)

@@ -1,0 +1,206 @@
+"""The packed file: a checked header, then arrays one after the other, ready to be mapped.
+
+Layout: magic (8 bytes), length of the header (8 bytes), SHA-256 of the header (32 bytes), header
+(JSON), then each array at a multiple of 64 bytes. The header tells the sources (path, size,
+modification time) from which the file was made, so that it can be told when it is out of date.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_loader.errors import UserError
+from data_loader.files import make_folder, reason, replacing
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+_MAGIC = b"TVRPACK\0"
+_PREFIX = len(_MAGIC) + 8 + 32
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """One array to be packed, given in pieces so that it never has to be held at once."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    pieces: Callable[[], Iterable[np.ndarray]]
+
+    @staticmethod
+    def of(array: np.ndarray) -> "Part":
+        """Return a part that is one array."""
+        return Part(array.dtype, array.shape, lambda: [array])
+
+    def whole(self) -> np.ndarray:
+        """Return the array in memory."""
+        values = np.empty(self.shape, dtype=self.dtype)
+        at = 0
+        for piece in self.pieces():
+            values[at : at + len(piece)] = piece
+            at += len(piece)
+        return values
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Arrays by name, and what else is known about them (`facts`, plain data)."""
+
+    arrays: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a packed file.
+
+    Attributes:
+        name: what it holds, part of the file's name ("expert-audio").
+        sources: the files that it is made from.
+        settings: what else decides its content, plain data.
+        make: reads the sources and returns the parts and the facts.
+    """
+
+    name: str
+    sources: tuple[Path, ...]
+    settings: dict[str, Any]
+    make: Callable[[], tuple[dict[str, Part], dict[str, Any]]]
+
+    def key(self) -> dict[str, Any]:
+        """Return what a packed file must agree with to be used."""
+        stats = [(path, path.stat()) for path in self.sources]
+        return {
+            "version": VERSION,
+            "sources": [[str(path.resolve()), s.st_size, s.st_mtime_ns] for path, s in stats],
+            "settings": self.settings,
+        }
+
+    def file_name(self) -> str:
+        """Return a name that differs between sources and settings, not between their versions."""
+        paths = [str(path.resolve()) for path in self.sources]
+        text = json.dumps([paths, self.settings], sort_keys=True)
+        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in self.name)[:80]
+        return f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.packed"
+
+
+def load_or_make(recipe: Recipe, folders: list[Path]) -> Packed:
+    """Map the packed file of a recipe; make it first where it is missing, stale or damaged.
+
+    Args:
+        recipe: what is wanted.
+        folders: where packed files may lie; the first that can be written is used. If none can,
+            the arrays are held in memory.
+
+    Raises:
+        UserError: a source cannot be used.
+    """
+    key = recipe.key()
+    for folder in folders:
+        path = folder / recipe.file_name()
+        if path.is_file():
+            found = _open(path, key)
+            if found:
+                return found
+    parts, facts = recipe.make()
+    header = {**key, "facts": facts}
+    for folder in folders:
+        path = folder / recipe.file_name()
+        try:
+            make_folder(folder)
+            with replacing(path) as handle:
+                for piece in _bytes_of(parts, header):
+                    handle.write(piece)
+        except _CannotPack as error:
+            raise error.reason from None
+        except UserError as error:
+            logger.warning("No packed copy of %s in %s: %s", recipe.name, folder, error)
+            continue
+        found = _open(path, key)
+        if found:
+            return found
+    return Packed({name: part.whole() for name, part in parts.items()}, facts)
+
+
+class _CannotPack(Exception):
+    """A source turned out to be unusable while it was being packed."""
+
+    def __init__(self, reason: UserError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _bytes_of(parts: dict[str, Part], header: dict[str, Any]) -> Iterator[bytes | memoryview]:
+    arrays, at = {}, 0
+    for name, part in parts.items():
+        arrays[name] = {"dtype": part.dtype.str, "shape": list(part.shape), "at": at}
+        at += _padded(_size(part.dtype, part.shape))
+    text = json.dumps({**header, "arrays": arrays}).encode()
+    text += b" " * (_padded(_PREFIX + len(text)) - _PREFIX - len(text))
+    yield _MAGIC + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text
+    for part in parts.values():
+        size = 0
+        try:
+            for piece in part.pieces():
+                data = np.ascontiguousarray(piece, dtype=part.dtype).reshape(-1).view(np.uint8)
+                size += len(data)
+                yield data.data
+        except UserError as error:
+            raise _CannotPack(error) from error
+        assert size == _size(part.dtype, part.shape)
+        yield b"\0" * (_padded(size) - size)
+
+
+def _open(path: Path, key: dict[str, Any]) -> Packed | None:
+    """Map a packed file, or return None if it must be made again."""
+    try:
+        with path.open("rb") as handle:
+            start = handle.read(_PREFIX)
+            length = int.from_bytes(start[8:16], "little")
+            text = handle.read(length) if length < path.stat().st_size else b""
+    except OSError as error:
+        logger.warning("Cannot read the packed file %s: %s.", path, reason(error))
+        return None
+    if start[:8] != _MAGIC or hashlib.sha256(text).digest() != start[16:]:
+        logger.warning("The packed file %s is damaged; it is made again.", path)
+        return None
+    header = json.loads(text)
+    arrays = header.pop("arrays", {})
+    facts = header.pop("facts", {})
+    if header != key:
+        if header.get("version") == VERSION:
+            logger.info("A source of %s has changed; it is packed again.", path)
+        return None
+    begin = _PREFIX + length
+    ends = [
+        begin + a["at"] + _padded(_size(np.dtype(a["dtype"]), a["shape"])) for a in arrays.values()
+    ]
+    if path.stat().st_size != max(ends, default=begin):
+        logger.warning("The packed file %s is truncated; it is made again.", path)
+        return None
+    return Packed({name: _map(path, begin, a) for name, a in arrays.items()}, facts)
+
+
+def _map(path: Path, begin: int, array: dict[str, Any]) -> np.ndarray:
+    dtype, shape = np.dtype(array["dtype"]), tuple(array["shape"])
+    if not _size(dtype, shape):
+        return np.empty(shape, dtype=dtype)
+    # Copy on write: the pages are shared between processes, yet torch may hold them as writable.
+    return np.memmap(path, dtype=dtype, mode="c", offset=begin + array["at"], shape=shape)
+
+
+def _size(dtype: np.dtype, shape: Iterable[int]) -> int:
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    return size
+
+
+def _padded(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT

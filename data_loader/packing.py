@@ -1,0 +1,209 @@
+"""From tables of small arrays to a few large ones: values, offsets, a mask."""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_loader.errors import UserError
+from data_loader.formats import (
+    FeatureTable,
+    read_feature_file,
+    read_plain_mapping,
+    read_text_feature_file,
+)
+from data_loader.layout import ExpertSource
+from data_loader.packed import Part, Recipe
+from data_loader.word_vectors import read_word_vectors
+
+_FLOAT16, _FLOAT32 = np.dtype("<f2"), np.dtype("<f4")
+
+
+def expert_recipe(source: ExpertSource) -> Recipe:
+    """Return how to pack an expert.
+
+    Parts: `values` (videos, D) with zeros for missing ones, or (sum of tokens, D) and `offsets`
+    (videos + 1); `available` (videos,) bool. Facts: `ids`.
+    """
+    settings = {"variable_length": source.variable_length, "size": source.size}
+    return Recipe(f"expert-{source.name}", source.files, settings, lambda: _pack_expert(source))
+
+
+def captions_recipe(path: Path) -> Recipe:
+    """Return how to pack raw captions.
+
+    Parts: `text` (bytes,), all captions in UTF-8; `offsets` (captions + 1) into it;
+    `caption_offsets` (videos + 1). Facts: `ids`.
+    """
+    return Recipe("captions", (path,), {}, lambda: _pack_captions(read_captions(path)))
+
+
+def text_recipe(name: str, path: Path, size: int | None, dataset: str) -> Recipe:
+    """Return how to pack text features.
+
+    Parts: `values` (sum of words, D); `offsets` (captions + 1) into it; `caption_offsets`
+    (videos + 1). Facts: `ids`.
+    """
+
+    def make() -> tuple[dict[str, Part], dict[str, Any]]:
+        return _pack_text(read_text_feature_file(path), name, path, size, dataset)
+
+    return Recipe(f"text-{name}", (path,), {"size": size}, make)
+
+
+def word_vector_recipe(
+    name: str, path: Path, captions: Path, size: int | None, dataset: str
+) -> Recipe:
+    """Return how to pack captions that are looked up in word vectors (parts as `text_recipe`)."""
+
+    def make() -> tuple[dict[str, Part], dict[str, Any]]:
+        raw = read_captions(captions)
+        vectors = read_word_vectors(path).look_up(chain.from_iterable(raw.values()))
+        table = {key: [next(vectors) for _ in texts] for key, texts in raw.items()}
+        # Exhausting the lookup lets it report the words that it did not know.
+        assert next(vectors, None) is None
+        return _pack_text(table, name, path, size, dataset)
+
+    return Recipe(f"text-{name}", (path, captions), {"size": size}, make)
+
+
+def read_captions(path: Path) -> dict[str, list[str]]:
+    """Read raw captions: video id -> captions; a caption that is a list of tokens is joined.
+
+    Raises:
+        UserError: the file cannot be used, or a video has something else than captions.
+    """
+    result = {}
+    for key, captions in read_plain_mapping(path, "captions").items():
+        if not isinstance(captions, list):
+            raise UserError(f'{path} gives the video "{key}" no list of captions.')
+        texts = [" ".join(c) if _is_text_list(c) else c for c in captions]
+        if not _is_text_list(texts):
+            raise UserError(
+                f'{path} gives the video "{key}" a caption that is neither a text nor a list of '
+                "tokens."
+            )
+        result[key] = texts
+    return result
+
+
+def _is_text_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _pack_captions(captions: dict[str, list[str]]) -> tuple[dict[str, Part], dict[str, Any]]:
+    texts = [text.encode("utf-8", "replace") for group in captions.values() for text in group]
+    blob = np.frombuffer(b"".join(texts), dtype=np.uint8)
+    return {
+        "text": Part.of(blob),
+        "offsets": Part.of(_offsets([len(text) for text in texts])),
+        "caption_offsets": Part.of(_offsets([len(group) for group in captions.values()])),
+    }, {"ids": list(captions)}
+
+
+def _pack_text(
+    table: dict[str, list[np.ndarray]], name: str, path: Path, size: int | None, dataset: str
+) -> tuple[dict[str, Part], dict[str, Any]]:
+    owner = f'text features "{name}" of {dataset}'
+    entries = [
+        (key, caption[None] if caption.ndim == 1 and caption.size else caption)
+        for key, captions in table.items()
+        for caption in captions
+    ]
+    size = _common_size(entries, size, owner, path)
+    return {
+        "values": _values(entries, size, owner, path),
+        "offsets": Part.of(_offsets([len(array) if array.size else 0 for _, array in entries])),
+        "caption_offsets": Part.of(_offsets([len(captions) for captions in table.values()])),
+    }, {"ids": list(table)}
+
+
+def _pack_expert(source: ExpertSource) -> tuple[dict[str, Part], dict[str, Any]]:
+    tables = [read_feature_file(path) for path in source.files]
+    table = tables[0] if len(tables) == 1 else _joined(tables)
+    owner, path = f'expert "{source.name}"', source.files[0]
+    rows = {key: _rows_of(array) for key, array in table.items()}
+    entries = list(rows.items())
+    size = _common_size(entries, source.size, owner, path)
+    if source.variable_length:
+        available = [table[key] is not None for key in rows]
+        offsets = _offsets([len(array) if array.size else 0 for array in rows.values()])
+        parts = {"offsets": Part.of(offsets)}
+    else:
+        available = [array.size > 0 for array in rows.values()]
+        blank = np.zeros((1, size), dtype=_FLOAT16)
+        entries = [(key, array if array.size else blank) for key, array in entries]
+        for key, array in entries:
+            if len(array) != 1:
+                raise UserError(
+                    f'The {owner} has {len(array)} vectors for the video "{key}" in {path}, one '
+                    "was expected: mark it as variable_length (temporal: vlad) or aggregate it."
+                )
+        parts = {}
+    parts["available"] = Part.of(np.array(available, dtype=bool))
+    parts["values"] = _values(entries, size, owner, path)
+    return parts, {"ids": list(rows)}
+
+
+def _rows_of(array: np.ndarray | None) -> np.ndarray:
+    """Return features as (tokens, D); no values for a missing expert."""
+    if array is None:
+        return np.empty((0,), dtype=_FLOAT16)
+    return array[None] if array.ndim == 1 else array
+
+
+def _joined(tables: list[FeatureTable]) -> FeatureTable:
+    """Concatenate several aggregates of an expert along the features; one missing, all missing."""
+    result: FeatureTable = {}
+    for key in tables[0]:
+        arrays = [table.get(key) for table in tables]
+        rows = [array[None] if array.ndim == 1 else array for array in arrays if array is not None]
+        same = len(rows) == len(tables) and len({row.shape[:-1] for row in rows}) == 1
+        result[key] = np.concatenate(rows, axis=-1) if same else None
+    return result
+
+
+def _common_size(
+    entries: list[tuple[str, np.ndarray]], size: int | None, owner: str, path: Path
+) -> int:
+    """Return the length of the vectors, and insist that all have it."""
+    for key, array in entries:
+        if not array.size:
+            continue
+        size = size or array.shape[-1]
+        if array.ndim != 2 or array.shape[-1] != size:
+            raise UserError(
+                f'The {owner} has an array of shape {array.shape} for the video "{key}" in {path}; '
+                f"vectors of size {size} were expected."
+            )
+    if size is None:
+        raise UserError(f"The {owner} is missing for every video in {path}.")
+    return size
+
+
+def _values(entries: list[tuple[str, np.ndarray]], size: int, owner: str, path: Path) -> Part:
+    """Return all vectors under one another: float16 if the source is, float32 otherwise."""
+    present = [array for _, array in entries if array.size]
+    small = bool(present) and all(array.dtype.newbyteorder("<") == _FLOAT16 for array in present)
+    dtype = _FLOAT16 if small else _FLOAT32
+
+    def pieces() -> Iterator[np.ndarray]:
+        for key, array in entries:
+            if not array.size:
+                continue
+            with np.errstate(over="ignore"):
+                values = np.ascontiguousarray(array, dtype=dtype)
+            if not np.isfinite(values).all():
+                raise UserError(
+                    f'The {owner} has a non-finite value for the video "{key}" in {path}: make '
+                    "its features again, or mark the video as missing with a bare NaN."
+                )
+            yield values
+
+    return Part(dtype, (sum(map(len, present)), size), pieces)
+
+
+def _offsets(counts: list[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype("<i8")

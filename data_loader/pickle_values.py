@@ -1,0 +1,292 @@
+"""What a pickled feature file may contain: arrays, numbers, strings, plain containers.
+
+Every entry of the table below stands in for a name that numpy, Python or the published tools write
+into pickles. Arrays are built from checked parts: a type from a short list, a shape whose size is
+exactly the bytes that are there. Nothing of numpy's own unpickling is called.
+"""
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from data_loader.content import BadContent, short
+from data_loader.pickle_machine import Buildable, Maker, checked_key, text_of
+from data_loader.pickle_opcodes import run_pickle
+
+_MAX_DEPTH = 30
+_MAX_ITEM_SIZE = 1 << 20
+_NUMBER = re.compile(r"([<>|=]?)([fiu][1248]|f16|b1)$")
+_TEXT = re.compile(r"([<>|=]?)([US])(\d{1,7})$")
+
+
+class _DType(Buildable):
+    """Stands for numpy.dtype: numbers, fixed-length text, or objects (a plain list)."""
+
+    __slots__ = ("code", "order", "resolved")
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        self.order = ""
+        self.resolved: np.dtype | None = None
+
+    def build(self, state: Any) -> None:
+        if type(state) is not tuple or len(state) not in (6, 7, 8):
+            raise BadContent("the type of an array has an unknown form")
+        _, order, subtype, names, fields, *_ = state
+        if subtype is not None or names is not None or fields is not None:
+            raise BadContent("it holds an array of structures")
+        if order not in ("<", ">", "|", "="):
+            raise BadContent("the type of an array has an unknown byte order")
+        self.order = order
+        self.resolved = None
+
+    @property
+    def is_object(self) -> bool:
+        return self.code in ("O", "O4", "O8")
+
+    def resolve(self) -> np.dtype:
+        """Return the numpy type, only ever one of numbers or fixed-length text."""
+        if self.resolved is None:
+            number, text = _NUMBER.match(self.code), _TEXT.match(self.code)
+            match = number or text
+            if not match or (text and not 0 < int(text[3]) * 4 <= _MAX_ITEM_SIZE):
+                raise BadContent(f'it holds an array of type "{short(self.code)}"')
+            self.resolved = np.dtype((self.order or match[1]) + "".join(match.groups()[1:]))
+        return self.resolved
+
+
+class _Array(Buildable):
+    """Stands for a numpy.ndarray that is given its shape, type and bytes."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: np.ndarray | list[Any] | None = None
+
+    def build(self, state: Any) -> None:
+        # The first element is a version number; the oldest files lack it.
+        if type(state) is not tuple or len(state) not in (4, 5):
+            raise BadContent("an array has an unknown form")
+        shape, dtype, is_fortran, data = state[-4:]
+        if type(dtype) is not _DType:
+            raise BadContent("an array has no type")
+        if dtype.is_object:
+            self.value = _object_list(shape, data)
+        else:
+            self.value = checked_array(data, dtype.resolve(), shape, "F" if is_fortran else "C")
+
+
+def checked_array(data: Any, dtype: np.dtype, shape: Any, order: str) -> np.ndarray:
+    """View `data` as an array; its length must be exactly what type and shape ask for."""
+    if type(data) is str:
+        data = memoryview(data.encode("latin-1"))
+    if type(data) is not memoryview:
+        raise BadContent(f"the values of an array are a {type(data).__name__}")
+    size = _size(shape)
+    if size * dtype.itemsize != len(data):
+        raise BadContent(
+            f"an array of shape {short(shape)} and type {dtype} has {len(data)} bytes of values, "
+            f"not {short(size * dtype.itemsize)}"
+        )
+    return np.frombuffer(data, dtype=dtype).reshape(shape, order=order)
+
+
+def _size(shape: Any) -> int:
+    if type(shape) is not tuple or len(shape) > 8:
+        raise BadContent("an array has an unknown shape")
+    for length in shape:
+        if type(length) is not int or not 0 <= length < 1 << 40:
+            raise BadContent(f"an array has the shape {short(shape)}")
+    return math.prod(shape)
+
+
+def _object_list(shape: Any, data: Any) -> list[Any]:
+    if type(data) is not list or _size(shape) != len(data):
+        raise BadContent("an array of objects has another length than its shape says")
+    if len(shape) > 1:
+        raise BadContent("it holds an array of objects with more than one axis")
+    return data
+
+
+def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
+    if type(kind) is not Maker or kind.name != "numpy.ndarray":
+        raise BadContent("it reconstructs something that is no array")
+    return _Array()
+
+
+def _dtype(code: Any, align: Any = False, copy: Any = True) -> _DType:
+    if type(code) is Maker and code.name in _SCALAR_CODES:
+        code = _SCALAR_CODES[code.name]
+    if type(code) is not str:
+        raise BadContent("the type of an array is no text")
+    return _DType(code)
+
+
+def _scalar(dtype: Any, data: Any = None) -> Any:
+    if type(dtype) is not _DType or dtype.is_object:
+        raise BadContent("it holds a scalar that is no number")
+    return checked_array(data, dtype.resolve(), (1,), "C")[0].item()
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    if type(dtype) is not _DType or dtype.is_object or order not in ("C", "F"):
+        raise BadContent("an array in a buffer has an unknown form")
+    return checked_array(data, dtype.resolve(), shape, order)
+
+
+class _ExpertStore(Buildable):
+    """Stands for the published ExpertStore: one (videos, D) array with a row for each key."""
+
+    __slots__ = ("state",)
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {}
+
+    def build(self, state: Any) -> None:
+        if type(state) is not dict:
+            raise BadContent("an ExpertStore has no dictionary of attributes")
+        self.state = state
+
+    def table(self) -> dict[str, Any]:
+        """Return key -> row of the store; a key that is marked as missing gives NaN."""
+        keymap, store = self.state.get("keymap"), self.state.get("store")
+        missing = self.state.get("missing") or ()
+        values = store.value if type(store) is _Array else store
+        if type(keymap) is not dict or not isinstance(values, np.ndarray) or values.ndim != 2:
+            raise BadContent("an ExpertStore lacks its keymap or its (videos, D) store")
+        if any(type(row) is not int or not 0 <= row < len(values) for row in keymap.values()):
+            raise BadContent("an ExpertStore has a key without a row in its store")
+        return {key: math.nan if key in missing else values[row] for key, row in keymap.items()}
+
+
+def _old_object(cls: Any, base: Any, state: Any) -> Any:
+    if type(cls) is Maker and cls.name == "ExpertStore" and state is None:
+        return _ExpertStore()
+    raise BadContent("it reconstructs an object that is no plain data")
+
+
+def _pairs(items: Any = ()) -> dict[Any, Any]:
+    """Stand for OrderedDict(items): pairs of key and value."""
+    if type(items) is dict:
+        return items
+    result = {}
+    for item in _sequence(items):
+        if type(item) not in (list, tuple) or len(item) != 2:
+            raise BadContent("a dictionary is made of something else than pairs")
+        result[checked_key(item[0])] = item[1]
+    return result
+
+
+def _default_dict(factory: Any = None) -> dict[Any, Any]:
+    if factory is not None and type(factory) is not Maker:
+        raise BadContent("a defaultdict has an unknown factory")
+    return {}
+
+
+def _sequence(items: Any) -> Any:
+    if type(items) not in (list, tuple, set):
+        raise BadContent(f"it makes a container of a {type(items).__name__}")
+    return items
+
+
+def _members(items: Any = ()) -> set[Any]:
+    return {checked_key(item) for item in _sequence(items)}
+
+
+def _encoded(text: Any = "", encoding: Any = "latin1") -> memoryview:
+    """Stand for the detour by which Python 3 writes bytes into old protocols."""
+    if type(text) is not str or encoding not in ("latin1", "latin-1"):
+        raise BadContent("a byte string has an unknown encoding")
+    return memoryview(text.encode("latin-1"))
+
+
+_FLOATS = ("float16", "float32", "float64")
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_SCALAR_CODES = {f"numpy.{name}": np.dtype(name).str for name in (*_FLOATS, *_INTEGERS)}
+_PLAIN_TYPES = ("int", "float", "str", "bool", "tuple", "object")
+_MAKERS = [
+    *(Maker(name) for name in _SCALAR_CODES),
+    Maker("numpy.ndarray"),
+    Maker("numpy.dtype", _dtype),
+    Maker("_codecs.encode", _encoded),
+    Maker("collections.OrderedDict", _pairs),
+    Maker("collections.defaultdict", _default_dict),
+]
+_ALLOWED: dict[str, Maker] = {maker.name: maker for maker in _MAKERS}
+for _core in ("numpy.core", "numpy._core"):
+    _ALLOWED[f"{_core}.multiarray._reconstruct"] = Maker("_reconstruct", _reconstruct)
+    _ALLOWED[f"{_core}.multiarray.scalar"] = Maker("scalar", _scalar)
+    _ALLOWED[f"{_core}.numeric._frombuffer"] = Maker("_frombuffer", _from_buffer)
+for _builtins in ("builtins", "__builtin__"):
+    _ALLOWED |= {f"{_builtins}.{name}": Maker(name) for name in _PLAIN_TYPES}
+    _ALLOWED[f"{_builtins}.bytes"] = Maker("bytes", _encoded)
+    _ALLOWED[f"{_builtins}.dict"] = Maker("dict", _pairs)
+    _ALLOWED[f"{_builtins}.list"] = Maker("list", lambda items=(): list(_sequence(items)))
+    _ALLOWED[f"{_builtins}.set"] = Maker("set", _members)
+    _ALLOWED[f"{_builtins}.frozenset"] = Maker("frozenset", _members)
+for _module in ("datastructures", "utils.datastructures", "zsvision.zs_data_structures"):
+    _ALLOWED[f"{_module}.ExpertStore"] = Maker("ExpertStore", _ExpertStore)
+for _module in ("copyreg", "copy_reg"):
+    _ALLOWED[f"{_module}._reconstructor"] = Maker("_reconstructor", _old_object)
+
+
+def _find(module: str, name: str) -> Maker:
+    maker = _ALLOWED.get(f"{module}.{name}")
+    if maker is None:
+        found = short(f"{module}.{name}".replace("\n", " "))
+        raise BadContent(
+            f'it holds "{found}"; only arrays, numbers, strings and plain containers are accepted'
+        )
+    return maker
+
+
+def read_pickle(data: memoryview) -> Any:
+    """Return the plain value that a pickle (protocols 0 to 5) describes.
+
+    Arrays are read-only views into `data`. Tuples come back as lists, byte strings as text, an
+    ExpertStore as a dictionary.
+
+    Raises:
+        BadContent: the pickle is broken or holds anything but plain data.
+    """
+    return _plain(run_pickle(data, _find), {}, 0)
+
+
+def _plain(value: Any, done: dict[int, Any], depth: int) -> Any:
+    """Replace stand-ins by what they stand for; each container is visited once."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if type(value) is memoryview:
+        return text_of(value)
+    if isinstance(value, np.ndarray):
+        return value
+    if id(value) in done:
+        if done[id(value)] is done:
+            raise BadContent("a container holds itself")
+        return done[id(value)]
+    if depth > _MAX_DEPTH:
+        raise BadContent("its containers are nested too deeply")
+    done[id(value)] = done
+    done[id(value)] = result = _plain_container(value, done, depth + 1)
+    return result
+
+
+def _plain_container(value: Any, done: dict[int, Any], depth: int) -> Any:
+    if type(value) is _ExpertStore:
+        return value.table()
+    if type(value) is _Array:
+        if value.value is None:
+            raise BadContent("an array has no values")
+        value = value.value
+        if isinstance(value, np.ndarray):
+            return value
+    if type(value) in (list, tuple):
+        return [_plain(item, done, depth) for item in value]
+    if type(value) is dict:
+        return {key: _plain(item, done, depth) for key, item in value.items()}
+    if type(value) is set:
+        return value
+    name = value.name if type(value) is Maker else type(value).__name__.strip("_")
+    raise BadContent(f'it holds "{short(name)}" where data were expected')

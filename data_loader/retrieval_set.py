@@ -1,0 +1,122 @@
+"""The retrieval set: all videos of a list with their captions as queries, given block by block.
+
+N videos, C captions per video, b videos of a block, T tokens, D feature size. Nothing of size
+N x C x T x D is ever held: a block is gathered when it is asked for.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from data_loader.batches import gather_experts
+from data_loader.feature_store import RawCaptions
+from data_loader.views import ExpertView, TextView
+
+
+@dataclass(frozen=True)
+class VideoBatch:
+    """The videos `start` to `start + b` of a retrieval set.
+
+    Attributes:
+        start: place of the first video.
+        experts: name -> (b, D) or (b, T, D) float32, zeros where an expert is missing.
+        ind: name -> (b,) float32, 1 where the expert is there.
+    """
+
+    start: int
+    experts: dict[str, torch.Tensor]
+    ind: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """The captions of the videos `start` to `start + b` of a retrieval set.
+
+    Attributes:
+        start: place of the first video.
+        text: (b, C, T, D) float32, zeros for captions that do not exist.
+        text_token_mask: (b, C) float32, number of tokens of each caption.
+        query_masks: (b, C) float32, 1 for captions that exist.
+    """
+
+    start: int
+    text: torch.Tensor
+    text_token_mask: torch.Tensor
+    query_masks: torch.Tensor
+
+
+class RetrievalSet:
+    """The videos that are searched, and the captions that search for them.
+
+    Attributes:
+        video_ids: N ids.
+        caption_indices: (N, C) int64, which caption of the video is the query, -1 for none.
+        query_masks: (N, C) float32, 1 for captions that exist.
+    """
+
+    def __init__(
+        self,
+        video_ids: list[str],
+        experts: list[ExpertView],
+        text: TextView,
+        captions: RawCaptions,
+        caption_indices: np.ndarray,
+        fused: bool = False,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.video_ids = video_ids
+        self.caption_indices = caption_indices
+        self.query_masks = (caption_indices >= 0).astype(np.float32)
+        self._experts, self._text, self._raw = experts, text, captions
+        self._fused, self._device = fused, device
+
+    def __len__(self) -> int:
+        return len(self.video_ids)
+
+    @property
+    def captions(self) -> list[list[str]]:
+        """The raw texts of the queries of each video; fused captions are joined to one."""
+        result = []
+        for video_id, indices in zip(self.video_ids, self.caption_indices, strict=True):
+            texts = self._raw.of(video_id)
+            if self._fused:
+                result.append([" ".join(texts)])
+            else:
+                result.append([texts[at] for at in indices if 0 <= at < len(texts)])
+        return result
+
+    def source_captions(self, video: int) -> list[str]:
+        """Return all captions of a video, whether they are queries or not."""
+        return self._raw.of(self.video_ids[video])
+
+    def video_blocks(self, block_size: int) -> Iterator[VideoBatch]:
+        """Give all videos in order, `block_size` at a time."""
+        for start in range(0, len(self), block_size):
+            videos = np.arange(start, min(start + block_size, len(self)))
+            experts, ind = gather_experts(self._experts, videos, self._device)
+            yield VideoBatch(start, experts, ind)
+
+    def text_blocks(self, videos_per_block: int) -> Iterator[TextBatch]:
+        """Give all captions in the order of the videos, those of `videos_per_block` at a time."""
+        width = self.caption_indices.shape[1]
+        for start in range(0, len(self), videos_per_block):
+            chosen = self.caption_indices[start : start + videos_per_block]
+            videos = np.repeat(np.arange(start, start + len(chosen)), width)
+            text, tokens = self._text.gather(videos, chosen.reshape(-1))
+            yield TextBatch(
+                start=start,
+                text=text.view(len(chosen), width, *text.shape[1:]).to(self._device),
+                text_token_mask=self._tensor(tokens.reshape(len(chosen), width)),
+                query_masks=self._tensor(self.query_masks[start : start + len(chosen)]),
+            )
+
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self._device)
+
+
+def first_captions(counts: np.ndarray, width: int) -> np.ndarray:
+    """Return (N, width) the first `width` captions of each video, -1 where it has fewer."""
+    places = np.broadcast_to(np.arange(width), (len(counts), width))
+    return np.where(places < counts[:, None], places, -1)

@@ -1,0 +1,159 @@
+"""The experts and captions of one list of videos, ready to be gathered by index.
+
+B samples, T tokens, D feature size, V videos of the list.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from data_loader.feature_store import ExpertFeatures, TextFeatures
+from data_loader.gather import gather_rows, gather_tokens
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Expert:
+    """What a model needs to know about an expert.
+
+    Attributes:
+        name: as in the config's modalities.
+        variable_length: whether it comes as (B, max_tokens, size) instead of (B, size).
+        size: D.
+        max_tokens: T, 1 for a fixed size.
+    """
+
+    name: str
+    variable_length: bool
+    size: int
+    max_tokens: int
+
+
+class ExpertView:
+    """One expert for the videos of one list."""
+
+    def __init__(self, features: ExpertFeatures, expert: Expert, video_ids: list[str]) -> None:
+        self.expert = expert
+        self._values = features.values
+        self._binarise = features.source.binarise
+        self._rows = features.rows(video_ids)
+        self.availability = (self._rows >= 0).astype(np.float32)
+        if features.offsets is not None:
+            rows = np.maximum(self._rows, 0)
+            starts, stops = features.offsets[rows], features.offsets[rows + 1]
+            self._starts = np.asarray(starts)
+            self._counts = np.where(self._rows >= 0, stops - starts, 0)
+
+    def gather(self, videos: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the features of videos, (B, D) or (B, T, D), and their availability (B,)."""
+        available = torch.from_numpy(self.availability[videos])
+        if self.expert.variable_length:
+            starts, counts = self._starts[videos], self._counts[videos]
+            width = self.expert.max_tokens
+            features, _ = gather_tokens(self._values, starts, counts, width)
+        else:
+            features = gather_rows(self._values, self._rows[videos])
+        if self._binarise:
+            # The published system fills the whole padded array, so padding counts as present.
+            features[available.to(features.device) > 0] = 1.0
+        return features, available
+
+    def log(self, role: str) -> None:
+        """Log how many videos have this expert, and how many tokens."""
+        missing = int((self._rows < 0).sum())
+        line = f"{role}: {self.expert.name}: {len(self._rows)} videos, {missing} missing"
+        if self.expert.variable_length and missing < len(self._rows):
+            counts = self._counts[self._rows >= 0]
+            line += f", tokens {counts.min()} / {counts.mean():.1f} / {counts.max()} (min/mean/max)"
+            line += f", cut to {self.expert.max_tokens}"
+        logger.info("%s", line)
+
+
+class TextView:
+    """The captions' word features for the videos of one list.
+
+    Attributes:
+        caption_counts: (V,) number of captions of each video.
+        max_tokens: T, 1 if the words are averaged.
+        size: D.
+    """
+
+    def __init__(
+        self,
+        features: TextFeatures,
+        video_ids: list[str],
+        max_tokens: int,
+        fuse: bool = False,
+        average: bool = False,
+        first_captions: int = 0,
+    ) -> None:
+        self._values = features.values
+        self._offsets = np.asarray(features.offsets)
+        self._fuse, self._average = fuse, average
+        self._first, self.caption_counts = features.caption_ranges(video_ids)
+        if first_captions:
+            self.caption_counts = np.minimum(self.caption_counts, first_captions)
+        self.max_tokens = 1 if average else max_tokens
+        self.size = features.size
+
+    @property
+    def queries_per_video(self) -> np.ndarray:
+        """(V,) number of captions to choose from: one where all are fused."""
+        return np.ones_like(self.caption_counts) if self._fuse else self.caption_counts
+
+    def word_counts(self, videos: np.ndarray, captions: np.ndarray) -> np.ndarray:
+        """Return the number of words of each caption before any cut, (B,)."""
+        return self._spans(videos, captions)[1]
+
+    def gather(
+        self, videos: np.ndarray, captions: np.ndarray, keep: np.ndarray | None = None
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """Return the words of one caption for each video.
+
+        Args:
+            videos: (B,) places in the list.
+            captions: (B,) which caption of the video, ignored where captions are fused; -1 for
+                none, which gives zeros.
+            keep: (B, words) bool, words that are kept; None keeps all.
+
+        Returns:
+            (B, T, D) float32 and the (B,) number of tokens in it.
+        """
+        starts, counts = self._spans(videos, captions)
+        if not self._average:
+            return gather_tokens(self._values, starts, counts, self.max_tokens, keep)
+        words, counts = gather_tokens(
+            self._values, starts, counts, max(1, int(counts.max(initial=0))), keep
+        )
+        divisor = torch.from_numpy(np.maximum(counts, 1)).to(words.device)
+        return words.sum(dim=1, keepdim=True) / divisor[:, None, None], np.minimum(counts, 1)
+
+    def _spans(self, videos: np.ndarray, captions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first = self._first[videos]
+        if self._fuse:
+            begin, end = first, first + self.caption_counts[videos]
+        else:
+            begin = first + np.maximum(captions, 0)
+            end = begin + 1
+        starts = self._offsets[begin]
+        return starts, np.where(captions >= 0, self._offsets[end] - starts, 0)
+
+    def log(self, role: str) -> None:
+        """Log how many captions there are, and how many words."""
+        queries = self.queries_per_video
+        videos = np.repeat(np.arange(len(queries)), queries)
+        captions = np.arange(len(videos)) - np.repeat(np.cumsum(queries) - queries, queries)
+        words = self.word_counts(videos, captions)
+        logger.info(
+            "%s: text: %d videos, %d captions, words %d / %.1f / %d (min/mean/max), cut to %d",
+            role,
+            len(self.caption_counts),
+            len(words),
+            words.min(),
+            words.mean(),
+            words.max(),
+            self.max_tokens,
+        )

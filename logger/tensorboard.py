@@ -1,0 +1,77 @@
+"""Curves of a run for TensorBoard."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from data_loader.errors import UserError
+from data_loader.files import make_folder, reason
+
+_log = logging.getLogger(__name__)
+
+
+class TensorBoardWriter:
+    """Writes scalars into TensorBoard's event files; does nothing unless `enabled`.
+
+    Args:
+        folder: where the event files go; made if it does not exist.
+        enabled: without it nothing is written, and TensorBoard need not be installed.
+        purge_step: when a training resumes, its first step: TensorBoard then hides what the
+            interrupted run wrote from there on.
+
+    Raises:
+        UserError: TensorBoard is not installed, or the folder cannot be written.
+    """
+
+    def __init__(
+        self, folder: str | Path, enabled: bool = True, purge_step: int | None = None
+    ) -> None:
+        self._writer = None
+        if not enabled:
+            return
+        try:
+            # Importing it takes seconds: only who writes curves waits for it.
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UserError(
+                f"TensorBoard cannot be used ({error}): pip install tensorboard, or set "
+                "trainer.tensorboard to false."
+            ) from error
+        try:
+            self._writer = SummaryWriter(str(make_folder(folder)), purge_step=purge_step)
+        except OSError as error:
+            raise UserError(f"Cannot write curves to {folder}: {reason(error)}.") from error
+
+    def scalars(self, prefix: str, values: Mapping[str, float], step: int) -> None:
+        """Add one point to the curve `prefix/name` (`name` without a prefix) of each value."""
+        for name, value in values.items():
+            if self._writer is not None:
+                curve = f"{prefix}/{name}" if prefix else name
+                self._try(self._writer.add_scalar, curve, value, step)
+
+    def close(self) -> None:
+        """Write what is still waiting, and stop; closing twice does nothing."""
+        if self._writer is not None:
+            self._try(self._writer.close)
+        self._writer = None
+
+    def __enter__(self) -> "TensorBoardWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _try(self, write: Callable[..., None], *values: Any) -> None:
+        try:
+            write(*values)
+        except OSError as error:
+            # Curves can be missed, a training cannot.
+            self._writer = None
+            _log.warning("The TensorBoard curves end here: %s.", reason(error))

@@ -1,0 +1,334 @@
+"""The real entry points on small data: train, kill, resume, test, and every kind of wrong input."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import test as test_program
+import train as train_program
+from tests.conftest import ROOT
+from tests.tiny_set import make_tiny_set, tiny_config, write_json
+from utils.command_line import run_main
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_set(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def config_path(tmp_path: Path, tiny_set: Path) -> Path:
+    folder = tmp_path / "configs" / "tiny"
+    folder.mkdir(parents=True)
+    return write_json(folder / "train-ce.json", tiny_config(tiny_set, tmp_path / "saved"))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run an entry point as the shell does; returns its exit code and what it wrote."""
+
+    def call(program, *arguments: object) -> tuple[int, str]:
+        code = run_main(program.main, [str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return call
+
+
+def only_run(saved: Path) -> Path:
+    """Folder with the checkpoints of the only run under `saved`."""
+    [config] = (saved / "models").rglob("config.json")
+    return config.parent
+
+
+def beside(models: Path, kind: str) -> Path:
+    """The log or web folder of the run whose checkpoints lie in `models`."""
+    parts = list(models.parts)
+    parts[parts.index("models")] = kind
+    return Path(*parts)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_training_leaves_everything_in_the_run_folder(
+    run: Run, config_path: Path, tmp_path: Path
+) -> None:
+    code, output = run(train_program, "--config", config_path)
+    assert code == 0
+    assert "Setting experiment random seed to 0" in output
+    models = only_run(tmp_path / "saved")
+    assert models.parent.name == "tiny-train-ce"
+    checkpoint = torch.load(models / "trained_model.pth", weights_only=True)
+    published_keys = {"arch", "epoch", "state_dict", "monitor_best", "config", "optimizer"}
+    assert published_keys <= set(checkpoint)
+    assert checkpoint["arch"] == "CENet"
+
+    log = beside(models, "log")
+    text = (log / "info.log").read_text()
+    assert f"The best performing ckpt can be found at {models / 'trained_model.pth'}" in text
+    assert "Saved similarity matrix predictions to " in text
+    metrics = json.loads((log / "metrics.json").read_text())
+    assert [e["epoch"] for e in metrics["epochs"]] == [1, 2, 3]
+    assert metrics["test_videos"] == 12 and metrics["test_split"] == "full-test"
+    recall = metrics["test"]["t2v_metrics"]["R1"]
+    assert f" test_t2v_metrics_R1: {recall}" in text
+    assert list((log / "seed-0").glob("events.out.tfevents.*"))
+    assert (beside(models, "web") / "index.html").is_file()
+    for place in (models / "trained_model.pth", log / "info.log", "tensorboard", "http.server"):
+        assert str(place) in output
+
+
+def test_rates_in_the_log_are_those_in_force(run: Run, config_path: Path, tmp_path: Path) -> None:
+    run(train_program, "--config", config_path)
+    log = beside(only_run(tmp_path / "saved"), "log")
+    epochs = json.loads((log / "metrics.json").read_text())["epochs"]
+    assert [e["lr"] for e in epochs] == pytest.approx([0.01, 0.0095, 0.009025])
+
+
+def test_testing_a_checkpoint_gives_the_metrics_of_its_training(
+    run: Run, config_path: Path, tmp_path: Path
+) -> None:
+    run(train_program, "--config", config_path)
+    models = only_run(tmp_path / "saved")
+    metrics_path = beside(models, "log") / "metrics.json"
+    before = json.loads(metrics_path.read_text())["test"]
+    metrics_path.unlink()
+    code, output = run(
+        test_program,
+        *("--config", models / "config.json", "--resume", models / "trained_model.pth"),
+        "--eval_from_training_config",
+    )
+    assert code == 0 and "t2v" in output
+    assert json.loads(metrics_path.read_text())["test"] == before
+
+    code, _ = run(test_program, "--config", config_path, "--resume", models / "trained_model.pth")
+    after = json.loads(metrics_path.read_text())
+    assert code == 0
+    assert after["test_split"] == "full-val" and after["test_videos"] == 8
+
+
+def test_same_seed_same_weights_other_seed_other_weights(
+    run: Run, config_path: Path, tmp_path: Path
+) -> None:
+    found = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        override = f"trainer.save_dir@{tmp_path / name}"
+        code, _ = run(
+            train_program, "--config", config_path, "--group_seed", seed, "--custom_args", override
+        )
+        assert code == 0
+        found.append(weights(only_run(tmp_path / name) / "trained_model.pth"))
+    assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
+    assert not all(torch.equal(found[0][k], found[2][k]) for k in found[0])
+
+
+def test_several_seeds_are_summarised(run: Run, config_path: Path, tmp_path: Path) -> None:
+    code, output = run(train_program, "--config", config_path, "--seeds", "0,1,2")
+    assert code == 0
+    log = tmp_path / "saved" / "log" / "tiny-train-ce"
+    [path] = log.rglob("summary-seed-0_seed-1_seed-2.json")
+    runs = [json.loads(p.read_text()) for p in sorted(log.rglob("metrics.json"))]
+    assert sorted(r["seed"] for r in runs) == [0, 1, 2]
+    recalls = [r["test"]["t2v_metrics"]["R5"] for r in runs]
+    text = path.read_text()
+    summary = json.loads(text)["metrics"]["t2v_metrics"]["R5"]
+    assert summary["mean"] == pytest.approx(np.mean(recalls))
+    assert summary["std"] == pytest.approx(np.std(recalls, ddof=1))
+    assert "3 seeds" in output
+
+
+def test_best_model_is_the_epoch_with_the_best_validation(
+    run: Run, config_path: Path, tmp_path: Path
+) -> None:
+    run(train_program, "--config", config_path, "--custom_args", "trainer.epochs@6")
+    models = only_run(tmp_path / "saved")
+    epochs = json.loads((beside(models, "log") / "metrics.json").read_text())["epochs"]
+    values = [e["val_t2v_metrics_geometric_mean_R1-R5-R10"] for e in epochs]
+    best = torch.load(models / "trained_model.pth", weights_only=True)
+    assert best["epoch"] == 1 + int(np.argmax(values))
+    assert best["monitor_best"] == pytest.approx(max(values))
+    kept = sorted(p.name for p in models.glob("checkpoint-epoch*.pth"))
+    assert kept == [f"checkpoint-epoch{n}.pth" for n in (4, 5, 6)]
+
+
+def test_early_stopping_fires(run: Run, config_path: Path, tmp_path: Path) -> None:
+    # The learning rate is too small for anything to change, so the first epoch stays the best.
+    overrides = "trainer.epochs@20+trainer.early_stop@3+optimizer.args.lr@1e-12"
+    code, output = run(train_program, "--config", config_path, "--custom_args", overrides)
+    assert code == 0
+    log = beside(only_run(tmp_path / "saved"), "log")
+    metrics = json.loads((log / "metrics.json").read_text())
+    assert len(metrics["epochs"]) < 20
+    assert len(metrics["epochs"]) == metrics["best_epoch"] + 3
+    assert "Stopped early" in output
+
+
+def train_in_a_process(config_path: Path, *arguments: object) -> subprocess.Popen:
+    command = [sys.executable, "train.py", "--config", config_path, *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [str(c) for c in command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_killed_training_resumes_to_the_same_weights(config_path: Path, tmp_path: Path) -> None:
+    def overrides(name: str) -> list[str]:
+        text = f"trainer.epochs@12+trainer.keep_last@12+trainer.save_dir@{tmp_path / name}"
+        return ["--custom_args", text]
+
+    whole = train_in_a_process(config_path, *overrides("whole"))
+    assert whole.wait(timeout=120) == 0, whole.stdout.read()
+    expected = only_run(tmp_path / "whole")
+
+    killed = train_in_a_process(config_path, *overrides("killed"))
+    for line in killed.stdout:  # killed somewhere in the sixth epoch, or while that is being saved
+        if "epoch 5:" in line:
+            killed.send_signal(signal.SIGKILL)
+            break
+    assert killed.wait(timeout=60) == -signal.SIGKILL
+    models = only_run(tmp_path / "killed")
+    found = sorted(models.glob("checkpoint-epoch*.pth"), key=lambda p: int(p.stem[16:]))
+    assert found and not (models / "checkpoint-epoch12.pth").exists()
+
+    resumed = train_in_a_process(models / "config.json", "--resume", found[-1])
+    output, _ = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, output
+    assert f"Continuing after epoch {found[-1].stem[16:]}" in output
+    for name in ("checkpoint-epoch12.pth", "trained_model.pth"):
+        one, other = weights(expected / name), weights(models / name)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[k], other[k]) for k in one), name
+    runs = [json.loads((beside(m, "log") / "metrics.json").read_text()) for m in (expected, models)]
+    for record in (e for r in runs for e in r["epochs"]):
+        del record["seconds"], record["steps_per_second"]
+    assert runs[0]["epochs"] == runs[1]["epochs"]
+    assert runs[0]["test"] == runs[1]["test"]
+
+
+def test_resuming_a_finished_training_tests_it_again(
+    run: Run, config_path: Path, tmp_path: Path
+) -> None:
+    run(train_program, "--config", config_path)
+    models = only_run(tmp_path / "saved")
+    before = (models / "trained_model.pth").read_bytes()
+    code, _ = run(train_program, "--resume", models / "checkpoint-epoch3.pth")
+    assert code == 0
+    assert only_run(tmp_path / "saved") == models
+    assert (models / "trained_model.pth").read_bytes() == before
+
+
+def test_mini_train_is_short_and_has_no_tensorboard(
+    run: Run, config_path: Path, tmp_path: Path
+) -> None:
+    code, _ = run(train_program, "--config", config_path, "--mini_train", "--train_single_epoch")
+    assert code == 0
+    log = beside(only_run(tmp_path / "saved"), "log")
+    assert len(json.loads((log / "metrics.json").read_text())["epochs"]) == 1
+    assert not (log / "seed-0").exists()
+
+
+def test_purging_removes_earlier_runs(run: Run, config_path: Path, tmp_path: Path) -> None:
+    run(train_program, "--config", config_path)
+    mark = only_run(tmp_path / "saved") / "of-the-first-run"
+    mark.write_text("")
+    run(train_program, "--config", config_path, "--purge_exp_dir")
+    assert only_run(tmp_path / "saved")
+    assert not mark.exists()
+
+
+def test_handlers_do_not_pile_up(run: Run, config_path: Path) -> None:
+    before = len(logging.getLogger().handlers)
+    run(train_program, "--config", config_path, "--seeds", "0,1")
+    assert len(logging.getLogger().handlers) == before
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("trainer.epoch@3", '"trainer.epochs"'),
+        ('experts.modalities@["lok"]', '"look"'),
+        ("experts.text_feat@wards", '"words"'),
+        ("data_loader.args.split_name@full-vel", '"full-val"'),
+        ("data_loader.args.dataset_name@/no/such/set", "/no/such/set"),
+        ("arch.args.use_ce@pairwize", "pairwise"),
+        ("arch.args.vlad_clusters.sound@0", "vlad_clusters.sound"),
+        ("optimizer.type@Rangr", "Ranger"),
+        ("optimizer.args.learning_rate@1", "learning_rate"),
+        ("trainer.monitor@max val_t2v_metrics_R2", "val_t2v_metrics_R"),
+        ("trainer.epochs@many", "epochs"),
+        ("optimizer.args.lr@1e30", "diverged"),
+    ],
+)
+def test_wrong_values_get_one_sentence(
+    run: Run, config_path: Path, override: str, sentence: str
+) -> None:
+    code, output = run(train_program, "--config", config_path, "--custom_args", override)
+    assert code == 2
+    assert sentence in output
+    assert "Traceback" not in output
+    assert sum(line.startswith("error:") for line in output.splitlines()) == 1
+
+
+def test_wrong_paths_get_one_sentence(run: Run, config_path: Path, tmp_path: Path) -> None:
+    cases = [
+        (train_program, ["--config", config_path.with_name("train-cee.json")], "train-ce"),
+        (train_program, [], "--config"),
+        (train_program, ["--config", config_path, "--device", "7"], "7"),
+        (train_program, ["--config", config_path, "--device", "gpu"], "gpu"),
+        (train_program, ["--resume", tmp_path / "no.pth"], "no"),
+        (test_program, ["--config", config_path, "--resume", tmp_path / "no.pth"], "no.pth"),
+        (train_program, ["--config", config_path, "--seeds", "a,b"], "seeds"),
+    ]
+    for program, arguments, sentence in cases:
+        code, output = run(program, *arguments)
+        assert code == 2, arguments
+        assert sentence in output and "Traceback" not in output, arguments
+
+
+def test_feature_files_that_are_missing_or_truncated(
+    run: Run, config_path: Path, tmp_path: Path
+) -> None:
+    data = make_tiny_set(tmp_path / "broken")
+    write_json(config_path, tiny_config(data, tmp_path / "saved"))
+    whole = (data / "look.npz").read_bytes()
+    (data / "look.npz").write_bytes(whole[: len(whole) // 2])
+    code, output = run(train_program, "--config", config_path)
+    assert code == 2 and "look.npz" in output and "Traceback" not in output
+    (data / "look.npz").unlink()
+    code, output = run(train_program, "--config", config_path)
+    assert code == 2 and "look.npz" in output and "Traceback" not in output
+
+
+def test_checkpoint_of_another_architecture(run: Run, config_path: Path, tmp_path: Path) -> None:
+    run(train_program, "--config", config_path)
+    checkpoint = only_run(tmp_path / "saved") / "trained_model.pth"
+    moee = ["--custom_args", "arch.args.use_ce@"]
+    code, output = run(test_program, "--config", config_path, "--resume", checkpoint, *moee)
+    assert code == 2 and "does not fit this model" in output
+    code, output = run(train_program, "--config", config_path, "--resume", checkpoint, *moee)
+    assert code == 2 and "does not fit this model" in output
+
+
+def test_a_save_dir_that_cannot_be_made(run: Run, config_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    override = f"trainer.save_dir@{tmp_path / 'file' / 'saved'}"
+    code, output = run(train_program, "--config", config_path, "--custom_args", override)
+    assert code == 2 and "Cannot create the folder" in output and "Traceback" not in output

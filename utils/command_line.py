@@ -1,0 +1,210 @@
+"""Flags of train.py and test.py, devices and seeds, and what the user sees when a run stops."""
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from data_loader.errors import UserError, did_you_mean
+
+LARGEST_SEED = 2**32 - 1  # of numpy's global state
+
+EXIT_WRONG_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+_log = logging.getLogger(__name__)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a wrong command line with one sentence, and exits with 2."""
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_WRONG_INPUT, f"error: {message}; {self.prog} --help lists the flags.\n")
+
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        namespace, rest = self.parse_known_args(args, namespace)
+        if rest:
+            flag = rest[0].partition("=")[0]
+            hint = did_you_mean(flag, self._option_string_actions) if flag[:1] == "-" else ""
+            self.error(f'there is no flag "{flag}"{hint}')
+        return namespace
+
+
+def train_parser() -> Parser:
+    """Flags of train.py."""
+    parser = Parser(
+        prog="train.py",
+        description="Train a text-video retrieval model, then test it.",
+    )
+    _add_common(parser)
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument(
+        "--seeds",
+        metavar="0,1,2",
+        help="train once for each of these seeds, one after another, and report the mean and "
+        "standard deviation over them",
+    )
+    seeds.add_argument(
+        "--group_seed",
+        metavar="SEED",
+        help="train for this one seed of a group, as the jobs of a cluster do",
+    )
+    parser.add_argument(
+        "--group_id",
+        metavar="ID",
+        help="name of the group: results lie in <experiment>/<ID>/seed-<seed>",
+    )
+    parser.add_argument(
+        "--mini_train",
+        action="store_true",
+        help="a handful of batches for each epoch, no TensorBoard: a quick try",
+    )
+    parser.add_argument("--train_single_epoch", action="store_true", help="stop after one epoch")
+    parser.add_argument(
+        "--disable_workers", action="store_true", help="load data in the main process alone"
+    )
+    parser.add_argument(
+        "--purge_exp_dir",
+        action="store_true",
+        help="first remove all earlier results of this experiment",
+    )
+    parser.add_argument(
+        "--leaderboard", metavar="PATH", help="append the test results to this file"
+    )
+    return parser
+
+
+def test_parser() -> Parser:
+    """Flags of test.py."""
+    parser = Parser(prog="test.py", description="Test a trained text-video retrieval model.")
+    _add_common(parser)
+    parser.add_argument(
+        "--eval_from_training_config",
+        action="store_true",
+        help="merge the config's eval_settings over it: test on the test split, as the end of a "
+        "training does, not on the validation split",
+    )
+    return parser
+
+
+# Its name is that of a program, not of a test: pytest must not collect it where it is imported.
+test_parser.__test__ = False
+
+
+def _add_common(parser: Parser) -> None:
+    parser.add_argument(
+        "--config", metavar="PATH", help="config file; without it, that beside --resume"
+    )
+    parser.add_argument("--resume", metavar="PATH", help="checkpoint to go on from, or to test")
+    parser.add_argument(
+        "--device", metavar="0,1", help="ids of the GPUs to use (default: no GPU, the CPU)"
+    )
+    parser.add_argument(
+        "--custom_args",
+        metavar="KEY@VALUE+...",
+        help='values to replace in the config: "trainer.epochs@3+optimizer.args.lr@0.01"; a dot '
+        'inside a key is written "_."; each adds a suffix to the experiment\'s name',
+    )
+
+
+def chosen_seeds(arguments: argparse.Namespace, default: int = 0) -> list[int]:
+    """Return the seeds that --seeds or --group_seed asks for, `default` alone where neither does.
+
+    Raises:
+        UserError: what stands there is no seed.
+    """
+    if arguments.seeds is not None:
+        return parse_seeds(arguments.seeds)
+    if arguments.group_seed is None:
+        return [default]
+    seeds = parse_seeds(arguments.group_seed, "--group_seed")
+    if len(seeds) > 1:
+        raise UserError(
+            f'--group_seed takes one seed, not "{arguments.group_seed}"; --seeds takes several.'
+        )
+    return seeds
+
+
+def parse_seeds(text: str, flag: str = "--seeds") -> list[int]:
+    """Read seeds such as "0,1,2".
+
+    Raises:
+        UserError: one of them is no whole number from 0 to 2^32 - 1, or stands there twice.
+    """
+    seeds = []
+    for part in text.split(","):
+        if not re.fullmatch(r"[0-9]{1,10}", part.strip()) or int(part) > LARGEST_SEED:
+            raise UserError(
+                f'{flag} takes whole numbers from 0 to {LARGEST_SEED} such as "0,1,2", '
+                f'not "{text}".'
+            )
+        if int(part) in seeds:
+            raise UserError(f'{flag} "{text}" names the seed {int(part)} twice.')
+        seeds.append(int(part))
+    return seeds
+
+
+def select_devices(text: str | None) -> list[str]:
+    """Turn the text of --device into torch devices: "0,1" -> ["cuda:0", "cuda:1"].
+
+    Without a text, or for "cpu", it is the CPU alone.
+
+    Raises:
+        UserError: the text names no devices, or a GPU that torch does not see.
+    """
+    if text is None or text.strip().lower() in ("", "cpu"):
+        return ["cpu"]
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,4}", part) for part in parts) or len({*parts}) < len(parts):
+        raise UserError(f'--device takes ids of GPUs such as "0" or "0,1", or "cpu", not "{text}".')
+    import torch
+
+    count = torch.cuda.device_count()
+    for part in parts:
+        if int(part) >= count:
+            raise UserError(
+                f"--device {text}: there is no GPU {part}; {_seen_by_torch(count)}. Without "
+                "--device the CPU is used."
+            )
+    return [f"cuda:{int(part)}" for part in parts]
+
+
+def select_device(text: str | None) -> str:
+    """Turn the text of --device into the one torch device that a single process uses."""
+    devices = select_devices(text)
+    if len(devices) > 1:
+        _log.warning("One process uses one GPU: %s of those given.", devices[0])
+    return devices[0]
+
+
+def _seen_by_torch(count: int) -> str:
+    import torch
+
+    if not count:
+        return "torch sees none here"
+    names = (f"{index} ({torch.cuda.get_device_name(index)})" for index in range(count))
+    return f"torch sees {', '.join(names)}"
+
+
+def run_main(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int:
+    """Run an entry point and return the exit code of the process.
+
+    A mistake of the user's is one sentence on stderr and the code 2, an interruption one line and
+    130; a fault of the program keeps its traceback.
+    """
+    try:
+        main(list(arguments))
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_WRONG_INPUT
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; continue with --resume <checkpoint of this run>\n")
+        return EXIT_INTERRUPTED
+    return 0

@@ -1,0 +1,110 @@
+"""The config of an experiment: what to build and how to train it."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from data_loader.errors import UserError
+from data_loader.files import read_json, write_json
+from utils.config_files import merge, resolve_config
+from utils.config_kinds import split_key
+from utils.config_schema import check
+from utils.custom_args import apply_overrides, name_suffix, parse_custom_args
+
+# In the config stored beside a checkpoint: the experiment's name, which its path no longer tells.
+NAME_KEY = "experiment_name"
+
+_MISSING = object()
+
+
+class Config:
+    """Checked values of one experiment, by dotted keys.
+
+    Attributes:
+        values: the nested dict, as JSON holds it.
+        name: name of the experiment; its results lie in folders of that name.
+
+    Keys may be given in parts: `config["arch"]`, `config["arch.args.use_ce"]`,
+    `config.get("trainer.early_stop")`. A dot inside a part is written "_.".
+    """
+
+    def __init__(self, values: dict[str, Any], name: str, where: str) -> None:
+        check(values, where)
+        self.values = copy.deepcopy(values)
+        self.values.pop(NAME_KEY, None)
+        self.name = name
+        self._where = where
+
+    @classmethod
+    def from_file(cls, path: str | Path, custom_args: str | None = None) -> "Config":
+        """Read a config file, apply the overrides of the command line, and check the result.
+
+        The experiment is named `<folder of the file>-<stem of the file>`, with a suffix for each
+        override. A config that `save` wrote keeps the name it had.
+
+        Raises:
+            UserError: a file cannot be used, or a key or value is wrong.
+        """
+        values = resolve_config(path)
+        own_name = read_json(path, "config").get(NAME_KEY)  # not that of a config it inherits from
+        config = cls(values, own_name or config_name(path), f"In the config {path}")
+        return config.with_custom_args(custom_args)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], name: str | None = None) -> "Config":
+        """Make a config of values at hand: in a test or notebook, or of a checkpoint.
+
+        Without `name`, values that `stored` gave keep the name they had.
+        """
+        given = name or (values.get(NAME_KEY) if isinstance(values, dict) else None) or "config"
+        return cls(values, str(given), f'In the config "{given}"')
+
+    def with_custom_args(self, custom_args: str | None) -> "Config":
+        """Return this config with overrides such as "trainer.epochs@3+optimizer.args.lr@0.01"."""
+        overrides = parse_custom_args(custom_args or "")
+        values = apply_overrides(self.values, overrides)
+        name = values.get(NAME_KEY, self.name + name_suffix(overrides))
+        return Config(values, name, self._where)
+
+    def merged(self, overrides: dict[str, Any]) -> "Config":
+        """Return this config with `overrides` over it: dicts are merged, the rest is replaced."""
+        return Config(merge(self.values, overrides), self.name, self._where)
+
+    def eval_config(self) -> "Config":
+        """Return the config of the final test: `eval_settings`, if there are any, over the rest."""
+        return self.merged(self.values.get("eval_settings") or {})
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value at a dotted key, or `default` where the config does not have it."""
+        found: Any = self.values
+        for part in split_key(key):
+            found = found.get(part, _MISSING) if isinstance(found, dict) else _MISSING
+        return default if found is _MISSING else found
+
+    def __getitem__(self, key: str) -> Any:
+        """Return the value at a dotted key.
+
+        Raises:
+            UserError: the config does not have that key.
+        """
+        found = self.get(key, _MISSING)
+        if found is _MISSING:
+            raise UserError(f'{self._where}: the key "{key}" is missing, but it is needed.')
+        return found
+
+    def __contains__(self, key: str) -> bool:
+        return self.get(key, _MISSING) is not _MISSING
+
+    def stored(self) -> dict[str, Any]:
+        """Return the values with the experiment's name: all there is to make this config again."""
+        return {**copy.deepcopy(self.values), NAME_KEY: self.name}
+
+    def save(self, path: str | Path) -> None:
+        """Write the config, so that the folder of a run is enough to make it again."""
+        write_json(path, self.stored())
+
+
+def config_name(path: str | Path) -> str:
+    """Name the experiment of a config file after its folder and its stem."""
+    path = Path(path).absolute()
+    return f"{path.parent.name}-{path.stem}"

@@ -1,0 +1,305 @@
+"""The table of known config keys, and the check of a config against it.
+
+An unknown key, a wrong type or an impossible value is refused before anything is built.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from data_loader.errors import UserError, did_you_mean
+from utils.config_kinds import (
+    Anything,
+    Bool,
+    Choice,
+    FalseOr,
+    Flag,
+    Float,
+    Int,
+    KeyPath,
+    Kind,
+    ListOf,
+    MapOf,
+    Nullable,
+    Section,
+    Str,
+    WithoutEffect,
+    shown,
+)
+
+OPTIMIZERS = (
+    "Ranger",
+    "RAdam",
+    "ASGD",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "LBFGS",
+    "Muon",
+    "NAdam",
+    "RMSprop",
+    "Rprop",
+    "SGD",
+    "SparseAdam",
+)
+LR_SCHEDULERS = (
+    "StepLR",
+    "CosineAnnealingWithRestartsLR",
+    "ChainedScheduler",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "CyclicLR",
+    "ExponentialLR",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "MultiplicativeLR",
+    "OneCycleLR",
+    "PolynomialLR",
+    "ReduceLROnPlateau",
+    "SequentialLR",
+)
+USE_CE = ("", "pairwise", "pairwise-star", "pairwise-star-specific", "pairwise-star-tensor")
+METRICS = ("t2v_metrics", "v2t_metrics", "retrieval_as_classification", "mean_average_precision")
+
+SUMMARY = "(?:avg|max|std|ent|vlad)"
+TEMPORAL = Str(f"{SUMMARY}(?:-{SUMMARY})*", 'words of avg, max, std, ent or vlad joined by "-"')
+MONITOR = Str(r"off|(?:min|max) \S+", '"off", or "max <metric>" or "min <metric>"')
+
+# How one expert's features were cut from the video; together the values name its feature file.
+EXPERT = Section(
+    {
+        "model": Str(),
+        "type": Choice("embed", "logits"),
+        "feat_type": WithoutEffect(Str()),
+        "temporal": TEMPORAL,
+        "aggregate": Choice("concat"),
+        "aggregate-axis": Int(),
+        "fps": Int(1),
+        "pixel_dim": Int(1),
+        "stride": Int(1),
+        "inner_stride": Int(1),
+        "offset": Int(0),
+        "num_segments": Nullable(Int(1)),
+        "feat_dims": Section({"embed": Int(1), "logits": Int(1)}),
+        "binarise": Bool(),
+        "flaky": Bool(),
+    }
+)
+
+ARCH_ARGS = Section(
+    {
+        "use_ce": Choice(*USE_CE, "triplet"),
+        "task": Choice("retrieval", "compute_video_embeddings"),
+        "vlad_clusters": MapOf(Int(0)),
+        "ghost_clusters": MapOf(Int(0)),
+        "vlad_mask_padding": Bool(),
+        "include_self": Flag(),
+        "use_mish": Flag(),
+        "use_bn_reason": Flag(),
+        "num_g_layers": Int(1),
+        "num_h_layers": Int(0),
+        "mimic_ce_dims": Flag(),
+        "concat_experts": Bool(),
+        "concat_mix_experts": Bool(),
+        "concat_zero_video": Bool(),
+        "freeze_weights": Bool(),
+        "keep_missing_modalities": Bool(),
+        "test_caption_mode": Choice("indep", "avg"),
+        "randomise_feats": Str(),
+        "l2renorm": Bool(),
+        "trn_cat": WithoutEffect(Flag()),
+        "trn_config": WithoutEffect(Anything()),
+        "disable_nan_checks": WithoutEffect(Bool()),
+    }
+)
+
+DATA_LOADER_ARGS = Section(
+    {
+        "dataset_name": Str(),
+        "data_dir": Str(),
+        "root_feat_folder": Str(),
+        "challenge_test_root_feat_folder": Str(),
+        "cache_dir": Nullable(Str()),
+        "split_name": Str(),
+        "batch_size": Int(1),
+        "num_workers": Int(0),
+        "num_test_captions": Int(1),
+        "restrict_train_captions": Int(0),
+        "fuse_captions": Bool(),
+        "text_dropout": Float(0, 1),
+        "max_tokens": MapOf(Int(1)),
+        "feat_aggregation": MapOf(EXPERT),
+        "use_zeros_for_missing": Bool(),
+        "refresh_lru_cache": WithoutEffect(Bool()),
+        "trn_cat": WithoutEffect(Flag()),
+        "trn_config": WithoutEffect(Anything()),
+    }
+)
+
+EXPERTS = Section(
+    {
+        "modalities": ListOf(Str()),
+        "drop_feats": Str(),
+        "face_dim": Int(1),
+        "ce_shared_dim": Nullable(Int(1)),
+        "text_feat": Str(),
+        "text_dim": Int(1),
+        "text_agg": Choice("vlad", "avg"),
+    }
+)
+
+TRAINER = Section(
+    {
+        "epochs": Int(1),
+        "val_freq": Int(1),
+        "monitor": MONITOR,
+        "early_stop": Int(1),
+        "save_dir": Str(),
+        "save_only_best": Bool(),
+        "save_period": Int(1),
+        "skip_first_n_saves": Int(0),
+        "keep_last": Int(1),
+        "mini_train_batches": Int(1),
+        "tensorboard": Bool(),
+        "verbosity": Int(0),
+    }
+)
+
+# What may stand in a config and, to replace it in the final test, in its `eval_settings`.
+REPLACEABLE: dict[str, Kind] = {
+    "experiment_name": Str(r"[^/\\]+", "a name without slashes"),
+    "seed": Int(0, 2**32 - 1),
+    "n_gpu": Int(0),
+    "precision": Choice("float32", "bf16"),
+    "compile": Bool(),
+    "arch": Section({"type": Choice("CENet", "MNNet"), "args": ARCH_ARGS}),
+    "experts": EXPERTS,
+    "data_loader": Section(
+        {
+            "type": Choice("ExpertDataLoader"),
+            "args": DATA_LOADER_ARGS,
+            "batch_size": WithoutEffect(Int(1)),
+        }
+    ),
+    "data_set_maker": Section(
+        {
+            "type": Choice("demo"),
+            "args": Section(
+                {"seed": Int(0), "num_train": Int(1), "num_val": Int(1), "num_test": Int(1)}
+            ),
+        }
+    ),
+    "text_embedding_model_configs": Str(),
+    "training_file": Nullable(Str()),
+    "caption_masks": Nullable(Str()),
+    "distil_loss": Bool(),
+    "distil_params": Section(
+        {
+            "base_path": Str(),
+            "teachers": ListOf(Str(), minimum=1),
+            "aggregate": Choice("mean", "max", "min", "median", "random"),
+        }
+    ),
+    "loss": Section(
+        {
+            "type": Choice("MaxMarginRankingLoss"),
+            "args": Section({"margin": Float(0), "fix_norm": Bool()}),
+        }
+    ),
+    "optimizer": Section(
+        {
+            "type": Choice(*OPTIMIZERS),
+            "args": Section({"lr": Float(0), "weight_decay": Float(0)}, others=Anything()),
+        }
+    ),
+    "lr_scheduler": Section(
+        {"type": Choice(*LR_SCHEDULERS), "args": Section({}, others=Anything())}
+    ),
+    "trainer": TRAINER,
+    "metrics": ListOf(Choice(*METRICS)),
+    "visualizer": Section(
+        {
+            "type": Choice("Visualizer"),
+            "args": Section(
+                {
+                    "src_video_dir": Str(),
+                    "vis_vid_freq": Int(1),
+                    "num_samples": Int(0),
+                    "top_k": Int(1),
+                }
+            ),
+        }
+    ),
+    "eval_mode": Choice("test_run", "fixed_num_epochs"),
+    "challenge_mode": Bool(),
+    "disable_gpu": Bool(),
+    "tester": Section({"save_dir": Str(), "verbosity": Int(0)}),
+    "disable_nan_checks": WithoutEffect(Bool()),
+    "hconfig_path": WithoutEffect(Str()),
+    "log_name": WithoutEffect(Str()),
+}
+
+SCHEMA = Section({**REPLACEABLE, "eval_settings": FalseOr(Section(REPLACEABLE))})
+
+# A section that names what to build is of no use without the name.
+TYPED_SECTIONS = [name for name, kind in REPLACEABLE.items() if "type" in getattr(kind, "keys", ())]
+
+
+def check(values: Any, where: str) -> None:
+    """Refuse a config with an unknown key, a wrong type or an impossible value.
+
+    Raises:
+        UserError: names `where` the config comes from, the key, what was expected and the nearest
+            known key.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: a config must be a dict, not {shown(values)}.")
+    for problem in SCHEMA.problems(values, ()):
+        hint = nearest_key(problem.path) if problem.unknown else ""
+        raise UserError(f"{where}: {problem.sentence}{hint}.")
+    for name in TYPED_SECTIONS:
+        if "type" not in values.get(name, {"type": ""}):
+            what = REPLACEABLE[name].keys["type"].describe()
+            raise UserError(f'{where}: "{name}.type" is missing; it must be {what}.')
+
+
+def kind_at(path: KeyPath) -> Kind | None:
+    """Return the kind of value that belongs at a key, None where there is no such key."""
+    kind: Kind | None = SCHEMA
+    for part in path:
+        while isinstance(kind, FalseOr | WithoutEffect):
+            kind = kind.kind
+        if isinstance(kind, Section):
+            kind = kind.keys.get(part, kind.others)
+        elif isinstance(kind, MapOf):
+            kind = kind.entry
+        elif not isinstance(kind, Anything):
+            return None
+    return kind
+
+
+def nearest_key(path: KeyPath, join: Callable[[KeyPath], str] = ".".join) -> str:
+    """Return `` (did you mean "x.y"?)`` for an unknown key, or the keys that may stand there."""
+    section = kind_at(path[:-1])
+    section = section.kind if isinstance(section, FalseOr) else section
+    beside = list(section.keys) if isinstance(section, Section) else []
+    hint = did_you_mean(path[-1], beside)
+    for name in beside:
+        if f'"{name}"' in hint:
+            return hint.replace(name, join((*path[:-1], name)), 1)
+    elsewhere = [known for known in _known_keys(SCHEMA) if known[-1] == path[-1]]
+    if elsewhere:
+        return f' (did you mean "{join(min(elsewhere, key=len))}"?)'
+    return f" (known here: {', '.join(beside)})" if beside else ""
+
+
+def _known_keys(kind: Kind, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """Walk the keys that have an effect, those of `eval_settings` aside."""
+    for name, entry in kind.keys.items() if isinstance(kind, Section) else ():
+        if not isinstance(entry, FalseOr | WithoutEffect):
+            yield (*path, name)
+            yield from _known_keys(entry, (*path, name))

@@ -1,0 +1,128 @@
+"""Overrides from the command line: `--custom_args "key.sub@value+key2@value2"`."""
+
+import copy
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from data_loader.errors import UserError, did_you_mean
+from utils.config_kinds import KeyPath, MapOf, join_key, shown, split_key
+from utils.config_schema import kind_at, nearest_key
+
+FORM = '"key.sub@value+key2@value2"'
+
+# Not the plus of 1e+3, nor one that "_" sets apart.
+_SEPARATOR = r"(?<!_)(?:(?<![0-9][eE])\+|\+(?![0-9]))"
+_SUFFIX_CHARACTERS = 40
+_SUFFIXES_CHARACTERS = 150
+
+
+@dataclass(frozen=True)
+class Override:
+    """One `key@value`; `text` is the value as it was given."""
+
+    path: KeyPath
+    text: str
+
+    @property
+    def key(self) -> str:
+        return join_key(self.path)
+
+
+def parse_custom_args(text: str) -> list[Override]:
+    """Split the text of `--custom_args`; an empty text has no overrides.
+
+    A dot inside a key is written "_.", a plus inside a value "_+" (the plus of 1e+3 needs none).
+
+    Raises:
+        UserError: an override has no "@" or no key, or a key is given twice.
+    """
+    overrides: list[Override] = []
+    for part in re.split(_SEPARATOR, text) if text.strip() else ():
+        key, at, value = part.replace("_+", "+").partition("@")
+        if not at or not all(split_key(key.strip())):
+            raise UserError(f'--custom_args: "{part}" is not of the form {FORM}.')
+        override = Override(split_key(key.strip()), value.strip())
+        if override.path in [other.path for other in overrides]:
+            raise UserError(f'--custom_args: the key "{override.key}" is given twice.')
+        overrides.append(override)
+    return overrides
+
+
+def apply_overrides(values: dict[str, Any], overrides: list[Override]) -> dict[str, Any]:
+    """Return config `values` with the overrides, read as the kinds that their keys want.
+
+    An override replaces the whole value at its key, a dict included.
+
+    Raises:
+        UserError: there is no such key, or the text is no value for it.
+    """
+    values = copy.deepcopy(values)
+    # Experts first: the names of experts are known keys of other dicts.
+    for override in sorted(overrides, key=lambda o: o.path[0] != "experts"):
+        value = _read(override)
+        _check_expert(override, values)
+        _dict_at(override, values)[override.path[-1]] = value
+    return values
+
+
+def name_suffix(overrides: list[Override]) -> str:
+    """Return what the overrides add to the experiment's name: `-<last part of key>_<value>` each.
+
+    It is safe in file names, and other values give another name.
+    """
+    parts = [f"{o.path[-1]}_{o.text}" for o in overrides]
+    suffix = "".join(f"-{_safe(part, _SUFFIX_CHARACTERS)}" for part in parts)
+    return _safe(suffix, _SUFFIXES_CHARACTERS)
+
+
+def _read(override: Override) -> Any:
+    for length in range(1, len(override.path) + 1):
+        start = override.path[:length]
+        if kind_at(start) is None:
+            hint = nearest_key(start, join_key)
+            raise UserError(f'--custom_args: there is no key "{join_key(start)}"{hint}.')
+    kind = kind_at(override.path)
+    try:
+        value = kind.parse(override.text)
+    except ValueError:
+        value = override.text  # not even the form is right: the check below says what is
+    for problem in kind.problems(value, override.path):
+        hint = nearest_key(problem.path, join_key) if problem.unknown else ""
+        raise UserError(f"--custom_args: {problem.sentence}{hint}.")
+    return value
+
+
+def _dict_at(override: Override, values: dict[str, Any]) -> dict[str, Any]:
+    """Walk to the dict that holds the override's key, adding those on the way that are missing."""
+    for depth, part in enumerate(override.path[:-1], start=1):
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise UserError(
+                f'--custom_args: "{override.key}" cannot be set, because '
+                f'"{join_key(override.path[:depth])}" is {shown(values)} in this config.'
+            )
+    return values
+
+
+def _check_expert(override: Override, values: dict[str, Any]) -> None:
+    """Refuse a new name in a dict by expert unless it is one of the config's experts, or text."""
+    experts = values.get("experts", {}).get("modalities", [])
+    held: Any = values
+    for depth, name in enumerate(override.path):
+        held = held if isinstance(held, dict) else {}
+        known = [*held, *experts, "text"]
+        if isinstance(kind_at(override.path[:depth]), MapOf) and name not in known:
+            raise UserError(
+                f'--custom_args: "{override.key}" names "{name}", which is no expert of this '
+                f"config{did_you_mean(name, known)}."
+            )
+        held = held.get(name)
+
+
+def _safe(text: str, characters: int) -> str:
+    """Make a text safe and short for a file name; if that changes it, a hash keeps it apart."""
+    safe = re.sub(r"[^A-Za-z0-9.,=_-]+", "_", text)[:characters]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return safe if safe == text else f"{safe}-{digest}"
