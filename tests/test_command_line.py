@@ -1,0 +1,184 @@
+"""Flags, seeds, devices, and what the user sees when a run stops."""
+
+import shlex
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_loader.errors import UserError
+from utils.command_line import (
+    chosen_seeds,
+    parse_seeds,
+    run_main,
+    select_device,
+    select_devices,
+    test_parser,
+    train_parser,
+)
+from utils.seeds import seed_everything
+
+
+def seeds_of(*arguments):
+    return chosen_seeds(train_parser().parse_args(arguments), default=7)
+
+
+def test_every_flag_of_training():
+    arguments = train_parser().parse_args(
+        shlex.split(
+            "--config c.json --resume r.pth --device 0,1 --seeds 0,1 --group_id g --mini_train "
+            "--train_single_epoch --disable_workers --purge_exp_dir --custom_args a@1 "
+            "--leaderboard l.txt"
+        )
+    )
+    assert vars(arguments) == {
+        "config": "c.json",
+        "resume": "r.pth",
+        "device": "0,1",
+        "seeds": "0,1",
+        "group_seed": None,
+        "group_id": "g",
+        "mini_train": True,
+        "train_single_epoch": True,
+        "disable_workers": True,
+        "purge_exp_dir": True,
+        "custom_args": "a@1",
+        "leaderboard": "l.txt",
+    }
+
+
+def test_every_flag_of_testing():
+    arguments = test_parser().parse_args(
+        shlex.split("--config c.json --resume r.pth --eval_from_training_config")
+    )
+    assert vars(arguments) == {
+        "config": "c.json",
+        "resume": "r.pth",
+        "device": None,
+        "custom_args": None,
+        "eval_from_training_config": True,
+    }
+
+
+@pytest.mark.parametrize("parser", [train_parser, test_parser])
+def test_help_explains_every_flag(parser, capsys):
+    with pytest.raises(SystemExit) as end:
+        parser().parse_args(["--help"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    for flag in vars(parser().parse_args([])):
+        assert f"--{flag}" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--devise", "0"], 'there is no flag "--devise" (did you mean "--device"?)'),
+        (["--conf=c.json"], 'there is no flag "--conf" (did you mean "--config"?)'),
+        (["c.json"], 'there is no flag "c.json"'),
+        (["--config"], "--config: expected one argument"),
+        (["--seeds", "0", "--group_seed", "1"], "--group_seed: not allowed with argument --seeds"),
+    ],
+)
+def test_a_wrong_command_line_gets_one_sentence(arguments, part, capsys):
+    with pytest.raises(SystemExit) as end:
+        train_parser().parse_args(arguments)
+    assert end.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ") and part in shown and shown.count("\n") == 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=5, unique=True))
+def test_seeds_are_read_as_they_were_written(seeds):
+    assert parse_seeds(",".join(map(str, seeds))) == seeds
+    assert seeds_of("--seeds", ", ".join(map(str, seeds))) == seeds
+
+
+@pytest.mark.parametrize("text", ["", ",", "0,", "a", "-1", "1.0", "0 1", "4294967296", "٣", "1_0"])
+def test_what_is_no_seed_is_refused(text):
+    with pytest.raises(UserError, match="--seeds takes whole numbers"):
+        parse_seeds(text)
+
+
+def test_seeds_from_the_flags():
+    assert seeds_of() == [7]
+    assert seeds_of("--group_seed", "3", "--group_id", "g") == [3]
+    assert seeds_of("--seeds", "1,2", "--group_id", "g") == [1, 2]
+    with pytest.raises(UserError, match="one seed"):
+        seeds_of("--group_seed", "1,2")
+    with pytest.raises(UserError, match="--group_seed takes whole numbers"):
+        seeds_of("--group_seed", "x")
+    with pytest.raises(UserError, match="the seed 1 twice"):
+        seeds_of("--seeds", "1,01")
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU model {index}")
+
+
+@pytest.mark.parametrize("text", [None, "", "cpu", "CPU"])
+def test_without_ids_it_is_the_cpu(text, two_gpus):
+    assert select_devices(text) == ["cpu"] and select_device(text) == "cpu"
+
+
+def test_ids_choose_gpus(two_gpus, caplog):
+    assert select_device("1") == "cuda:1" and not caplog.records
+    assert select_devices("1, 0") == ["cuda:1", "cuda:0"]
+    assert select_device("1,0") == "cuda:1"
+    assert "cuda:1" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "0,", "0,0", "cuda:0", "1.5", "0 1"])
+def test_what_is_no_device_is_refused(text, two_gpus):
+    with pytest.raises(UserError, match="--device takes ids of GPUs"):
+        select_devices(text)
+
+
+def test_a_gpu_that_is_not_there_is_refused(two_gpus, monkeypatch):
+    with pytest.raises(UserError, match=r"no GPU 2; torch sees 0 \(GPU model 0\), 1 \(GPU model 1"):
+        select_devices("0,2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match="no GPU 0; torch sees none"):
+        select_device("0")
+
+
+def test_how_a_run_ends(capsys):
+    given_arguments = []
+
+    def wrong(arguments):
+        raise UserError("The split x does not exist.")
+
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    def faulty(arguments):
+        raise ZeroDivisionError
+
+    assert run_main(given_arguments.extend, ("--config", "c.json")) == 0
+    assert given_arguments == ["--config", "c.json"]
+    assert capsys.readouterr() == ("", "")
+    assert run_main(wrong, []) == 2
+    assert capsys.readouterr() == ("", "error: The split x does not exist.\n")
+    assert run_main(interrupted, []) == 130
+    stopped = capsys.readouterr().err
+    assert "--resume" in stopped and stopped.count("\n") == 1
+    with pytest.raises(ZeroDivisionError):
+        run_main(faulty, [])
+
+
+def test_seeding_repeats_the_draws_of_all_three_generators():
+    import random
+
+    import numpy as np
+
+    def draws(seed):
+        seed_everything(seed)
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    first, other, again = draws(3), draws(4), draws(3)
+    assert first == again
+    assert not set(first) & set(other)

@@ -1,0 +1,384 @@
+"""Configs: inheritance, merging, strict checking, and the published ones."""
+
+import contextlib
+import copy
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_loader.errors import UserError
+from tests.conftest import ROOT, SHARED
+from utils.config import Config
+from utils.config_files import merge, resolve_config
+from utils.config_schema import LR_SCHEDULERS, OPTIMIZERS, check
+
+# One key of every kind; every nested dict here has known keys only.
+EXAMPLE = {
+    "seed": 0,
+    "precision": "float32",
+    "arch": {"type": "CENet", "args": {"use_ce": "pairwise", "include_self": 1, "l2renorm": False}},
+    "experts": {"modalities": ["audio", "face"], "text_agg": "vlad", "ce_shared_dim": 128},
+    "data_loader": {
+        "type": "ExpertDataLoader",
+        "args": {"batch_size": 64, "text_dropout": 0.5, "cache_dir": None, "split_name": "val"},
+    },
+    "loss": {"type": "MaxMarginRankingLoss", "args": {"margin": 0.2, "fix_norm": True}},
+    "trainer": {"epochs": 3, "monitor": "max val_R1", "save_dir": "data/saved/"},
+    "metrics": ["t2v_metrics"],
+    "visualizer": {"type": "Visualizer", "args": {"top_k": 5}},
+    "distil_params": {"teachers": ["a.pkl"], "aggregate": "mean"},
+}
+
+
+def leaves(value, path=()):
+    """Every (path, value) that is no dict."""
+    if not isinstance(value, dict):
+        return [(path, value)]
+    return [leaf for key, entry in value.items() for leaf in leaves(entry, (*path, key))]
+
+
+def sections(value, path=()):
+    """Every path to a dict, the outermost included."""
+    nested = [(key, entry) for key, entry in value.items() if isinstance(entry, dict)]
+    return [path] + [p for key, entry in nested for p in sections(entry, (*path, key))]
+
+
+def with_value(values, path, value):
+    changed = copy.deepcopy(values)
+    place = changed
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return changed
+
+
+def write(folder, files):
+    for name, values in files.items():
+        path = Path(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(values if isinstance(values, str) else json.dumps(values))
+
+
+def published():
+    path = SHARED / "reference" / "resolved_configs.json"
+    if not path.is_file():
+        pytest.skip("the published configs are not here")
+    return json.loads(path.read_text())
+
+
+# ------------------------------------------------------------------------------- checking
+
+
+def test_every_published_config_is_accepted():
+    configs = published()
+    assert len(configs) > 200
+    for path, values in configs.items():
+        config = Config.from_dict(values, path)
+        assert config.values == values
+        final = config.eval_config()
+        settings_ = values.get("eval_settings") or {}
+        for key, value in leaves(settings_):
+            assert final.get(".".join(key)) == value
+
+
+def test_every_config_of_the_repository_is_accepted():
+    paths = sorted((ROOT / "configs").rglob("*.json"))
+    assert paths
+    with contextlib.chdir(ROOT):
+        for path in paths:
+            Config.from_file(path.relative_to(ROOT)).eval_config()
+
+
+def test_the_example_is_accepted():
+    assert Config.from_dict(EXAMPLE, "x").values == EXAMPLE
+
+
+names = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=12)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sections(EXAMPLE)), names)
+def test_an_unknown_key_is_refused_by_its_full_name(section, name):
+    values = with_value(EXAMPLE, (*section, "unknown_" + name), 1)
+    with pytest.raises(UserError) as refusal:
+        check(values, "the config x.json")
+    assert f'"{".".join((*section, "unknown_" + name))}"' in str(refusal.value)
+    assert "x.json" in str(refusal.value)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(leaves(EXAMPLE)))
+def test_a_value_of_another_kind_is_refused_by_its_key(leaf):
+    path, value = leaf
+    for wrong in ({"a": 1}, ["", {}], 3 if isinstance(value, str | None) else "3", -1.5):
+        with pytest.raises(UserError, match=r"must be") as refusal:
+            check(with_value(EXAMPLE, path, wrong), "x.json")
+        assert ".".join(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong", "expected"),
+    [
+        ("trainer.epochs", True, "a whole number of at least 1, not true"),
+        ("trainer.epochs", 0, "a whole number of at least 1, not 0"),
+        ("trainer.epochs", 2.0, "a whole number of at least 1, not 2.0"),
+        ("loss.args.margin", float("inf"), "a finite number"),
+        ("loss.args.margin", 10**400, "a finite number"),
+        ("seed", 2**32, "at most 4294967295"),
+        ("loss.args.margin", False, "a finite number"),
+        ("data_loader.args.text_dropout", 1.5, "at most 1"),
+        ("arch.args.include_self", 2, "true, false, 1 or 0"),
+        ("arch.args.l2renorm", 0, "true or false"),
+        ("arch.type", "CENET", 'did you mean "CENet"'),
+        ("experts.modalities", "audio", "a list (each entry a string)"),
+        ("experts.modalities", ["audio", 3], '"experts.modalities.1" must be a string'),
+        ("trainer.monitor", "val_R1", '"max <metric>"'),
+        ("metrics", ["t2v_metric"], 'did you mean "t2v_metrics"'),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_was_expected(path, wrong, expected):
+    with pytest.raises(UserError) as refusal:
+        check(with_value(EXAMPLE, tuple(path.split(".")), wrong), "x.json")
+    assert expected in str(refusal.value)
+    assert str(refusal.value).startswith("x.json: ")
+
+
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        ({"trainer": {"epoch": 1}}, '"trainer.epochs"'),
+        ({"epochs": 1}, '"trainer.epochs"'),
+        ({"trainer": {"batch_size": 1}}, '"data_loader.args.batch_size"'),
+        ({"eval_settings": {"data_loader": {"arg": {}}}}, '"eval_settings.data_loader.args"'),
+    ],
+)
+def test_an_unknown_key_gets_the_nearest_known_one(values, hint):
+    with pytest.raises(UserError, match="did you mean") as refusal:
+        check(values, "x.json")
+    assert f"did you mean {hint}" in str(refusal.value)
+
+
+@pytest.mark.parametrize("flag", [0, 1, True, False])
+def test_switches_that_are_published_either_way_accept_both(flag):
+    args = dict.fromkeys(["mimic_ce_dims", "include_self", "use_mish", "use_bn_reason"], flag)
+    check({"arch": {"type": "CENet", "args": {**args, "trn_cat": flag}}}, "x.json")
+
+
+def test_a_part_without_its_type_is_refused():
+    with pytest.raises(UserError, match=r'"arch.type" is missing.*"CENet" or "MNNet"'):
+        check({"arch": {"args": {}}}, "x.json")
+    check({"eval_settings": {"arch": {"args": {}}}}, "x.json")
+
+
+def test_settings_of_the_optimiser_are_free_but_finite():
+    good = {"type": "RAdam", "args": {"lr": 1, "betas": [0.9, 0.99], "foreach": None}}
+    check({"optimizer": good}, "x.json")
+    with pytest.raises(UserError, match=r"optimizer\.args\.betas"):
+        check({"optimizer": {"type": "RAdam", "args": {"betas": [float("nan")]}}}, "x.json")
+
+
+def test_every_optimiser_and_schedule_that_can_be_built_has_a_name_here():
+    from trainer.optimisers import OPTIMISERS, SCHEDULES
+
+    assert set(OPTIMIZERS) == set(OPTIMISERS) - {"Optimizer"}
+    assert set(LR_SCHEDULERS) == set(SCHEDULES) - {"LRScheduler"}
+
+
+@pytest.mark.parametrize("values", [[], "x", None, 3])
+def test_a_config_that_is_no_dict_is_refused(values):
+    with pytest.raises(UserError, match="must be a dict"):
+        Config.from_dict(values, "x")
+
+
+# ---------------------------------------------------------------------------- inheritance
+
+# Few keys and many kinds of value, so that dicts, lists and numbers meet each other.
+plain = st.one_of(st.integers(0, 3), st.lists(st.integers(0, 3), max_size=2), st.none())
+nested = st.recursive(plain, lambda v: st.dictionaries(st.sampled_from("abc"), v, max_size=3))
+dicts = st.dictionaries(st.sampled_from("abc"), nested, max_size=3)
+
+
+@settings(deadline=None)
+@given(dicts, dicts)
+def test_merging_keeps_what_is_above_and_changes_neither(below, above):
+    before = copy.deepcopy((below, above))
+    merged = merge(below, above)
+    assert (below, above) == before
+    assert set(merged) == set(below) | set(above)
+    for key in merged:
+        if key not in above:
+            assert merged[key] == below[key]
+        elif isinstance(above[key], dict) and isinstance(below.get(key), dict):
+            assert merged[key] == merge(below[key], above[key])
+        else:
+            assert merged[key] == above[key]
+    assert merge(merged, above) == merged
+
+
+def test_merging_shares_no_list_with_what_it_merged():
+    below, above = {"a": [1]}, {"b": {"c": [2]}}
+    merged = merge(below, above)
+    merged["a"].append(3)
+    merged["b"]["c"].append(3)
+    assert (below, above) == ({"a": [1]}, {"b": {"c": [2]}})
+
+
+@st.composite
+def families(draw):
+    """Config files 0.json, 1.json, ...: each inherits from some of those before it."""
+    files = {}
+    for number in range(draw(st.integers(1, 6))):
+        values = draw(dicts)
+        parents = draw(st.lists(st.sampled_from(list(files)), max_size=3)) if files else []
+        if parents:
+            values["inherit_from"] = ",".join(parents)
+        files[f"{number}.json"] = values
+    return files
+
+
+@settings(max_examples=200, deadline=None)
+@given(families())
+def test_inheritance_gives_the_values_of_zsvision(files):
+    load_json_config = pytest.importorskip("zsvision.zs_utils").load_json_config
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        write(folder, files)
+        for name in files:
+            expected = load_json_config(name)
+            expected.pop("inherit_from", None)
+            assert resolve_config(name) == expected
+
+
+def test_parents_are_found_beside_their_child_and_from_the_repository(tmp_path, monkeypatch):
+    files = {
+        "mine/child.json": {"inherit_from": "base.json, configs/demo/base.json"},
+        "mine/base.json": {"seed": 5, "compile": True},
+    }
+    write(tmp_path, files)
+    monkeypatch.chdir(tmp_path)
+    values = resolve_config("mine/child.json")
+    assert values["compile"] is True
+    assert values["arch"] == resolve_config(ROOT / "configs/demo/base.json")["arch"]
+    # What the working directory holds comes first, as it always did.
+    write(tmp_path, {"base.json": {"seed": 6}, "configs/demo/base.json": {}})
+    assert resolve_config("mine/child.json") == {"seed": 6}
+
+
+@pytest.mark.parametrize(
+    ("files", "parts"),
+    [
+        ({"b.json": {}}, ["a.json does not exist"]),
+        ({"train_ce.json": {}, "a.json": {"inherit_from": "train_cee.json"}}, ['"train_ce.json"']),
+        ({"a.json": {"inherit_from": "a.json"}}, ["in a loop", "a.json -> a.json"]),
+        (
+            {
+                "a.json": {"inherit_from": "b.json"},
+                "b.json": {"inherit_from": "d.json,c.json"},
+                "c.json": {"inherit_from": "./b.json"},
+                "d.json": {},
+            },
+            ["b.json -> c.json -> b.json"],
+        ),
+        ({"a.json": '{\n"seed": 0,\n}'}, ["a.json is not valid JSON", "line 3"]),
+        ({"a.json": "[1]"}, ["a.json must hold a JSON dict"]),
+        ({"a.json": ""}, ["a.json is not valid JSON"]),
+        ({"a.json": {"inherit_from": ["b.json"]}}, ['"inherit_from" must name files']),
+        ({"a.json": {"inherit_from": ""}}, ['"inherit_from" must name files']),
+        ({"a.json": {"inherit_from": "a\0b.json"}}, ["does not exist"]),
+        ({"a.json": {"inherit_from": "b" * 5000}}, ["does not exist"]),
+        ({"a.json": {"inherit_from": "b.json"}, "b.json": {"sed": 1}}, ['"sed"', '"seed"']),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_refused(files, parts, tmp_path, monkeypatch):
+    write(tmp_path, files)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as refusal:
+        Config.from_file("a.json")
+    for part in parts:
+        assert part in str(refusal.value)
+
+
+def test_a_missing_config_gets_the_nearest_name(tmp_path, monkeypatch):
+    write(tmp_path, {"configs/msrvtt/train-full-ce.json": {}, "configs/msvd/other.json": {}})
+    monkeypatch.chdir(tmp_path)
+    for wrong in ("configs/msrvt/train-full-ce.json", "configs/msrvtt/train-ful-ce.json"):
+        with pytest.raises(UserError, match=r'"configs/msrvtt/train-full-ce\.json"'):
+            Config.from_file(wrong)
+
+
+# ------------------------------------------------------------------------------- the class
+
+
+def test_a_config_is_named_after_its_folder_and_stem(tmp_path, monkeypatch):
+    write(tmp_path, {"msrvtt/train-full-ce.json": EXAMPLE})
+    monkeypatch.chdir(tmp_path / "msrvtt")
+    for path in ("train-full-ce.json", tmp_path / "msrvtt/train-full-ce.json"):
+        assert Config.from_file(path).name == "msrvtt-train-full-ce"
+
+
+def test_values_are_read_by_dotted_keys():
+    values = {"data_loader": {"type": "ExpertDataLoader", "args": {"feat_aggregation": {}}}}
+    values["data_loader"]["args"]["feat_aggregation"]["s3dg.s3dg.0"] = {"num_segments": None}
+    config = Config.from_dict(values, "x")
+    segments = "data_loader.args.feat_aggregation.s3dg_.s3dg_.0.num_segments"
+    assert config[segments] is None and segments in config
+    assert config.get(segments, 3) is None
+    assert config.get("data_loader.args.batch_size", 3) == 3
+    assert config["data_loader"] == values["data_loader"]
+    assert config.get("data_loader.type.more") is None
+    with pytest.raises(UserError, match=r'"x".*"trainer.epochs" is missing'):
+        config["trainer.epochs"]
+
+
+def test_a_config_does_not_share_its_values():
+    values = copy.deepcopy(EXAMPLE)
+    config = Config.from_dict(values, "x")
+    final = config.merged({"experts": {"modalities": ["ocr"]}})
+    config.values["experts"]["modalities"].append("changed")
+    final.values["trainer"]["epochs"] = 99
+    assert values == EXAMPLE
+    assert config["trainer.epochs"] == 3
+    assert final["experts.modalities"] == ["ocr"]
+
+
+def test_eval_settings_replace_values_of_the_config():
+    settings_ = {
+        "data_loader": {"args": {"split_name": "full-test", "num_test_captions": 20}},
+        "experts": {"modalities": ["ocr"]},
+        "disable_gpu": True,
+        "tester": {"save_dir": "data/saved/", "verbosity": 2},
+    }
+    final = Config.from_dict({**EXAMPLE, "eval_settings": settings_}, "x").eval_config()
+    assert final.name == "x"
+    assert final["data_loader.args.split_name"] == "full-test"
+    assert final["data_loader.args.batch_size"] == 64
+    assert final["experts"] == {**EXAMPLE["experts"], "modalities": ["ocr"]}
+    assert final["disable_gpu"] is True
+    assert final.eval_config().values == final.values
+
+
+@pytest.mark.parametrize("more", [{}, {"eval_settings": False}, {"eval_settings": {}}])
+def test_without_eval_settings_the_final_config_is_the_same(more):
+    config = Config.from_dict({**EXAMPLE, **more}, "x")
+    assert config.eval_config().values == config.values
+
+
+def test_overrides_that_do_not_fit_are_refused():
+    with pytest.raises(UserError, match=r"trainer.epochs"):
+        Config.from_dict(EXAMPLE, "x").merged({"trainer": {"epochs": "three"}})
+
+
+def test_a_saved_config_keeps_its_name_and_values(tmp_path):
+    write(tmp_path, {"msrvtt/ce.json": EXAMPLE})
+    config = Config.from_file(tmp_path / "msrvtt/ce.json", "trainer.epochs@7")
+    config.save(tmp_path / "config.json")
+    again = Config.from_file(tmp_path / "config.json")
+    assert (again.name, again.values) == ("msrvtt-ce-epochs_7", config.values)
+    assert again["trainer.epochs"] == 7
+    assert Config.from_dict(config.stored()).name == config.name
+    # The name is that run's, not that of configs which inherit its values.
+    write(tmp_path, {"msrvtt/new.json": {"inherit_from": str(tmp_path / "config.json")}})
+    assert Config.from_file(tmp_path / "msrvtt/new.json").name == "msrvtt-new"
