@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.eval_from_training_config:
         config = config.eval_config()
     device = select_device(args.device)
-    make_data_set(config.values)
+    with open_log(None):
+        make_data_set(config.values)
 
     # Only now what takes its time to load: a slip on the command line is answered at once.
     from trainer.run_folder import RunFolder

@@ -22,6 +22,8 @@ _log = logging.getLogger("train")
 
 def main(arguments: list[str] | None = None) -> None:
     args = train_parser().parse_args(arguments)
+    if args.resume and args.purge_exp_dir:
+        raise UserError("--purge_exp_dir would remove the run that --resume continues: give one.")
     config = read_config(args)
     seeds = chosen_seeds(args, default=config.get("seed", 0))
     device = select_device(args.device)
@@ -49,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         folder = folder or RunFolder.create(
             save_dir, config.name, seed if is_one_of_many else None, group_id
         )
-        with open_log(folder.log):
+        with folder.kept_if_used(), open_log(folder.log):
             result = train_run(config, seed, folder, options)
             _log.info(
                 describe_run(
@@ -58,18 +60,22 @@ def main(arguments: list[str] | None = None) -> None:
                     checkpoint=folder.best_checkpoint,
                     log=folder.log,
                     page=result.page,
-                    tensorboard=not args.mini_train,
+                    tensorboard=options.use_tensorboard(config),
                 )
             )
             metrics[seed] = result.metrics
     if len(runs) > 1:
-        log_folder = save_dir / "log" / config.name / group_id
-        with open_log(log_folder):
-            _log.info("%s, mean (std) over %d seeds:", config.name, len(runs))
-            _log.info(seeds_table(list(metrics.values())))
-            write_summary(log_folder, metrics)
+        report_seeds(config.name, save_dir / "log" / config.name / group_id, metrics)
     if args.leaderboard:
         append_to_leaderboard(Path(args.leaderboard), config.name, metrics)
+
+
+def report_seeds(name: str, folder: Path, metrics: dict[int, dict]) -> None:
+    """Log and write the mean and standard deviation over the seeds of one experiment."""
+    with open_log(folder):
+        _log.info("%s, mean (std) over %d seeds:", name, len(metrics))
+        _log.info(seeds_table(list(metrics.values())))
+        write_summary(folder, metrics)
 
 
 def read_config(args: Namespace) -> Config:

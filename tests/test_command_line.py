@@ -61,6 +61,14 @@ def test_every_flag_of_testing():
     }
 
 
+@pytest.mark.parametrize("name", ["../../elsewhere", "/etc", "", "..", "a/b"])
+def test_a_group_is_named_like_a_folder(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        train_parser().parse_args(["--group_id", name])
+    assert end.value.code == 2
+    assert "name of a folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("parser", [train_parser, test_parser])
 def test_help_explains_every_flag(parser, capsys):
     with pytest.raises(SystemExit) as end:

@@ -117,7 +117,11 @@ def test_testing_a_checkpoint_gives_the_metrics_of_its_training(
     code, _ = run(test_program, "--config", config_path, "--resume", models / "trained_model.pth")
     after = json.loads(metrics_path.read_text())
     assert code == 0
-    assert after["test_split"] == "full-val" and after["test_videos"] == 8
+    assert [(t["test_split"], t["test_videos"]) for t in after["tests"]] == [
+        ("full-test", 12),
+        ("full-val", 8),
+    ]
+    assert after["test"] == before and after["test_split"] == "full-test"
 
 
 def test_same_seed_same_weights_other_seed_other_weights(
@@ -285,6 +289,8 @@ def test_wrong_values_get_one_sentence(
     assert sentence in output
     assert "Traceback" not in output
     assert sum(line.startswith("error:") for line in output.splitlines()) == 1
+    left = [path for path in (config_path.parents[2] / "saved").rglob("*") if path.is_file()]
+    assert not left, "a run that never began leaves nothing"
 
 
 def test_wrong_paths_get_one_sentence(run: Run, config_path: Path, tmp_path: Path) -> None:
@@ -296,6 +302,7 @@ def test_wrong_paths_get_one_sentence(run: Run, config_path: Path, tmp_path: Pat
         (train_program, ["--resume", tmp_path / "no.pth"], "no"),
         (test_program, ["--config", config_path, "--resume", tmp_path / "no.pth"], "no.pth"),
         (train_program, ["--config", config_path, "--seeds", "a,b"], "seeds"),
+        (train_program, ["--resume", config_path, "--purge_exp_dir"], "--purge_exp_dir"),
     ]
     for program, arguments, sentence in cases:
         code, output = run(program, *arguments)

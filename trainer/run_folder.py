@@ -1,11 +1,14 @@
 """A run is its folder: checkpoints and config, log and metrics, and the rankings page."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from data_loader.errors import UserError
 from data_loader.files import make_folder, read_json, write_json
 
 
@@ -59,6 +62,20 @@ class RunFolder:
         for folder in (self.models, self.log, self.web):
             make_folder(folder)
         return self
+
+    @contextmanager
+    def kept_if_used(self) -> Iterator[None]:
+        """Remove the folders again where a mistake of the user's ended the run before any result.
+
+        What a run has measured or saved is never removed.
+        """
+        try:
+            yield
+        except UserError:
+            if not self.metrics.exists() and not any(self.models.glob("*.pth")):
+                for folder in (self.models, self.log, self.web):
+                    shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     @property
     def config(self) -> Path:

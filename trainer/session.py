@@ -46,6 +46,10 @@ class Options:
     single_epoch: bool = False
     resume: Path | None = None
 
+    def use_tensorboard(self, config: Config) -> bool:
+        """Whether a training with this config writes curves; a quick try does not."""
+        return config.get("trainer.tensorboard", True) and not self.mini_train
+
 
 @dataclass(frozen=True)
 class TestResult:
@@ -80,10 +84,9 @@ def train_run(config: Config, seed: int, folder: RunFolder, options: Options) ->
         device=torch.device(options.device),
     )
     checkpoint = load_checkpoint(options.resume) if options.resume else None
-    use_tensorboard = config.get("trainer.tensorboard", True) and not options.mini_train
     with TensorBoardWriter(
         folder.log / f"seed-{seed}",
-        enabled=use_tensorboard,
+        enabled=options.use_tensorboard(config),
         purge_step=checkpoint["epoch"] + 1 if checkpoint else None,
     ) as writer:
         trainer = Trainer(
@@ -109,7 +112,9 @@ def train_run(config: Config, seed: int, folder: RunFolder, options: Options) ->
     )
     _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
     _log.info("It is the model of epoch %d.", progress.best_epoch)
-    return run_test(config.eval_config(), folder.best_checkpoint, folder, options.device, seed)
+    return run_test(
+        config.eval_config(), folder.best_checkpoint, folder, options.device, seed, is_final=True
+    )
 
 
 def seed_of_run(checkpoint: Path) -> int:
@@ -119,9 +124,17 @@ def seed_of_run(checkpoint: Path) -> int:
 
 
 def run_test(
-    config: Config, checkpoint_path: Path, folder: RunFolder, device: str, seed: int = 0
+    config: Config,
+    checkpoint_path: Path,
+    folder: RunFolder,
+    device: str,
+    seed: int = 0,
+    is_final: bool = False,
 ) -> TestResult:
     """Evaluate a checkpoint on the retrieval set of a config; leave metrics, matrix and page.
+
+    The metrics file lists every test under `tests`; `test` is the one that a training ended with
+    (`is_final`), which no later test of another split or checkpoint replaces.
 
     Raises:
         UserError: the checkpoint does not fit the config, or cannot be read.
@@ -135,22 +148,32 @@ def run_test(
     split = config.get("data_loader.args.split_name", "")
     for name, value in flat_metrics("test", evaluation.metrics).items():
         _log.info(" %s: %s", name, value)
-    folder.write_metrics(
-        folder.read_metrics()
-        | {
-            "test": evaluation.metrics,
-            "test_split": split,
-            "test_videos": len(loader.retrieval.video_ids),
-            "test_epoch": checkpoint["epoch"],
-        }
-    )
+    outcome = {
+        "test": evaluation.metrics,
+        "test_split": split,
+        "test_videos": len(loader.retrieval.video_ids),
+        "test_epoch": checkpoint["epoch"],
+    }
+    _record_test(folder, outcome | {"checkpoint": checkpoint_path.name}, is_final)
     _save_similarities(evaluation, folder.models / "test-similarities.npy")
     page = None
     visualizer = build_visualizer(config)
     if visualizer:
-        title = f"{config.name}: rankings of the test"
+        title = f"{config.name}: rankings of the test on {split}"
         page = visualizer.draw(evaluation, loader.retrieval, folder.web, title)
     return TestResult(evaluation.metrics, split, page)
+
+
+def _record_test(folder: RunFolder, outcome: dict[str, Any], is_final: bool) -> None:
+    metrics = folder.read_metrics()
+    others = [
+        test
+        for test in metrics.get("tests", [])
+        if any(test[key] != outcome[key] for key in ("test_split", "checkpoint"))
+    ]
+    if is_final or "test" not in metrics:
+        metrics |= {key: value for key, value in outcome.items() if key.startswith("test")}
+    folder.write_metrics(metrics | {"tests": [*others, outcome]})
 
 
 def _settings(section: dict[str, Any], options: Options) -> TrainingSettings:

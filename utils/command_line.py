@@ -59,6 +59,7 @@ def train_parser() -> Parser:
     parser.add_argument(
         "--group_id",
         metavar="ID",
+        type=_folder_name,
         help="name of the group: results lie in <experiment>/<ID>/seed-<seed>",
     )
     parser.add_argument(
@@ -112,6 +113,14 @@ def _add_common(parser: Parser) -> None:
         help='values to replace in the config: "trainer.epochs@3+optimizer.args.lr@0.01"; a dot '
         'inside a key is written "_."; each adds a suffix to the experiment\'s name',
     )
+
+
+def _folder_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise argparse.ArgumentTypeError(
+            f'"{text}" is to be the name of a folder: letters, digits, ".", "_" and "-" alone'
+        )
+    return text
 
 
 def chosen_seeds(arguments: argparse.Namespace, default: int = 0) -> list[int]:
