@@ -67,5 +67,6 @@ def _weights(state_dict: Any, arch: Any, path: Path) -> dict[str, Tensor]:
     kept = {name: value for name, value in state_dict.items() if name not in unused}
     if arch == "MNNet" and len(kept) == 1:
         # The one parameter of this model means nothing, and neither does its name.
-        kept = {"dummy_param": value.reshape(1) for value in kept.values() if value.numel() == 1}
+        [value] = kept.values()
+        kept = {"dummy_param": value.reshape(1)} if value.numel() == 1 else kept
     return kept
