@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_loader.description import DataDescription, ExpertEntry, SplitEntry, TextEntry
+from data_loader.description import DataDescription, SplitEntry, TextEntry
 from data_loader.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -185,9 +185,7 @@ def declared_expert(
     return DeclaredExpert(size * files if size else None, variable)
 
 
-def declared_text_size(
-    name: str, description: DataDescription, text_dim: int | None
-) -> int | None:
+def declared_text_size(name: str, description: DataDescription, text_dim: int | None) -> int | None:
     """Return the size of text features that the description gives, or else the config.
 
     Published configs may inherit the `text_dim` of other text features than they name.

@@ -60,16 +60,41 @@ def build_net(config: Config, data: ModelInputs) -> nn.Module:
     """
     args = dict(config.get("arch.args", {}))
     clusters = args.setdefault("vlad_clusters", {})
-    shared_size = config.get("experts.ce_shared_dim")
-    uses_shared_size = bool(args.get("use_ce") or args.get("mimic_ce_dims"))
-    if uses_shared_size and not shared_size:
-        raise UserError("The config has use_ce or mimic_ce_dims, but no experts.ce_shared_dim.")
     takes_words = config["arch.type"] != "MNNet" and clusters.get("text", 0) > 0
     if data.max_text_tokens > 1 and not takes_words:
         raise UserError(
             f"This model takes captions of one vector, not of {data.max_text_tokens} words: set "
             "experts.text_agg to avg (or give CENet clusters in arch.args.vlad_clusters.text)."
         )
+    aggregation = {e.name: {"temporal": "vlad"} for e in data.experts if e.variable_length}
+    try:
+        return _make(
+            "arch",
+            ARCHITECTURES,
+            config["arch.type"],
+            expert_dims=expert_dims(config, data),
+            text_dim=data.text_size,
+            feat_aggregation=aggregation,
+            **args,
+        )
+    except ValueError as error:
+        raise UserError(f"The model of this config cannot be built: {error}") from error
+
+
+def expert_dims(config: Config, data: ModelInputs) -> dict[str, tuple[int, int]]:
+    """Return each expert's pooled size (clusters * size if it has tokens) and embedding size.
+
+    Raises:
+        UserError: a variable-length expert has no clusters, or the shared size is missing.
+    """
+    args = config.get("arch.args", {})
+    clusters = args.get("vlad_clusters", {})
+    shared_size = config.get("experts.ce_shared_dim")
+    projects = bool(args.get("use_ce") or args.get("mimic_ce_dims"))
+    # Published configs of MNNet inherit use_ce, which does nothing there.
+    uses_shared_size = projects and config["arch.type"] != "MNNet"
+    if uses_shared_size and not shared_size:
+        raise UserError("The config has use_ce or mimic_ce_dims, but no experts.ce_shared_dim.")
     dims = {}
     for expert in data.experts:
         pooled = expert.size
@@ -81,19 +106,7 @@ def build_net(config: Config, data: ModelInputs) -> nn.Module:
                 )
             pooled *= clusters[expert.name]
         dims[expert.name] = (pooled, shared_size if uses_shared_size else expert.size)
-    aggregation = {e.name: {"temporal": "vlad"} for e in data.experts if e.variable_length}
-    try:
-        return _make(
-            "arch",
-            ARCHITECTURES,
-            config["arch.type"],
-            expert_dims=dims,
-            text_dim=data.text_size,
-            feat_aggregation=aggregation,
-            **args,
-        )
-    except ValueError as error:
-        raise UserError(f"The model of this config cannot be built: {error}") from error
+    return dims
 
 
 def build_loss(config: Config) -> nn.Module:
