@@ -260,6 +260,13 @@ def test_a_missing_file_of_ones_own_points_to_the_description(tmp_path: Path) ->
         ({"text_features": {"t": {"size": 3}}}, 'either "file" or "word_vectors"'),
         ({"text_features": {"t": {"file": "a", "word_vectors": "b"}}}, 'either "file" or'),
         ({"feature_folders": "x"}, "list of texts"),
+        ({"ids_end_at": ""}, '"ids_end_at".*non-empty text'),
+        ({"splits": {"a": {"train": "x", "val": "y", "challenge_test": 1}}}, "true or false"),
+        ({"text_features": {"t": {"word_vectors": "a", "parts": ["b"]}}}, 'only beside "file"'),
+        (
+            {"text_features": {"t": {"file": "a", "parts_key_mapping": "b"}}},
+            r'"text_features\.t\.parts_key_mapping".*only beside "parts"',
+        ),
     ],
 )
 def test_descriptions_are_checked(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
