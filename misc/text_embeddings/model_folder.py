@@ -34,7 +34,7 @@ class ModelFolder:
 
     Attributes:
         path: holds config, weights and tokeniser.
-        record: name and revision: a commit hash, or the hashes of the weights.
+        record: name and revision: a commit hash, or the hashes of what decides the result.
         max_length: what a sentence-transformers folder says of the length, if it is one.
         sentence_pooling: how such a folder makes one vector of a text: "mean", "max" or "cls".
         normalise: whether it scales that vector to length 1.
@@ -77,8 +77,8 @@ def _fetch(name: str, revision: str | None) -> Path:
         # Its clients raise errors of several libraries; each means that the model is not to be had.
         raise UserError(
             f'The encoder "{name}"{did_you_mean(name, KNOWN)} is no folder here and cannot be '
-            f"fetched from the Hugging Face hub ({type(error).__name__}: {_first_line(error)}); give the folder of a model that "
-            "you downloaded elsewhere."
+            f"fetched from the Hugging Face hub ({type(error).__name__}: {_first_line(error)}); "
+            "give the folder of a model that you downloaded elsewhere."
         ) from error
     return path
 
@@ -102,12 +102,14 @@ def _describe(folder: Path, name: str, commit: str | None) -> ModelFolder:
     if not weights:
         raise UserError(f"The folder {path} holds no weights ({' or '.join(_WEIGHTS)}).")
     # Without them transformers makes a tokeniser that knows no word, and says nothing.
-    if not any(any(path.glob(pattern)) for pattern in _TOKENIZERS):
+    tokenizer = sorted({file for pattern in _TOKENIZERS for file in path.glob(pattern)})
+    if not tokenizer:
         raise UserError(
             f"The folder {path} holds no tokeniser ({', '.join(_TOKENIZERS)}): save the model's "
             "tokeniser into it."
         )
-    revision = commit or {file.name: f"sha256:{file_hash(file)}" for file in weights}
+    files = [path / "config.json", *weights, *tokenizer]
+    revision = commit or {file.name: f"sha256:{file_hash(file)}" for file in files}
     return ModelFolder(
         path=path,
         record={"name": name, "revision": revision},
