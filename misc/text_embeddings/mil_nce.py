@@ -28,6 +28,16 @@ PUBLISHED_LENGTH = 16
 _NO_WORD = 0
 _PREFIX = "text_module."
 _WEIGHTS = ("word_embd.weight", "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
+# What torch's reader of weights raises on anything else.
+_DAMAGE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 _WORD = re.compile(r"[\w']+")
 
 
@@ -159,7 +169,7 @@ def _read_weights(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"Cannot read the weights {path}: {reason(error)}.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except _DAMAGE as error:
         line = short((str(error).strip().splitlines() or [type(error).__name__])[0], 120)
         raise UserError(
             f"The weights {path} are refused: damaged, or something other than weights ({line})."
