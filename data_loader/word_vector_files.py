@@ -1,4 +1,4 @@
-"""Files of word vectors, read entry by entry: word2vec's binary format and text, plain or packed.
+"""Files of word vectors, read block by block: word2vec's binary format and text, plain or packed.
 
 Text is a line for each word: the word, then its numbers, apart by spaces or a tab; a first line
 "<words> <size>" may stand before (word2vec, fastText) or not (GloVe, GrOVLE). GrOVLE's tables are
@@ -20,7 +20,8 @@ from data_loader.content import BadContent, Truncated, short
 from data_loader.errors import UserError
 from data_loader.files import reason
 
-Entries = Iterator[tuple[str, np.ndarray]]
+Blocks = Iterator[tuple[list[str], np.ndarray]]
+"""Words and their vectors, (words, size) float32, a thousand or so at a time."""
 
 _HEADER = re.compile(rb"(\d{1,9}) (\d{1,6})\s*\n")
 _TEXT_SUFFIXES = (".txt", ".vec", ".tsv")
@@ -28,12 +29,12 @@ _MAX_WORD = 1000
 _MAX_SIZE = 100_000
 # The longest line of text that is read: a number takes at most some 25 letters.
 _MAX_LINE = _MAX_WORD + 25 * _MAX_SIZE
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20
 
 
 @contextlib.contextmanager
-def open_word_vectors(path: Path) -> Iterator[tuple[int, Entries]]:
-    """Give the size of the vectors, and an iterator of (word, vector) in the order of the file.
+def open_word_vectors(path: Path) -> Iterator[tuple[int, Blocks]]:
+    """Give the size of the vectors, and an iterator of words with vectors in the order of the file.
 
     A suffix `.txt`, `.vec` or `.tsv` (of the packed file, too) says that it is text.
 
@@ -88,7 +89,7 @@ def _only_member(archive: zipfile.ZipFile, stem: str) -> zipfile.ZipInfo:
     return chosen[0]
 
 
-def _binary(stream: IO[bytes], length: int | None) -> tuple[int, Entries]:
+def _binary(stream: IO[bytes], length: int | None) -> tuple[int, Blocks]:
     start = stream.read(64)
     head = _HEADER.match(start)
     if not head:
@@ -102,12 +103,14 @@ def _binary(stream: IO[bytes], length: int | None) -> tuple[int, Entries]:
             f"they announce {count} words of size {size}, more than {length} bytes can hold"
         )
     _check_head(count, size)
-    return size, _binary_entries(stream, start[head.end() :], count, size)
+    return size, _binary_blocks(stream, start[head.end() :], count, size)
 
 
-def _binary_entries(stream: IO[bytes], buffer: bytes, count: int, size: int) -> Entries:
+def _binary_blocks(stream: IO[bytes], buffer: bytes, count: int, size: int) -> Blocks:
     """Read word, space, `size` little-endian float32 values, and often a newline."""
     at, width = 0, 4 * size
+    words: list[str] = []
+    values: list[bytes] = []
     for row in range(count):
         if len(buffer) - at < _MAX_WORD + width + 2:
             buffer = buffer[at:] + stream.read(_BLOCK + width)
@@ -118,23 +121,26 @@ def _binary_entries(stream: IO[bytes], buffer: bytes, count: int, size: int) -> 
         stop = space + 1 + width
         if space < 0 or stop > len(buffer):
             raise Truncated(f"entry {row + 1} of {count} cannot be read")
-        word = buffer[at:space].decode("utf-8", "replace")
-        yield word, np.frombuffer(buffer, dtype="<f4", count=size, offset=space + 1)
+        words.append(buffer[at:space].decode("utf-8", "replace"))
+        values.append(buffer[space + 1 : stop])
         at = stop
+        if len(words) * width >= _BLOCK or row == count - 1:
+            yield words, np.frombuffer(b"".join(values), dtype="<f4").reshape(-1, size)
+            words, values = [], []
 
 
-def _text(lines: IO[bytes]) -> tuple[int, Entries]:
+def _text(lines: IO[bytes]) -> tuple[int, Blocks]:
     first = lines.readline(_MAX_LINE)
     head = _HEADER.match(first)
     if head:
         count, size = int(head[1]), int(head[2])
         _check_head(count, size)
-        return size, _text_entries(lines, lines.readline(_MAX_LINE), count, size)
+        return size, _text_blocks(lines, lines.readline(_MAX_LINE), count, size)
     # A word may hold spaces, but the first words of a table are its most frequent ones.
     size = len(first.split()) - 1
     if not 0 < size <= _MAX_SIZE:
         raise BadContent("they are no text of lines with a word and its numbers")
-    return size, _text_entries(lines, first, None, size)
+    return size, _text_blocks(lines, first, None, size)
 
 
 def _check_head(count: int, size: int) -> None:
@@ -142,13 +148,20 @@ def _check_head(count: int, size: int) -> None:
         raise BadContent(f"they announce {count} words of size {size}")
 
 
-def _text_entries(lines: IO[bytes], line: bytes, count: int | None, size: int) -> Entries:
+def _text_blocks(lines: IO[bytes], line: bytes, count: int | None, size: int) -> Blocks:
     row = 0
+    words: list[str] = []
+    values: list[np.ndarray] = []
     while line:
         if line.strip():
             row += 1
-            yield _entry(line, row, size)
+            word, numbers = _entry(line, row, size)
+            words.append(word)
+            values.append(numbers)
         line = lines.readline(_MAX_LINE)
+        if words and (len(words) * size * 4 >= _BLOCK or not line):
+            yield words, np.stack(values)
+            words, values = [], []
     if count is not None and row != count:
         raise Truncated(f"they announce {count} words and hold {row}")
 

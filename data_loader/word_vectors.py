@@ -132,17 +132,17 @@ def read_word_vectors(path: str | Path, wanted: set[str] | None = None) -> WordV
     path = Path(path)
     words: list[str] = []
     kept: list[np.ndarray] = []
-    with open_word_vectors(path) as (size, entries):
+    with open_word_vectors(path) as (size, blocks):
         total, count = np.zeros(size), 0
-        for word, values in entries:
+        for block, values in blocks:
             if not np.isfinite(values).all():
+                word = block[int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])]
                 raise UserError(
                     f'The word vectors {path} hold non-finite values (word "{short(word)}").'
                 )
-            total += values
-            count += 1
-            if wanted is None or word in wanted:
-                words.append(word)
-                kept.append(values.astype(np.float32))
-    values = np.stack(kept) if kept else np.empty((0, size), dtype=np.float32)
-    return WordVectors(words, values, (total / count).astype(np.float32))
+            total += values.sum(axis=0, dtype=np.float64)
+            count += len(block)
+            rows = [row for row, word in enumerate(block) if wanted is None or word in wanted]
+            words += [block[row] for row in rows]
+            kept.append(values[rows].astype(np.float32))
+    return WordVectors(words, np.concatenate(kept), (total / count).astype(np.float32))

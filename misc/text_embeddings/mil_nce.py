@@ -54,16 +54,17 @@ def mil_nce_job(settings: Settings, weights: Path, dictionary: Path, texts: list
     length = settings.max_length or PUBLISHED_LENGTH
     words = read_dictionary(dictionary)
     module = read_text_branch(weights, per_word=pooling == "tokens")
-    known = module.word_embd.num_embeddings - 1  # without the mean
-    if len(words) != known - 1:
+    mean_row = module.word_embd.num_embeddings - 1
+    if len(words) != mean_row - 1:
         raise UserError(
-            f"{dictionary} names {len(words)} words, but the table of {weights} has {known} rows: "
-            "one for each word and the first for none was expected; take both files of one release."
+            f"{dictionary} names {len(words)} words, but the table of {weights} has {mean_row} "
+            "rows: one for each word and the first for none was expected; take both files of one "
+            "release."
         )
     rows = {word: row for row, word in reversed(list(enumerate(words, start=1)))}
     tokens, count, cut = Tokens(), WordCount(), 0
     for text in texts:
-        ids = _ids(text, rows, count) or [known]
+        ids = _ids(text, rows, count) or [mean_row]
         cut += len(ids) > length
         ids = ids[:length]
         tokens.add(ids + [_NO_WORD] * (length - len(ids)) if pooling == "max" else ids)

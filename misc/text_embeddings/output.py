@@ -87,7 +87,7 @@ class Parts:
             UserError: the folder cannot be written, or another process is at work in it.
         """
         make_folder(self._folder)
-        with (self._folder / _LOCK).open("w") as lock:
+        with self._open_lock() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -100,6 +100,12 @@ class Parts:
                     old.unlink()
                 write_json(self._folder / _PLAN, record)
             yield
+
+    def _open_lock(self) -> IO[str]:
+        try:
+            return (self._folder / _LOCK).open("w")
+        except OSError as error:
+            raise UserError(f"Cannot write into {self._folder}: {reason(error)}.") from error
 
     def missing(self) -> list[int]:
         """Return the chunks that are still to be computed."""
