@@ -261,6 +261,7 @@ def test_broken_folders(
         (["--pooling", "meen"], 'did you mean "mean"'),
         (["--pooling", "sentence"], "does not say how it makes one vector"),
         (["--layer", "9"], "it has 2 layers, so 0 (the embeddings) to 2, or -1 to -3"),
+        (["--max_length", "2"], "leaves no word of a caption: this encoder adds 2 tokens"),
         (["--dictionary", "d.npy"], "--dictionary has no meaning"),
         (["--revision", "main"], "--revision has no meaning for the folder"),
         (["--weights", "w"], "--weights has no meaning"),

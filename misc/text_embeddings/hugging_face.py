@@ -183,9 +183,17 @@ def _limit(
     if isinstance(positions, int) and positions > 0:
         limits.append(positions - _first_position(network))
     known = [limit for limit in limits if limit is not None and 0 < limit < _NO_LIMIT]
+    if not known:
+        return None
     if settings.max_length is not None and min(known) < settings.max_length:
         logger.info("The encoder reads at most %d tokens of a caption", min(known))
-    return min(known) if known else None
+    added = tokenizer.num_special_tokens_to_add()
+    if min(known) <= added:
+        raise UserError(
+            f"--max_length {min(known)} leaves no word of a caption: this encoder adds {added} "
+            "tokens of its own, which count."
+        )
+    return min(known)
 
 
 def _first_position(network: nn.Module) -> int:

@@ -76,11 +76,16 @@ def _fetch(name: str, revision: str | None) -> Path:
     except Exception as error:
         # Its clients raise errors of several libraries; each means that the model is not to be had.
         raise UserError(
-            f'The encoder "{name}"{did_you_mean(name, KNOWN)} is no folder here and cannot be '
+            f'The encoder "{name}"{_hint(name)} is no folder here and cannot be '
             f"fetched from the Hugging Face hub ({type(error).__name__}: {_first_line(error)}); "
             "give the folder of a model that you downloaded elsewhere."
         ) from error
     return path
+
+
+def _hint(name: str) -> str:
+    is_known = any(name == known.hub for known in KNOWN.values())
+    return "" if is_known else did_you_mean(name, KNOWN)
 
 
 def _snapshot(hub: Any, name: str, revision: str | None, files: tuple[str, ...]) -> str:
