@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +310,20 @@ def test_a_name_on_the_hub_from_the_local_cache(
     message = capsys.readouterr().err
     assert 'did you mean "bert-base-uncased"' in message
     assert "is no folder here and cannot be fetched" in message
+
+
+@pytest.mark.parametrize("name", ["transformers", "huggingface_hub"])
+def test_without_the_packages(
+    encoders: Path,
+    captions: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    name: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    encoder = encoders / "bert" if name == "transformers" else "bert-base-uncased"
+    assert run(encoder, captions) == 2
+    assert "pip install -r requirements/text-requirements.txt" in capsys.readouterr().err
 
 
 def sentence_folder(encoders: Path, folder: Path, pooling: dict[str, Any], *more: str) -> Path:

@@ -15,7 +15,7 @@ from data_loader.errors import UserError
 from data_loader.files import reason
 from data_loader.pickle_values import read_pickle
 from data_loader.word_vectors import WordCount
-from misc.text_embeddings.record import file_hash, versions
+from misc.text_embeddings.record import file_hash, first_line, versions
 from misc.text_embeddings.settings import Settings
 from misc.text_embeddings.tokens import Job, Tokens
 from model.text_encoders.lookup import MilNceText
@@ -171,9 +171,9 @@ def _read_weights(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"Cannot read the weights {path}: {reason(error)}.") from error
     except _DAMAGE as error:
-        line = short((str(error).strip().splitlines() or [type(error).__name__])[0], 120)
         raise UserError(
-            f"The weights {path} are refused: damaged, or something other than weights ({line})."
+            f"The weights {path} are refused: damaged, or something other than weights "
+            f"({first_line(error)})."
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]

@@ -14,7 +14,7 @@ from data_loader.content import short
 from data_loader.errors import UserError, did_you_mean
 from data_loader.files import read_json
 from misc.text_embeddings.known_encoders import KNOWN
-from misc.text_embeddings.record import file_hash
+from misc.text_embeddings.record import file_hash, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +66,10 @@ def find_model(name: str, revision: str | None) -> ModelFolder:
 
 
 def _fetch(name: str, revision: str | None) -> Path:
-    import huggingface_hub
-
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise missing_packages() from error
     logger.info("Looking for %s in the local cache or on the Hugging Face hub", name)
     try:
         path = Path(_snapshot(huggingface_hub, name, revision, (*_FILES, "*.safetensors")))
@@ -77,10 +79,18 @@ def _fetch(name: str, revision: str | None) -> Path:
         # Its clients raise errors of several libraries; each means that the model is not to be had.
         raise UserError(
             f'The encoder "{name}"{_hint(name)} is no folder here and cannot be '
-            f"fetched from the Hugging Face hub ({type(error).__name__}: {_first_line(error)}); "
+            f"fetched from the Hugging Face hub ({first_line(error)}); "
             "give the folder of a model that you downloaded elsewhere."
         ) from error
     return path
+
+
+def missing_packages() -> UserError:
+    """Say how to get the packages that only these encoders need."""
+    return UserError(
+        "Hugging Face encoders need more packages: run "
+        "`pip install -r requirements/text-requirements.txt`."
+    )
 
 
 def _hint(name: str) -> str:
@@ -169,8 +179,3 @@ def _max_length(path: Path) -> int | None:
     value = read_json(settings, "settings of the model")
     length = value.get("max_seq_length") if isinstance(value, dict) else None
     return length if isinstance(length, int) and length > 0 else None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return short(lines[0].rstrip(".:"), 200)

@@ -4,6 +4,7 @@ import hashlib
 from importlib import metadata
 from pathlib import Path
 
+from data_loader.content import short
 from data_loader.errors import UserError
 from data_loader.files import reason
 
@@ -24,3 +25,9 @@ def file_hash(path: Path) -> str:
 def versions(*packages: str) -> dict[str, str]:
     """Return the installed versions of packages."""
     return {name: metadata.version(name) for name in packages}
+
+
+def first_line(error: Exception) -> str:
+    """Return the kind and the first line of an error of a library, for the middle of a sentence."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {short(lines[0].rstrip('.:'), 200)}"
