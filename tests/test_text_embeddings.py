@@ -402,7 +402,7 @@ WRONG = [
     (["--encoder", "."], "holds no model: it has no config.json"),
     (["--encoder", "w2v"], "expected at data/text_models/GoogleNews-vectors-negative300.bin.gz"),
     (["--encoder", "w2v", "--weights", "words.bin"], "vectors of size 300, what was given has 5"),
-    (["--encoder", "openai"], 'The weights of "openai" are not public'),
+    (["--encoder", "openai"], '"openai" cannot be had by its name'),
     (["--encoder", "transfo-xl-wt103"], "no Transformer-XL"),
     (["--encoder", "gpt2", "--weights", "words.bin"], "is no folder"),
     (["--encoder", "words.bin", "--layer", "2"], "--layer has no meaning for word vectors"),

@@ -16,7 +16,7 @@ _TABLE_SUFFIXES = (".bin", ".txt", ".vec", ".tsv", ".gz", ".zip")
 _TEXT_MODELS = Path("data/text_models")
 
 
-_DICTIONARY = "howto100m/s3d_dict.npy"
+_DICTIONARY = "s3d_dict.npy"
 _MIL_NCE = "howto100m_mil_nce"
 
 
@@ -50,14 +50,14 @@ def _job_of_known(settings: Settings, known: KnownEncoder, captions: Captions) -
             )
         if name != _MIL_NCE:
             return word_table_job(settings, weights, captions.texts)
-        dictionary = settings.dictionary or weights.with_name(Path(_DICTIONARY).name)
+        dictionary = settings.dictionary or weights.with_name(_DICTIONARY)
         return mil_nce_job(settings, weights, dictionary, captions.texts)
     if weights:
         if not weights.is_dir():
             raise UserError(f"--weights {weights} is no folder; that of a model was expected.")
         return transformer_job(settings, str(weights), captions)
     if known.instead:
-        raise UserError(f'The weights of "{name}" are not public: {known.instead}.')
+        raise UserError(f'"{name}" cannot be had by its name: {known.instead}.')
     return transformer_job(settings, known.hub, captions)
 
 

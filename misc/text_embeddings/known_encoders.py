@@ -11,7 +11,7 @@ class KnownEncoder:
         size: length of its vectors.
         file: where the weights of a table are expected.
         hub: its name on the Hugging Face hub.
-        instead: why there is none to be had, and what to use.
+        instead: why its name alone is not enough, and what to use.
     """
 
     size: int
