@@ -17,7 +17,7 @@ from data_loader.formats import (
 )
 from data_loader.layout import ExpertSource, TextSource
 from data_loader.packed import Part, Recipe
-from data_loader.word_vectors import read_word_vectors
+from data_loader.word_vectors import read_word_vectors, wanted_words
 
 _FLOAT16, _FLOAT32 = np.dtype("<f2"), np.dtype("<f4")
 
@@ -81,7 +81,8 @@ def word_vector_recipe(
 
     def make() -> tuple[dict[str, Part], dict[str, Any]]:
         raw = read_captions(captions)
-        vectors = read_word_vectors(path).look_up(chain.from_iterable(raw.values()))
+        wanted = wanted_words(chain.from_iterable(raw.values()))
+        vectors = read_word_vectors(path, wanted).look_up(chain.from_iterable(raw.values()))
         table = {key: [next(vectors) for _ in texts] for key, texts in raw.items()}
         # Exhausting the lookup lets it report the words that it did not know.
         assert next(vectors, None) is None

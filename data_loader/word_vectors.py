@@ -1,21 +1,20 @@
-"""Word vectors in word2vec's binary format, looked up word by word for captions."""
+"""Word vectors, looked up word by word for captions."""
 
 import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from data_loader.content import short
 from data_loader.errors import UserError
-from data_loader.files import reason
+from data_loader.word_vector_files import open_word_vectors
 
 logger = logging.getLogger(__name__)
 
-_HEADER = re.compile(rb"(\d{1,9}) (\d{1,6})\s*\n")
-_MAX_WORD = 1000
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -29,6 +28,60 @@ def words_of(caption: str | list[str]) -> list[str]:
     return [word.replace("’", "'") for word in _WORD.findall(text.lower())]
 
 
+def spellings(word: str) -> tuple[str, ...]:
+    """Return the forms under which a table may know a word, the best first."""
+    # Tables often lack the form with an apostrophe but have the one without.
+    return (word, word.replace("'", "")) if "'" in word else (word,)
+
+
+@dataclass
+class WordCount:
+    """What a look-up found and did not find.
+
+    Attributes:
+        words: number of words of all captions.
+        unknown: the words that the table lacks, with their numbers.
+        captions_without: number of captions none of whose words is known.
+    """
+
+    words: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
+    captions_without: int = 0
+
+    def log(self) -> None:
+        """Log the unknown words, if there are any."""
+        if self.unknown:
+            frequent = ", ".join(
+                f"{short(word)} ({count})" for word, count in self.unknown.most_common(5)
+            )
+            logger.info(
+                "%d of %d caption words (%.1f %%) have no word vector; most frequent: %s",
+                self.unknown.total(),
+                self.words,
+                100 * self.unknown.total() / self.words,
+                frequent,
+            )
+        if self.captions_without:
+            logger.info(
+                "%d captions have no known word: they get the mean vector", self.captions_without
+            )
+
+
+def rows_of(caption: str | list[str], rows: dict[str, int], count: WordCount) -> list[int]:
+    """Return the table's rows of the words it knows, in order, and count the others."""
+    words = words_of(caption)
+    found = []
+    for word in words:
+        row = next((rows[form] for form in spellings(word) if form in rows), None)
+        if row is None:
+            count.unknown[word] += 1
+        else:
+            found.append(row)
+    count.words += len(words)
+    count.captions_without += not found
+    return found
+
+
 class WordVectors:
     """A table word -> vector.
 
@@ -38,13 +91,13 @@ class WordVectors:
         mean: (size,) float32, the vector of a caption none of whose words is known.
     """
 
-    def __init__(self, words: list[str], values: np.ndarray) -> None:
+    def __init__(self, words: list[str], values: np.ndarray, mean: np.ndarray) -> None:
         # Where a word stands twice the first, more frequent, entry counts.
         self.rows: dict[str, int] = {}
         for row, word in enumerate(words):
             self.rows.setdefault(word, row)
         self.values = values
-        self.mean = values.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self.mean = mean
 
     @property
     def size(self) -> int:
@@ -53,79 +106,43 @@ class WordVectors:
 
     def look_up(self, captions: Iterable[str | list[str]]) -> Iterator[np.ndarray]:
         """Give (known words, size) float32 for each caption; log the unknown words at the end."""
-        unknown: Counter[str] = Counter()
-        total = 0
+        count = WordCount()
         for caption in captions:
-            words = words_of(caption)
-            total += len(words)
-            known = [row for row in map(self._row, words) if row is not None]
-            if len(known) < len(words):
-                unknown.update(word for word in words if self._row(word) is None)
+            known = rows_of(caption, self.rows, count)
             yield self.values[known] if known else self.mean[None]
-        if unknown:
-            frequent = ", ".join(f"{word} ({count})" for word, count in unknown.most_common(5))
-            logger.info(
-                "%d of %d caption words (%.1f %%) have no word vector; most frequent: %s",
-                unknown.total(),
-                total,
-                100 * unknown.total() / total,
-                frequent,
-            )
-
-    def _row(self, word: str) -> int | None:
-        # Tables often lack the form with an apostrophe but have the one without.
-        row = self.rows.get(word)
-        return self.rows.get(word.replace("'", "")) if row is None and "'" in word else row
+        count.log()
 
 
-def read_word_vectors(path: str | Path) -> WordVectors:
-    """Read word2vec's binary format: a line "words size", then word, space, float32 values.
+def wanted_words(captions: Iterable[str | list[str]]) -> set[str]:
+    """Return all words that a look-up of these captions may ask for."""
+    return {form for caption in captions for word in words_of(caption) for form in spellings(word)}
+
+
+def read_word_vectors(path: str | Path, wanted: set[str] | None = None) -> WordVectors:
+    """Read word vectors: word2vec's binary format or text, also packed (.gz, .zip).
+
+    Args:
+        path: the file.
+        wanted: words to keep, so that a table of millions need not fit in memory; None keeps all.
+            The mean is that of the whole table either way.
 
     Raises:
         UserError: the file cannot be read, is damaged, or does not hold what its head announces.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"Cannot read the word vectors {path}: {reason(error)}.") from error
-    head = _HEADER.match(data[:64])
-    if not head:
-        raise UserError(
-            f"The word vectors {path} are not in word2vec's binary format: the first line must be "
-            '"<words> <size>".'
-        )
-    count, size = int(head[1]), int(head[2])
-    if not count or not size or head.end() + count * (4 * size + 2) > len(data):
-        raise UserError(
-            f"The word vectors {path} announce {count} words of size {size}, more than "
-            f"{len(data)} bytes can hold: the file looks truncated; fetch or make it again."
-        )
-    words, values = _entries(path, data, head.end(), count, size)
-    if not np.isfinite(values).all():
-        row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
-        raise UserError(
-            f'The word vectors {path} hold non-finite values (word "{short(words[row])}").'
-        )
-    return WordVectors(words, values)
-
-
-def _entries(
-    path: Path, data: bytes, at: int, count: int, size: int
-) -> tuple[list[str], np.ndarray]:
     words: list[str] = []
-    values = np.empty((count, size), dtype=np.float32)
-    for row in range(count):
-        while data[at : at + 1] == b"\n":
-            at += 1
-        space = data.find(b" ", at, at + _MAX_WORD)
-        stop = space + 1 + 4 * size
-        if space < 0 or stop > len(data):
-            raise UserError(
-                f"The word vectors {path} are damaged or truncated at entry {row + 1} of {count} "
-                f"(byte {at} of {len(data)}); fetch or make them again."
-            )
-        words.append(data[at:space].decode("utf-8", "replace"))
-        values[row] = np.frombuffer(data, dtype="<f4", count=size, offset=space + 1)
-        at = stop
-    return words, values
+    kept: list[np.ndarray] = []
+    with open_word_vectors(path) as (size, blocks):
+        total, count = np.zeros(size), 0
+        for block, values in blocks:
+            if not np.isfinite(values).all():
+                word = block[int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])]
+                raise UserError(
+                    f'The word vectors {path} hold non-finite values (word "{short(word)}").'
+                )
+            total += values.sum(axis=0, dtype=np.float64)
+            count += len(block)
+            rows = [row for row, word in enumerate(block) if wanted is None or word in wanted]
+            words += [block[row] for row in rows]
+            kept.append(values[rows].astype(np.float32))
+    return WordVectors(words, np.concatenate(kept), (total / count).astype(np.float32))

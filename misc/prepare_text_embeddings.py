@@ -1,0 +1,17 @@
+"""Turns raw captions into a file of text features that the data loader reads.
+
+python3 -m misc.prepare_text_embeddings --encoder FOLDER --captions captions.json --output text.npz
+"""
+
+import sys
+from pathlib import Path
+
+if not __package__:
+    # Started as a file: the rooms of the project lie beside the folder of this one.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from misc.text_embeddings.command import main
+from utils.command_line import run_main
+
+if __name__ == "__main__":
+    sys.exit(run_main(main, sys.argv[1:]))

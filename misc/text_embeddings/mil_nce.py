@@ -1,0 +1,183 @@
+"""Captions by the text branch of HowTo100M MIL-NCE, from its published weights and dictionary."""
+
+import logging
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_loader.content import BadContent, short
+from data_loader.errors import UserError
+from data_loader.files import reason
+from data_loader.pickle_values import read_pickle
+from data_loader.word_vectors import WordCount
+from misc.text_embeddings.record import file_hash, first_line, versions
+from misc.text_embeddings.settings import Settings
+from misc.text_embeddings.tokens import Job, Tokens
+from model.text_encoders.lookup import MilNceText
+
+logger = logging.getLogger(__name__)
+
+# The published network always reads 16 words: more are cut, and where there are fewer the row 0 of
+# its table, which stands for "no word", takes part in the maximum.
+PUBLISHED_LENGTH = 16
+_NO_WORD = 0
+_PREFIX = "text_module."
+_WEIGHTS = ("word_embd.weight", "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
+# What torch's reader of weights raises on anything else.
+_DAMAGE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+_WORD = re.compile(r"[\w']+")
+
+
+def mil_nce_job(settings: Settings, weights: Path, dictionary: Path, texts: list[str]) -> Job:
+    """Encode captions as MIL-NCE does: one vector for a caption, or one for each word.
+
+    A caption none of whose words is known is read as one word, the mean of the table.
+
+    Raises:
+        UserError: weights or dictionary cannot be used, or a flag does not go with MIL-NCE.
+    """
+    settings.refuse("MIL-NCE", "layer", "special_tokens", "revision")
+    pooling = settings.choose_pooling("MIL-NCE", ("max", "tokens"))
+    length = settings.max_length or PUBLISHED_LENGTH
+    words = read_dictionary(dictionary)
+    module = read_text_branch(weights, per_word=pooling == "tokens")
+    mean_row = module.word_embd.num_embeddings - 1
+    if len(words) != mean_row - 1:
+        raise UserError(
+            f"{dictionary} names {len(words)} words, but the table of {weights} has {mean_row} "
+            "rows: one for each word and the first for none was expected; take both files of one "
+            "release."
+        )
+    rows = {word: row for row, word in reversed(list(enumerate(words, start=1)))}
+    tokens, count, cut = Tokens(), WordCount(), 0
+    for text in texts:
+        ids = _ids(text, rows, count) or [mean_row]
+        cut += len(ids) > length
+        ids = ids[:length]
+        tokens.add(ids + [_NO_WORD] * (length - len(ids)) if pooling == "max" else ids)
+    count.log()
+    record = {
+        "kind": "MIL-NCE",
+        "name": settings.encoder,
+        "file": weights.name,
+        "sha256": file_hash(weights),
+        "dictionary": dictionary.name,
+        "dictionary_sha256": file_hash(dictionary),
+        "pooling": pooling,
+        "max_length": length,
+        "words": count.words,
+        "unknown_words": count.unknown.total(),
+        "captions_without_known_words": count.captions_without,
+        "captions_cut": cut,
+        "versions": versions("numpy", "torch"),
+    }
+    own = pooling == "max"
+    size = module.fc2.out_features
+    return Job(tokens, module, size, "tokens", False, record, pools_itself=own)
+
+
+def _ids(text: str, rows: dict[str, int], count: WordCount) -> list[int]:
+    """Split a caption as the published network does, and count the words it lacks."""
+    words = _WORD.findall(text.lower())
+    found = [rows[word] for word in words if word in rows]
+    count.unknown.update(word for word in words if word not in rows)
+    count.words += len(words)
+    count.captions_without += not found
+    return found
+
+
+def read_dictionary(path: Path) -> list[str]:
+    """Read the words of MIL-NCE, an `.npy` array of texts; word number n has row n + 1.
+
+    Raises:
+        UserError: the file cannot be read or holds something else.
+    """
+    try:
+        words: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise UserError(f"Cannot read the dictionary {path}: {reason(error)}.") from error
+    except (ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
+        words = _pickled_array(path, error)
+    if isinstance(words, np.ndarray) and words.ndim == 1 and words.dtype.kind == "U":
+        return words.tolist()
+    if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
+        return words
+    raise UserError(f"The dictionary {path} is no array of words.")
+
+
+def _pickled_array(path: Path, error: Exception) -> Any:
+    """Read an array of objects, whose body is a pickle, without executing anything of it."""
+    data = path.read_bytes()
+    try:
+        if data[:6] != b"\x93NUMPY":
+            raise BadContent("it is no .npy file")
+        width = 2 if data[6:7] == b"\x01" else 4
+        head = 8 + width + int.from_bytes(data[8 : 8 + width], "little")
+        if b"'|O'" not in data[:head]:
+            raise BadContent(short(error, 120))
+        value = read_pickle(memoryview(data)[head:])
+    except ValueError as problem:
+        raise UserError(
+            f"The dictionary {path} cannot be read ({short(problem, 120)}); an .npy array of texts "
+            "was expected."
+        ) from problem
+    return list(value) if isinstance(value, np.ndarray | list) else value
+
+
+def read_text_branch(path: Path, per_word: bool) -> MilNceText:
+    """Read the text branch out of the weights of S3D, with the table's mean as a last row.
+
+    Raises:
+        UserError: the file cannot be read, or lacks the text branch.
+    """
+    weights = _read_weights(path)
+    missing = [name for name in _WEIGHTS if not isinstance(weights.get(name), Tensor)]
+    if missing:
+        raise UserError(
+            f"The weights {path} have no text branch of MIL-NCE: {_PREFIX}{missing[0]} is missing."
+        )
+    table = weights["word_embd.weight"].float()
+    mean = table[1:].double().mean(dim=0, keepdim=True).float()
+    weights = {name: weights[name].float() for name in _WEIGHTS}
+    weights["word_embd.weight"] = torch.cat([table, mean])
+    hidden, size = len(weights["fc1.bias"]), len(weights["fc2.bias"])
+    module = MilNceText(len(table) + 1, table.shape[-1], hidden, size, per_word)
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"The text branch in {path} has layers that do not fit one another "
+            f"({short(' '.join(str(error).split()), 160)})."
+        ) from error
+    return module
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"Cannot read the weights {path}: {reason(error)}.") from error
+    except _DAMAGE as error:
+        raise UserError(
+            f"The weights {path} are refused: damaged, or something other than weights "
+            f"({first_line(error)})."
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict):
+        raise UserError(f"The weights {path} hold a {type(content).__name__}, no named weights.")
+    names = {str(name).removeprefix("module."): value for name, value in content.items()}
+    return {name.removeprefix(_PREFIX): value for name, value in names.items()}

@@ -1,0 +1,33 @@
+"""What tells one encoder, one file, one version from another."""
+
+import hashlib
+from importlib import metadata
+from pathlib import Path
+
+from data_loader.content import short
+from data_loader.errors import UserError
+from data_loader.files import reason
+
+
+def file_hash(path: Path) -> str:
+    """Return the sha256 of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {reason(error)}.") from error
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the installed versions of packages."""
+    return {name: metadata.version(name) for name in packages}
+
+
+def first_line(error: Exception) -> str:
+    """Return the kind and the first line of an error of a library, for the middle of a sentence."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {short(lines[0].rstrip('.:'), 200)}"
