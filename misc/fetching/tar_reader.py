@@ -64,6 +64,11 @@ class _Forwards:
             if not self.block(position - self._position):
                 raise ArchiveError("it ends in the middle of a file")
 
+    def check_room(self, size: int) -> None:
+        """Insist that so many bytes more are within the limit, and that it is a size at all."""
+        if not 0 <= size <= self._limit - self._position:
+            raise ArchiveError(f"it unpacks to more than {in_words(self._limit)}")
+
     def block(self, most: int = BLOCK) -> bytes:
         """Read the next bytes of a file's content, at most `most`; nothing at the end."""
         return self._read(min(BLOCK, most))
@@ -71,8 +76,7 @@ class _Forwards:
     def _read(self, size: int) -> bytes:
         data = self._stream.read(size)
         self._position += len(data)
-        if self._position > self._limit:
-            raise ArchiveError(f"it unpacks to more than {in_words(self._limit)}")
+        self.check_room(0)
         return data
 
 
@@ -110,6 +114,14 @@ class TarReader:
             return tarfile.TarInfo.fromtarfile(tar)
         except tarfile.EOFHeaderError:
             return None
+
+    def check_size(self, member: tarfile.TarInfo) -> None:
+        """Insist that the content of the member at hand is within the limits.
+
+        Raises:
+            ArchiveError: it is not, or its size is none.
+        """
+        self._source.check_room(member.size)
 
     def content(self, member: tarfile.TarInfo) -> Iterator[bytes]:
         """Yield the bytes of the member at hand, block by block.

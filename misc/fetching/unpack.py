@@ -52,6 +52,7 @@ def unpack(
             if member.isdir():
                 path.mkdir(parents=True, exist_ok=True)
                 continue
+            reader.check_size(member)
             path.parent.mkdir(parents=True, exist_ok=True)
             check_space(target, member.size, f"the file {'/'.join(parts)} of {archive.name}")
             with replacing(path) as handle:
@@ -71,5 +72,3 @@ def _check_kind(member: tarfile.TarInfo) -> None:
     if not is_file and member.type != tarfile.DIRTYPE:
         kind = _KINDS.get(member.type, "of a kind that is not unpacked")
         raise ArchiveError(f"its member {quoted(member.name)} is {kind}")
-    if member.size < 0:
-        raise ArchiveError(f"its member {quoted(member.name)} has a negative size")
