@@ -176,6 +176,13 @@ def reset(number: int) -> Fault:
     return fault
 
 
+def broken_headers(handler: Handler) -> bool:
+    """Answer with a line among the headers that is none."""
+    handler.wfile.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nnonsense\r\n\r\n")
+    handler.close_connection = True
+    return True
+
+
 def without_length(handler: Handler) -> bool:
     """Answer as old servers do: the end of the connection is the end of the file."""
     handler.head(200, 0, **{"Content-Length": "", "Connection": "close"})

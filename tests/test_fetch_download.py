@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_loader.errors import UserError
+from misc.fetching import download as download_module
 from misc.fetching.catalogue import Source
 from misc.fetching.download import Patience, download
 from misc.fetching.part import Part
@@ -21,7 +22,8 @@ from tests import fetch_server as act
 from tests.fetch_server import FileServer, serving
 
 CONTENT = random.Random(0).randbytes(400_000)
-CHANGED = random.Random(1).randbytes(300_000)
+CHANGED = random.Random(1).randbytes(400_000)
+SHORTER = random.Random(2).randbytes(300_000)
 PATH = "/set.tar.gz"
 
 
@@ -65,6 +67,8 @@ def test_a_file_comes_whole_and_is_not_asked_for_again(client: Client) -> None:
     assert client.get() == CONTENT
     assert client.ranges() == [None]
     assert client.waits == []
+    # Or the bytes, and so the ranges, would be those of what is made on the way.
+    assert client.server.requests[0][1]["Accept-Encoding"] == "identity"
 
 
 @pytest.mark.parametrize("end", [act.piece(150_000), act.reset(150_000)])
@@ -106,11 +110,11 @@ def test_a_weak_etag_is_no_ground_to_continue_but_the_date_is(client: Client) ->
     assert client.server.requests[1][1]["If-Range"] == client.server.last_modified
 
 
-def change(server: FileServer, **attributes: object) -> act.Fault:
+def change(server: FileServer, content: bytes = CHANGED, **attributes: object) -> act.Fault:
     """Put another file in place, then let the request be answered."""
 
     def fault(_: act.Handler) -> bool:
-        server.files[PATH] = CHANGED
+        server.files[PATH] = content
         vars(server).update(attributes)
         return False
 
@@ -137,14 +141,15 @@ def test_a_change_of_the_date_alone_is_noticed(client: Client, obeys: bool) -> N
 
 def test_a_change_of_the_size_alone_is_noticed(client: Client) -> None:
     client.server.etag = client.server.last_modified = ""
-    client.server.faults.extend([act.piece(100_000), change(client.server)])
-    assert client.get(None) == CHANGED
+    client.server.faults.extend([act.piece(100_000), change(client.server, SHORTER)])
+    assert client.get(None) == SHORTER
 
 
 def test_a_file_that_became_shorter_than_the_part_is_fetched_anew(client: Client) -> None:
     client.server.obeys_if_range = False
-    client.server.faults.extend([act.piece(350_000), change(client.server, etag='"v2"')])
-    assert client.get(None) == CHANGED
+    shorter = change(client.server, SHORTER, etag='"v2"')
+    client.server.faults.extend([act.piece(350_000), shorter])
+    assert client.get(None) == SHORTER
     assert client.ranges() == [None, "bytes=350000-", None]
 
 
@@ -182,6 +187,22 @@ def test_waits_double_and_end(client: Client) -> None:
         client.get()
     assert client.waits == [1, 2, 4, 8, 16]
     assert len(client.server.requests) == 6
+
+
+def test_a_server_that_drips_is_given_up(client: Client) -> None:
+    client.server.faults.extend([act.piece(1)] * 100)
+    with pytest.raises(UserError, match=r"the connection ended|the connection broke"):
+        client.get()
+    assert len(client.server.requests) == 6
+
+
+def test_as_long_as_much_comes_any_number_of_breaks_is_borne(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download_module, "_PROGRESS", 25_000)
+    client.server.faults.extend([act.piece(30_000)] * 13)
+    assert client.get() == CONTENT
+    assert client.waits == [1.0] * 13
 
 
 def test_a_busy_server_is_given_the_time_it_asks_for(client: Client) -> None:

@@ -1,5 +1,7 @@
 """The whole way of features and checkpoints, from a command line to files in their places."""
 
+import errno
+import fcntl
 import hashlib
 import itertools
 import json
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from misc.fetching import catalogue, command_line, needs, place
+from misc.fetching import catalogue, command_line, fetch, needs, place
 from misc.fetching.catalogue import find_archive, find_model
 from misc.fetching.command_line import INTERRUPTED
 from misc.fetching.download import Patience
@@ -139,6 +141,34 @@ def test_a_hostile_archive_leaves_nothing(user: User) -> None:
     assert user.has() == features(FIRST)
 
 
+def test_a_folder_that_lies_on_another_disk(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    (user.data / "MSVD").mkdir(parents=True)
+    real = Path.replace
+
+    def replace(source: Path, target: Path) -> Path:
+        inside = [path.is_relative_to(user.data / ".fetch") for path in (source, target)]
+        if inside == [True, False]:
+            raise OSError(errno.EXDEV, "another disk")
+        return real(source, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    assert user.sync() == 0
+    assert user.has() == features(FIRST)
+    assert user.state() == ["record.json"]
+
+
+def test_files_that_vanish_while_others_are_moved_come_again(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        kill_at(patch, fetch, "write_json", 2)  # of the record: everything is moved
+        assert user.sync() == 130
+    (user.data / "MSVD/raw-captions.pkl").unlink()
+    assert user.sync() == 0
+    assert user.has() == features(FIRST)
+    assert len(user.server.requests) == 1
+
+
 @pytest.mark.parametrize("blocker", ["MSVD", f"MSVD/{FIRST}/train_list.txt/x"])
 def test_what_is_in_the_way_is_named_before_anything_is_moved(user: User, blocker: str) -> None:
     path = user.data / blocker
@@ -249,6 +279,19 @@ def test_two_runs_at_once_fetch_once(user: User) -> None:
     assert len(user.server.requests) == 2
 
 
+def test_one_run_at_a_time_moves_files(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_locked(source: Path, target: Path) -> None:
+        folder = os.open(user.data / ".fetch", os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(folder)
+        place.place(source, target)
+
+    monkeypatch.setattr(fetch, "place", is_locked)
+    assert user.sync() == 0
+    assert user.has() == features(FIRST)
+
+
 def test_it_runs_as_a_module_too(user: User) -> None:
     command = [sys.executable, "-m", "misc.sync_experts", "--dataset", "msvd"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -267,10 +310,13 @@ def test_a_set_that_needs_a_code(user: User) -> None:
     lsmdc = ("--dataset", "LSMDC", "--release", "high-quality", "--access_code")
     assert user.run(*lsmdc, "wrong") == 2
     assert "check the access code" in user.said
-    for fault in (act.status(503), act.reset(100), act.redirect("/no"), act.status(403)):
-        user.server.faults.append(fault)
+    faults = (act.status(503), act.reset(100), act.redirect("/no"), act.status(403))
+    for fault in (*faults, act.broken_headers):
+        user.server.faults.clear()
+        user.server.faults.extend([fault, act.status(404)])
         user.run(*lsmdc, CODE)
         assert HASH not in user.said and CODE not in user.said
+    user.server.faults.clear()
     assert user.run(*lsmdc, CODE) == 0
     assert user.has() == features("high-quality", "LSMDC")
     assert user.run(*lsmdc, CODE, "--dry_run") == 0

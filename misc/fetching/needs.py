@@ -98,11 +98,9 @@ def _of_releases(path: Path, release: str, lacks: dict[str, set[int]]) -> Need |
     if not lacks[release]:
         return Need(path)
     others = tuple(name for name in lacks if name != release)
-    if not all(lacks[name] for name in others):
-        return None  # one other archive is enough
     missing = set.intersection(*lacks.values())
     if others and missing == set.intersection(*(lacks[name] for name in others)):
-        return None  # this one adds nothing
+        return None  # this one adds nothing to the others
     return Need(path, also=others, unknown=bool(missing))
 
 
