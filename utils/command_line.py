@@ -202,11 +202,15 @@ def _seen_by_torch(count: int) -> str:
     return f"torch sees {', '.join(names)}"
 
 
-def run_main(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int:
+def run_main(
+    main: Callable[[list[str]], None],
+    arguments: Sequence[str],
+    interrupted: str = "continue with --resume <checkpoint of this run>",
+) -> int:
     """Run an entry point and return the exit code of the process.
 
-    A mistake of the user's is one sentence on stderr and the code 2, an interruption one line and
-    130; a fault of the program keeps its traceback.
+    A mistake of the user's is one sentence on stderr and the code 2, an interruption one line (how
+    to go on: `interrupted`) and 130; a fault of the program keeps its traceback.
     """
     try:
         main(list(arguments))
@@ -214,6 +218,6 @@ def run_main(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int
         sys.stderr.write(f"error: {error}\n")
         return EXIT_WRONG_INPUT
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; continue with --resume <checkpoint of this run>\n")
+        sys.stderr.write(f"interrupted; {interrupted}\n")
         return EXIT_INTERRUPTED
     return 0

@@ -1,22 +1,17 @@
 """Makes a demo set in a folder, or completes one that was interrupted."""
 
-import fcntl
-import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
 from data_loader.errors import UserError
 from data_loader.files import make_folder, read_json, write_json
+from misc.alone import alone
 from misc.demo_set.assemble import assemble, files
 from misc.demo_set.settings import Places, Settings
 from misc.demo_set.workers import run_chunks
-
-logger = logging.getLogger(__name__)
 
 
 def make_demo_set(
@@ -46,7 +41,7 @@ def make_demo_set(
     if workers < 1:
         raise UserError(f"The demo set needs at least 1 worker, not {workers}.")
     places = Places(make_folder(folder))
-    with _alone(places.folder) as lock:
+    with alone(places.folder, f"making the demo set in {places.folder}") as lock:
         _refuse_other_contents(places, settings)
         if not _is_complete(places, settings):
             _make_chunks(places, settings, workers, lock, progress=progress)
@@ -58,21 +53,6 @@ def _num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[int]:
-    """Wait until no other process makes a set in this folder; yields the lock's descriptor."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("Another process is making the demo set in %s: waiting for it.", folder)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _refuse_other_contents(places: Places, settings: Settings) -> None:

@@ -1,0 +1,4 @@
+"""Fetching of published features and checkpoints: catalogue, download, unpacking, placing.
+
+`misc/sync_experts.py` is its command line.
+"""

@@ -1,0 +1,85 @@
+"""The flags of misc/sync_experts.py, and what it tells its user."""
+
+import logging
+from pathlib import Path
+
+from data_loader.errors import UserError
+from logger.log_file import open_log
+from misc.fetching import catalogue
+from misc.fetching.catalogue import find_archive, find_model
+from misc.fetching.download import Patience
+from misc.fetching.fetch import fetch_archive, fetch_model
+from misc.fetching.needs import config_of
+from misc.fetching.plan import archive_plan, model_plan
+from utils.command_line import Parser
+
+INTERRUPTED = "the same command continues where it stopped"
+
+
+def make_parser() -> Parser:
+    """Flags of misc/sync_experts.py."""
+    parser = Parser(
+        prog="misc/sync_experts.py",
+        description="Fetch the published features of a data set, or a published checkpoint with "
+        "its config. What is complete is not fetched again; what was interrupted continues.",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--dataset", metavar="NAME", help=f"a data set: {', '.join(catalogue.data_sets())}"
+    )
+    what.add_argument(
+        "--model",
+        metavar="EXPERIMENT",
+        help="a published checkpoint, by the name of its experiment: msvd-train-full-ce",
+    )
+    parser.add_argument(
+        "--release",
+        choices=catalogue.releases(),
+        help=f"which release of the features (default: {catalogue.DEFAULT_RELEASE}), or of several "
+        "checkpoints of one name the one that belongs to it",
+    )
+    parser.add_argument(
+        "--access_code", metavar="CODE", help="what the owners of LSMDC's films gave you"
+    )
+    parser.add_argument(
+        "--root_url", metavar="URL", help="fetch from a mirror: what stands before /<release>/"
+    )
+    parser.add_argument(
+        "--data_dir",
+        metavar="PATH",
+        type=Path,
+        default=Path("data"),
+        help="where features and checkpoints go (default: data)",
+    )
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="print URLs, sizes, checksums and the configs that need them; fetch nothing",
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None, patience: Patience = Patience()) -> None:  # noqa: B008
+    args = make_parser().parse_args(arguments)
+    # Its warnings quote addresses, which hold what the access code became.
+    logging.getLogger("urllib3").setLevel(logging.CRITICAL)
+    with open_log(None):
+        if args.dataset is not None:
+            archive = find_archive(args.dataset, args.release, args.access_code, args.root_url)
+            if args.dry_run:
+                print(archive_plan(archive, args.data_dir))
+                return
+            fetch_archive(archive, args.data_dir, patience)
+            print(f"The features of {archive.dataset} ({archive.release}) are in {args.data_dir}.")
+            return
+        if args.access_code is not None:
+            raise UserError("--access_code is for features; checkpoints need none.")
+        model = find_model(args.model, args.release, args.root_url)
+        if args.dry_run:
+            print(model_plan(model, args.data_dir))
+            return
+        checkpoint = fetch_model(model, args.data_dir, patience)
+        config = config_of(model.experiment)
+        given = f"--config {config} " if config else ""
+        print(f"The checkpoint is {checkpoint}, its config lies beside it. To test it:")
+        print(f"python3 test.py {given}--resume {checkpoint} --eval_from_training_config")

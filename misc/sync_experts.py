@@ -1,0 +1,16 @@
+"""Fetches published features and checkpoints.
+
+python3 misc/sync_experts.py --dataset MSVD
+"""
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: the rooms lie in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from misc.fetching.command_line import INTERRUPTED, main
+from utils.command_line import run_main
+
+if __name__ == "__main__":
+    sys.exit(run_main(main, sys.argv[1:], INTERRUPTED))
