@@ -59,7 +59,7 @@ def train_parser() -> Parser:
     parser.add_argument(
         "--group_id",
         metavar="ID",
-        type=_folder_name,
+        type=folder_name,
         help="name of the group: results lie in <experiment>/<ID>/seed-<seed>",
     )
     parser.add_argument(
@@ -115,7 +115,8 @@ def _add_common(parser: Parser) -> None:
     )
 
 
-def _folder_name(text: str) -> str:
+def folder_name(text: str) -> str:
+    """Read a flag whose value is to be the name of one folder."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
         raise argparse.ArgumentTypeError(
             f'"{text}" is to be the name of a folder: letters, digits, ".", "_" and "-" alone'
@@ -202,11 +203,15 @@ def _seen_by_torch(count: int) -> str:
     return f"torch sees {', '.join(names)}"
 
 
-def run_main(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int:
+def run_main(
+    main: Callable[[list[str]], None],
+    arguments: Sequence[str],
+    interrupted: str = "continue with --resume <checkpoint of this run>",
+) -> int:
     """Run an entry point and return the exit code of the process.
 
-    A mistake of the user's is one sentence on stderr and the code 2, an interruption one line and
-    130; a fault of the program keeps its traceback.
+    A mistake of the user's is one sentence on stderr and the code 2, an interruption one line (how
+    to go on: `interrupted`) and 130; a fault of the program keeps its traceback.
     """
     try:
         main(list(arguments))
@@ -214,6 +219,6 @@ def run_main(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int
         sys.stderr.write(f"error: {error}\n")
         return EXIT_WRONG_INPUT
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; continue with --resume <checkpoint of this run>\n")
+        sys.stderr.write(f"interrupted; {interrupted}\n")
         return EXIT_INTERRUPTED
     return 0
