@@ -33,9 +33,9 @@ def published_summary(experiment: str) -> Mapping[str, Mapping[str, Mapping[str,
     }
 
 
-def published_parameters(experiment: str) -> int:
-    """Return the number of parameters of a published experiment."""
-    return int(_experiments()[experiment]["params"])
+def published_parameters(experiment: str) -> int | None:
+    """Return the number of parameters of a published experiment, None where it is not told."""
+    return _experiments()[experiment]["params"]
 
 
 @cache

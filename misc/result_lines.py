@@ -69,8 +69,10 @@ LAYOUTS: dict[str, Callable[..., Table]] = {
 }
 
 
-def short_count(number: int) -> str:
+def short_count(number: int | None) -> str:
     """Write a number of parameters as published tables do: 1, 369.72k, 183.45M."""
+    if number is None:
+        return NOTHING
     for size, unit in ((1_000_000, "M"), (1_000, "k")):
         if number >= size:
             return f"{number / size:.2f}{unit}"
@@ -122,7 +124,7 @@ def _best_means(summaries: Sequence[Summary], columns: Sequence[str]) -> dict[st
 
 
 def _measured_line(row: Row, summary: Summary, best: Mapping[str, Mapping[str, Any]]) -> Line:
-    counts = {run.metrics.get("parameters") for run in row.runs}
+    counts = {run.parameters for run in row.runs}
     [count] = counts if len(counts) == 1 else [None]
     cells = {
         direction: [
@@ -134,8 +136,7 @@ def _measured_line(row: Row, summary: Summary, best: Mapping[str, Mapping[str, A
         ]
         for direction in DIRECTIONS
     }
-    parameters = short_count(count) if isinstance(count, int) else NOTHING
-    return Line(row.label, parameters, str(len(row.runs)), cells)
+    return Line(row.label, short_count(count), str(len(row.runs)), cells)
 
 
 def _published_lines(row: Row, summary: Summary, published: Summary) -> list[Line]:

@@ -1,6 +1,6 @@
 """The rows of a table of results: which runs count for an experiment, and what they come to."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,16 +80,28 @@ def rows_of_folder(folder: Path, split: str | None = None) -> list[Row]:
 
 
 def row_of_config(
-    path: str, label: str = "", split: str | None = None, custom_args: str = ""
+    path: str,
+    label: str = "",
+    split: str | None = None,
+    custom_args: str | None = None,
+    seeds: Collection[int] | None = None,
 ) -> Row:
     """Make the row of a config from the runs with exactly its values; it may have none.
+
+    Args:
+        path: of the config.
+        label: what the table calls it; without one, the experiment's name.
+        split: of the tests; None: the one that a training with this config ends with.
+        custom_args: overrides, as on the command line.
+        seeds: only runs with these; None: all.
 
     Raises:
         UserError: the config, or a file of its runs, cannot be read.
     """
     config = Config.from_file(path, custom_args)
     wanted = final_split(config) if split is None else split
-    return _row(label or config.name, config.name, wanted, runs_of(config), config)
+    runs = [run for run in runs_of(config) if seeds is None or run.seed in (None, *seeds)]
+    return _row(label or config.name, config.name, wanted, runs, config)
 
 
 def final_split(config: Config) -> str:

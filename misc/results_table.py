@@ -15,7 +15,7 @@ from misc.result_lines import COLUMNS, LAYOUTS
 from misc.results import Row, row_of_config, rows_of_folder
 from misc.studies import load_study
 from misc.table_text import FORMATS
-from utils.command_line import Parser, run_main
+from utils.command_line import Parser, parse_seeds, run_main
 
 DEFAULT_COLUMNS = "R1,R5,R10,MedR"
 
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--custom_args", metavar="KEY@VALUE+...", help="the configs' runs with these overrides"
     )
+    parser.add_argument("--seeds", metavar="0,1,2", help="of configs and studies, only these")
     add_table_flags(parser)
     args = parser.parse_args(arguments)
     rows, first_head = chosen_rows(args)
@@ -86,18 +87,19 @@ def chosen_rows(args: argparse.Namespace) -> tuple[list[Row], str]:
         raise UserError(
             "Say what to show: log folders (data/saved/log/<experiment>), configs, or --study."
         )
+    seeds = parse_seeds(args.seeds) if args.seeds else None
     rows: list[Row] = []
     head = "experiment"
     for name in args.runs:
         if name.endswith(".json") and not Path(name).is_dir():
-            rows.append(row_of_config(name, "", args.split, args.custom_args))
+            rows.append(row_of_config(name, "", args.split, args.custom_args, seeds))
         else:
             rows += rows_of_folder(Path(name), args.split)
     if args.study:
         study = load_study(args.study, args.dataset)
         head = head if args.runs else study.row
         for label, config in study.configs.items():
-            rows.append(row_of_config(config, label, args.split, args.custom_args))
+            rows.append(row_of_config(config, label, args.split, args.custom_args, seeds))
     return rows, head
 
 

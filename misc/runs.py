@@ -1,4 +1,4 @@
-"""Runs on the disk: what each has measured, with which config, and how far an unfinished one came."""
+"""Runs on the disk: what each has measured, with which config, and how far it came."""
 
 import math
 import re
@@ -36,7 +36,13 @@ class Run:
     @property
     def seed(self) -> int | None:
         """The seed of a finished training; a checkpoint that was only tested has none."""
-        return self.metrics.get("seed")
+        seed = self.metrics.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def parameters(self) -> int | None:
+        count = self.metrics.get("parameters")
+        return count if isinstance(count, int) else None
 
     @property
     def is_quick_try(self) -> bool:
