@@ -72,11 +72,15 @@ def rows_of_folder(folder: Path, split: str | None = None) -> list[Row]:
         else:
             unfinished.setdefault(name, []).append(run)
     names = [name for name, _ in groups]
-    rows = []
+    rows = [
+        _row(name, name, split or "", left)
+        for name, left in unfinished.items()
+        if name not in names
+    ]
     for (name, wanted), members in groups.items():
         label = name if names.count(name) == 1 else f"{name} ({wanted})"
-        rows.append(_row(label, name, wanted, [*unfinished.pop(name, []), *members]))
-    return rows + [_row(name, name, split or "", left) for name, left in unfinished.items()]
+        rows.append(_row(label, name, wanted, [*unfinished.get(name, []), *members]))
+    return sorted(rows, key=lambda row: row.label)
 
 
 def row_of_config(

@@ -154,7 +154,7 @@ def _read_run(path: Path) -> Run:
     return Run(path.parent, metrics, folder, config)
 
 
-def _age(metrics: Path) -> tuple[str, int]:
+def _age(metrics: Path) -> tuple[str, int, Path]:
     """Sort runs by their time; of those that began in the same second, by their number."""
     name, number = re.fullmatch(r"(.*?)(?:_(\d{1,9}))?", metrics.parent.name, re.DOTALL).groups()
-    return name, int(number or 1)
+    return name, int(number or 1), metrics
