@@ -33,7 +33,7 @@ def write_job_array(
     for option in options:
         if not _OPTION.fullmatch(option):
             raise UserError(
-                f'--sbatch_option "{option}" is no option of sbatch such as "--partition=gpu".'
+                f'--sbatch_option {option!r} is no option of sbatch such as "--partition=gpu".'
             )
     folder = folder.absolute()
     if _UNFIT.search(str(folder)):

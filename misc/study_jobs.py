@@ -100,14 +100,19 @@ def _checkpoint_of(run: Run, seed: int, notes: list[str]) -> Path | None:
     # Loads torch, which a study of finished runs can do without.
     from trainer.checkpoint import LARGE_KEYS, load_checkpoint
 
+    damage = []
     for path in last_checkpoints(run.folder.models) if run.folder else ():
         try:
             content = load_checkpoint(path, leave_out=LARGE_KEYS)
         except UserError as error:
-            notes.append(str(error).rstrip("."))
+            damage.append(str(error).rstrip("."))
             continue
         is_resumable = "progress" in content and not content.get("quick_try")
-        return path if is_resumable and content.get("seed") == seed else None
+        if not is_resumable or content.get("seed") != seed:
+            return None
+        notes += damage
+        return path
+    notes += damage
     return None
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -94,8 +95,7 @@ def test_a_study_trains_what_is_not_done_and_prints_its_table(
     assert code == 0, output
     assert column(output, "Model") == ["MoEE", "CE"] and column(output, "seeds") == ["2", "2"]
     expected = [
-        ["--config", f"configs/tiny/train-{name}.json"]
-        + ["--group_id", "parts", "--group_seed", str(seed)]
+        f"--config configs/tiny/train-{name}.json --group_id parts --group_seed {seed}".split()
         for name in ("moee", "ce")
         for seed in (0, 1)
     ]
@@ -164,10 +164,12 @@ def test_a_study_that_is_interrupted_goes_on(workplace: Path, trained: list, stu
     assert "interrupted; the same command goes on where this one stopped\n" in lines
     [models] = (workplace / "saved/models/tiny-train-ce/configs/seed-5").iterdir()
     kept = sorted(models.glob("checkpoint-epoch*.pth"), key=lambda path: int(path.stem[16:]))
-    assert 3 <= len(kept) < 60
+    assert 2 <= len(kept) < 60
 
     # The newest checkpoint is damaged: that before it has to do. Another seed has none.
-    kept[-1].write_bytes(kept[-1].read_bytes()[:100])
+    damaged = kept[-1].read_bytes()[:100]
+    kept[-1].unlink()  # the best model may be another name of the same file
+    kept[-1].write_bytes(damaged)
     place = kept[-2].relative_to(workplace)
     code, output = study(*chosen[:-1], "5,6", "--dry_run")
     assert f"seed 5: goes on from {kept[-2]}" in output and kept[-1].name in output
@@ -184,7 +186,7 @@ def test_a_study_that_is_interrupted_goes_on(workplace: Path, trained: list, stu
     assert [path.name for path in models.parent.iterdir()] == [models.name]
 
 
-def test_a_training_that_ignores_the_interrupt_of_the_study_alone_is_told(
+def test_an_interrupt_of_the_study_alone_is_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -204,7 +206,7 @@ def test_a_training_that_ignores_the_interrupt_of_the_study_alone_is_told(
         if len(waits) == 1:
             self.stdout.readline()
             interrupt()
-        return real(self, None if timeout is None else min(timeout, 60 if len(waits) > 2 else 0))
+        return real(self, None if timeout is None else timeout * (len(waits) > 2))
 
     def popen(command: list[str]) -> subprocess.Popen:
         return subprocess.Popen(command, stdout=subprocess.PIPE)
@@ -213,6 +215,7 @@ def test_a_training_that_ignores_the_interrupt_of_the_study_alone_is_told(
     stand_in = type("subprocess", (), {"Popen": staticmethod(popen)})
     stand_in.TimeoutExpired = subprocess.TimeoutExpired
     monkeypatch.setattr(misc.study_jobs, "subprocess", stand_in)
+    monkeypatch.setattr(misc.study_jobs, "SECONDS_TO_STOP", 60)
     mark = tmp_path / "told"
     with pytest.raises(KeyboardInterrupt):
         misc.study_jobs.run_command([sys.executable, "-c", program, str(mark)])
@@ -230,7 +233,11 @@ def test_job_arrays_train_each_seed(workplace: Path, study: Study, trained: list
     flags = ("--sbatch_option=--partition=gpu", "--sbatch_option=--time=1:00:00")
     code, output = study(*one, "--sbatch", jobs, *flags)
     script = jobs / "one-tiny.sbatch"
-    assert code == 0 and f"sbatch '{str(jobs)[: -len(jobs.name)]}"[:8] in output
+    assert code == 0
+    assert shlex.split(output.partition("Submit them: ")[2].splitlines()[0]) == [
+        "sbatch",
+        str(script),
+    ]
     text = script.read_text()
     head = re.findall(r"^#SBATCH (.*)$", text, re.MULTILINE)
     assert head == [
@@ -293,7 +300,7 @@ def test_wrong_input_gets_one_sentence_and_trains_nothing(
 ) -> None:
     code, output = study(*arguments)
     assert code == 2 and sentence in output and "Traceback" not in output
-    assert output.startswith("error: ") and output.count("\n") == 1 or "\n" in str(arguments)
+    assert output.startswith("error: ") and output.count("\n") == 1
     assert not trained and not (workplace / "saved").exists() and not Path("jobs").exists()
 
 
