@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from logger.summary import summarise_seeds
-from misc.published import SEEDS, published_parameters, published_summary
+from misc.published_results import DIRECTIONS, PUBLICATIONS, mean_and_std, millions, results_of
 from misc.results import Row, difference_in_std
 from misc.table_text import Cell, Table
 
-DIRECTIONS = ("t2v", "v2t")
+# Each published experiment was trained with as many.
+PUBLISHED_SEEDS = 3
 COLUMNS = {
     "R1": "R@1",
     "R5": "R@5",
@@ -69,22 +70,13 @@ LAYOUTS: dict[str, Callable[..., Table]] = {
 }
 
 
-def short_count(number: int | None) -> str:
-    """Write a number of parameters as published tables do: 1, 369.72k, 183.45M."""
-    if number is None:
-        return NOTHING
-    for size, unit in ((1_000_000, "M"), (1_000, "k")):
-        if number >= size:
-            return f"{number / size:.2f}{unit}"
-    return str(number)
-
-
-def mean_and_std(summary: Mapping[str, float | None] | None) -> str:
-    """`12.3(0.4)`: mean and standard deviation; one run has no deviation."""
+def shown(summary: Mapping[str, float | None] | None) -> str:
+    """`12.3 (0.4)`: mean and standard deviation; one run has no deviation."""
     if summary is None:
         return NOTHING
-    deviation = "" if summary["std"] is None else f"({summary['std']:.1f})"
-    return f"{summary['mean']:.1f}{deviation}"
+    if summary["std"] is None:
+        return f"{summary['mean']:.1f}"
+    return mean_and_std([summary["mean"], summary["std"]])
 
 
 def _lines(rows: Sequence[Row], columns: Sequence[str], with_published: bool) -> list[Line]:
@@ -93,9 +85,9 @@ def _lines(rows: Sequence[Row], columns: Sequence[str], with_published: bool) ->
     lines = []
     for row, summary in zip(rows, summaries, strict=True):
         lines.append(_measured_line(row, summary, best))
-        published = published_summary(row.experiment) if with_published and row.is_final else None
-        if published is not None:
-            lines += _published_lines(row, summary, published)
+        published = results_of(row.experiment) if with_published and row.is_final else {}
+        for publication, result in published.items():
+            lines += _published_lines(row, summary, f"published: {PUBLICATIONS[publication]}", result)
     return lines
 
 
@@ -129,28 +121,34 @@ def _measured_line(row: Row, summary: Summary, best: Mapping[str, Mapping[str, A
     cells = {
         direction: [
             Cell(
-                mean_and_std(entry),
+                shown(entry),
                 entry is not None and round(entry["mean"], 1) == best[direction][column],
             )
             for column, entry in summary[direction].items()
         ]
         for direction in DIRECTIONS
     }
-    return Line(row.label, short_count(count), str(len(row.runs)), cells)
+    return Line(row.label, _count(count), str(len(row.runs)), cells)
 
 
-def _published_lines(row: Row, summary: Summary, published: Summary) -> list[Line]:
-    shown: dict[str, list[Cell]] = {direction: [] for direction in DIRECTIONS}
+def _published_lines(
+    row: Row, summary: Summary, label: str, published: Mapping[str, Any]
+) -> list[Line]:
+    texts: dict[str, list[Cell]] = {direction: [] for direction in DIRECTIONS}
     differences: dict[str, list[Cell]] = {direction: [] for direction in DIRECTIONS}
     for direction in DIRECTIONS:
         for column, own in summary[direction].items():
-            other = published.get(direction, {}).get(column)
-            shown[direction].append(Cell(mean_and_std(other)))
+            values = published.get(direction, {}).get(column)
+            other = dict(zip(("mean", "std"), values, strict=True)) if values else None
+            texts[direction].append(Cell(shown(other)))
             known = own is not None and other is not None
-            value = difference_in_std(own, len(row.runs), other, SEEDS) if known else None
+            value = difference_in_std(own, len(row.runs), other, PUBLISHED_SEEDS) if known else None
             differences[direction].append(Cell(NOTHING if value is None else f"{value:+.1f}"))
-    parameters = short_count(published_parameters(row.experiment))
     return [
-        Line("published", parameters, str(SEEDS), shown),
+        Line(label, _count(published.get("parameters")), str(PUBLISHED_SEEDS), texts),
         Line("difference / std", "", "", differences),
     ]
+
+
+def _count(parameters: int | None) -> str:
+    return NOTHING if parameters is None else millions(parameters)

@@ -125,7 +125,7 @@ def _row(
             if condition(run):
                 kept.append(run)
             else:
-                notes.append(f"{name}: the run {run.log} {why.format(run=run)}.")
+                notes.append(f"{name}: the run {run.log} {why}.")
         return kept
 
     runs = keep(runs, lambda run: not run.is_quick_try, "is a quick try, not a whole training")
