@@ -87,7 +87,9 @@ def _lines(rows: Sequence[Row], columns: Sequence[str], with_published: bool) ->
         lines.append(_measured_line(row, summary, best))
         published = results_of(row.experiment) if with_published and row.is_final else {}
         for publication, result in published.items():
-            lines += _published_lines(row, summary, f"published: {PUBLICATIONS[publication]}", result)
+            lines += _published_lines(
+                row, summary, f"published: {PUBLICATIONS[publication]}", result
+            )
     return lines
 
 
