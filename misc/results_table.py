@@ -10,6 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+if not __package__:  # run as a file: the rooms lie in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from data_loader.errors import UserError, did_you_mean
 from misc.result_lines import COLUMNS, LAYOUTS
 from misc.results import Row, row_of_config, rows_of_folder

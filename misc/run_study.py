@@ -9,6 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+if not __package__:  # run as a file: the rooms lie in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from data_loader.errors import UserError
 from misc.results import row_of_config
 from misc.results_table import add_table_flags, print_table

@@ -137,12 +137,11 @@ def test_a_failing_training_keeps_nothing_back(
 
 
 def start_study(workplace: Path, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "misc.run_study", *arguments]
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, ROOT / "misc" / "run_study.py", *arguments]
     return subprocess.Popen(
         command,
         cwd=workplace,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -189,9 +188,6 @@ def test_a_study_that_is_interrupted_goes_on(workplace: Path, trained: list, stu
 def test_an_interrupt_of_the_study_alone_is_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     program = (
         "import signal, sys\n"
         "signal.signal(signal.SIGINT, lambda *_: (open(sys.argv[1], 'w'), sys.exit(0)))\n"
@@ -205,7 +201,7 @@ def test_an_interrupt_of_the_study_alone_is_passed_on(
         waits.append(timeout)
         if len(waits) == 1:
             self.stdout.readline()
-            interrupt()
+            raise KeyboardInterrupt
         return real(self, None if timeout is None else timeout * (len(waits) > 2))
 
     def popen(command: list[str]) -> subprocess.Popen:
