@@ -1,71 +1,117 @@
 """Turns runs into a table: mean and standard deviation over seeds, from the metrics in run folders.
 
 python3 -m misc.results_table data/saved/log/demo-train-full-*
+python3 -m misc.results_table configs/demo/train-full-ce.json configs/demo/train-full-moee.json
+python3 -m misc.results_table --study components --dataset demo --format latex
 """
 
 import argparse
-import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from data_loader.errors import UserError
-from data_loader.files import read_json
-from utils.command_line import run_main
+if not __package__:  # run as a file: the rooms lie in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-DIRECTIONS = {"t2v_metrics": "t2v", "v2t_metrics": "v2t"}
-COLUMNS = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "MedR": "MedR"}
+from data_loader.errors import UserError, did_you_mean
+from misc.result_lines import COLUMNS, LAYOUTS
+from misc.results import Row, row_of_config, rows_of_folder
+from misc.studies import load_study
+from misc.table_text import FORMATS
+from utils.command_line import Parser, parse_seeds, run_main
+
+DEFAULT_COLUMNS = "R1,R5,R10,MedR"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Make a Markdown table of tested runs.")
+    parser = Parser(prog="misc.results_table", description="Make a table of tested runs.")
     parser.add_argument(
-        "folders", nargs="+", type=Path, help="log folders of experiments, one row each"
+        "runs",
+        nargs="*",
+        metavar="RUNS",
+        help="log folders of experiments, or configs: a row each, of the newest run of each seed",
     )
+    parser.add_argument("--study", metavar="NAME", help="the rows of a study (misc.run_study)")
+    parser.add_argument("--dataset", metavar="NAME", help="the data set of the study")
+    parser.add_argument("--split", metavar="NAME", help="only tests on this split")
+    parser.add_argument(
+        "--custom_args", metavar="KEY@VALUE+...", help="the configs' runs with these overrides"
+    )
+    parser.add_argument("--seeds", metavar="0,1,2", help="of configs and studies, only these")
+    add_table_flags(parser)
     args = parser.parse_args(arguments)
-    rows = [(folder.name, newest_runs(folder)) for folder in args.folders]
-    print(markdown_table(rows))
+    rows, first_head = chosen_rows(args)
+    print_table(rows, args, first_head)
 
 
-def newest_runs(experiment: Path) -> list[dict[str, Any]]:
-    """The newest tested run of each seed of an experiment.
+def add_table_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how a table looks."""
+    parser.add_argument("--format", choices=FORMATS, default="markdown", help="of the table")
+    parser.add_argument(
+        "--rows",
+        choices=LAYOUTS,
+        default="experiments",
+        help="a row for each experiment, or one for each task as in the published tables",
+    )
+    parser.add_argument(
+        "--columns",
+        metavar="R1,R5,...",
+        type=read_columns,
+        default=DEFAULT_COLUMNS,
+        help=f"metrics to show (default: {DEFAULT_COLUMNS}; all: each of them)",
+    )
+    parser.add_argument(
+        "--no_published", action="store_true", help="without the rows of published results"
+    )
 
-    Raises:
-        UserError: there is none.
-    """
-    by_seed = {}
-    paths = sorted(experiment.rglob("metrics.json"), key=lambda path: path.parent.name)
-    for path in paths:
-        metrics = read_json(path, "metrics file")
-        if "test" in metrics:
-            by_seed[metrics.get("seed")] = metrics
-    if not by_seed:
+
+def read_columns(text: str) -> list[str]:
+    """Read the value of --columns: names of metrics, as they are or as the table shows them."""
+    if text == "all":
+        return list(COLUMNS)
+    names = {title: name for name, title in COLUMNS.items()} | {name: name for name in COLUMNS}
+    columns = []
+    for part in (part.strip() for part in text.split(",")):
+        if part not in names:
+            raise argparse.ArgumentTypeError(
+                f'there is no column "{part}"{did_you_mean(part, names)}; there are '
+                f"{', '.join(COLUMNS.values())}"
+            )
+        if names[part] not in columns:
+            columns.append(names[part])
+    return columns
+
+
+def chosen_rows(args: argparse.Namespace) -> tuple[list[Row], str]:
+    """Return the rows that the command line asks for, and the head of their first column."""
+    if bool(args.study) != bool(args.dataset):
+        raise UserError("--study and --dataset belong together: give both, or neither.")
+    if not args.study and not args.runs:
         raise UserError(
-            f"There is no tested run in {experiment}: give the log folder of an experiment "
-            "(<save_dir>/log/<experiment>) that train.py has finished."
+            "Say what to show: log folders (data/saved/log/<experiment>), configs, or --study."
         )
-    return list(by_seed.values())
+    seeds = parse_seeds(args.seeds) if args.seeds else None
+    rows: list[Row] = []
+    head = "experiment"
+    for name in args.runs:
+        if name.endswith(".json") and not Path(name).is_dir():
+            rows.append(row_of_config(name, "", args.split, args.custom_args, seeds))
+        else:
+            rows += rows_of_folder(Path(name), args.split)
+    if args.study:
+        study = load_study(args.study, args.dataset)
+        head = head if args.runs else study.row
+        for label, config in study.configs.items():
+            rows.append(row_of_config(config, label, args.split, args.custom_args, seeds))
+    return rows, head
 
 
-def markdown_table(rows: Iterable[tuple[str, Sequence[Mapping[str, Any]]]]) -> str:
-    """One row per experiment, `mean (std)` over its runs; one run has no standard deviation."""
-    heads = ["experiment", "parameters", "seeds"]
-    heads += [f"{short} {column}" for short in DIRECTIONS.values() for column in COLUMNS.values()]
-    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
-    for name, runs in rows:
-        cells = [name, f"{runs[0]['parameters'] / 1e6:.2f}M", str(len(runs))]
-        for direction in DIRECTIONS:
-            for key in COLUMNS:
-                cells.append(mean_and_std([run["test"][direction][key] for run in runs]))
-        lines.append(cells)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def mean_and_std(values: Sequence[float]) -> str:
-    """`12.3 (0.4)`: mean and standard deviation of a sample (n - 1)."""
-    mean = f"{statistics.fmean(values):.1f}"
-    return f"{mean} ({statistics.stdev(values):.1f})" if len(values) > 1 else mean
+def print_table(rows: Sequence[Row], args: argparse.Namespace, first_head: str) -> None:
+    """Print a table on stdout, and what it leaves out on stderr."""
+    table = LAYOUTS[args.rows](rows, first_head, args.columns, not args.no_published)
+    print(FORMATS[args.format](table))
+    for note in dict.fromkeys(note for row in rows for note in row.notes):
+        print(f"note: {note}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,15 @@ class RunFolder:
         return None
 
     @classmethod
+    def of_log(cls, log: Path) -> "RunFolder | None":
+        """Find the run whose log lies in a folder; None where that lies in no folder of logs."""
+        folder = log.resolve()
+        for ancestor in folder.parents:
+            if ancestor.name == "log":
+                return cls._at(ancestor.parent, folder.relative_to(ancestor))
+        return None
+
+    @classmethod
     def _at(cls, save_dir: Path, place: Path) -> "RunFolder":
         return cls(*(save_dir / kind / place for kind in ("models", "log", "web")))
 
@@ -76,6 +85,12 @@ class RunFolder:
                 for folder in (self.models, self.log, self.web):
                     shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment: the folder next below `log`."""
+        place = [parent.name for parent in (self.log, *self.log.parents)]
+        return place[place.index("log", 1) - 1]
 
     @property
     def config(self) -> Path:

@@ -46,6 +46,11 @@ class Options:
     single_epoch: bool = False
     resume: Path | None = None
 
+    @property
+    def marks(self) -> dict[str, bool]:
+        """What the results of a quick try carry, so that nobody takes them for those of a run."""
+        return {"quick_try": True} if self.mini_train or self.single_epoch else {}
+
     def use_tensorboard(self, config: Config) -> bool:
         """Whether a training with this config writes curves; a quick try does not."""
         return config.get("trainer.tensorboard", True) and not self.mini_train
@@ -97,6 +102,7 @@ def train_run(config: Config, seed: int, folder: RunFolder, options: Options) ->
                 "arch": type(net).__name__,
                 "config": config.stored(),
                 "seed": seed,
+                **options.marks,
             },
             writer=writer,
             on_evaluation=_page_drawer(config, folder, loader.retrieval),
@@ -109,6 +115,7 @@ def train_run(config: Config, seed: int, folder: RunFolder, options: Options) ->
     folder.write_metrics(
         folder.read_metrics()
         | {"name": config.name, "seed": seed, "parameters": count_parameters(net)}
+        | options.marks
     )
     _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
     _log.info("It is the model of epoch %d.", progress.best_epoch)

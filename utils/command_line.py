@@ -59,7 +59,7 @@ def train_parser() -> Parser:
     parser.add_argument(
         "--group_id",
         metavar="ID",
-        type=_folder_name,
+        type=folder_name,
         help="name of the group: results lie in <experiment>/<ID>/seed-<seed>",
     )
     parser.add_argument(
@@ -115,7 +115,8 @@ def _add_common(parser: Parser) -> None:
     )
 
 
-def _folder_name(text: str) -> str:
+def folder_name(text: str) -> str:
+    """Read a flag whose value is to be the name of one folder."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
         raise argparse.ArgumentTypeError(
             f'"{text}" is to be the name of a folder: letters, digits, ".", "_" and "-" alone'

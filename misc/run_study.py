@@ -1,0 +1,149 @@
+"""Trains the configs of a study that are not done yet, and prints their table.
+
+python3 -m misc.run_study --study components --dataset demo --seeds 0,1,2
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run as a file: the rooms lie in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from data_loader.errors import UserError
+from misc.results import row_of_config
+from misc.results_table import add_table_flags, print_table
+from misc.sbatch import write_job_array
+from misc.studies import Study, load_study, study_names
+from misc.study_jobs import Job, run_jobs, state_of
+from utils.command_line import Parser, folder_name, parse_seeds, run_main
+from utils.config import Config
+
+INTERRUPTED = "the same command goes on where this one stopped"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = study_parser().parse_args(arguments)
+    study = chosen_study(args)
+    jobs = jobs_of(study, args)
+    if args.dry_run:
+        list_jobs(jobs)
+        return
+    if args.sbatch:
+        write_script(study, jobs, args)
+        return
+    failed = run_jobs(jobs)
+    rows = [
+        row_of_config(path, label, custom_args=args.custom_args, seeds=args.seeds)
+        for label, path in study.configs.items()
+    ]
+    print(f"\n{study.title}, seeds {', '.join(map(str, args.seeds))}:\n")
+    print_table(rows, args, study.row)
+    if failed:
+        which = ", ".join(f"{job.label} with seed {job.seed}" for job in failed)
+        raise UserError(
+            f"{len(failed)} of {len(jobs)} trainings failed ({which}): see above why. The same "
+            "command runs these again, and no other."
+        )
+
+
+def study_parser() -> Parser:
+    parser = Parser(prog="misc.run_study", description="Train what a study lacks, print its table.")
+    parser.add_argument("--study", metavar="NAME", help=f"which one: {', '.join(study_names())}")
+    parser.add_argument("--dataset", metavar="NAME", help="folder below configs/ (demo, msrvtt)")
+    parser.add_argument(
+        "--configs", nargs="+", metavar="PATH", help="configs of your own in place of a study"
+    )
+    parser.add_argument("--seeds", metavar="0,1,2", default="0,1,2", help="default: 0,1,2")
+    parser.add_argument("--device", metavar="0", help="id of the GPU to use (default: the CPU)")
+    parser.add_argument(
+        "--custom_args", metavar="KEY@VALUE+...", help="values to replace in each config"
+    )
+    parser.add_argument(
+        "--group_id",
+        metavar="ID",
+        type=folder_name,
+        help="name of the group under which new runs lie (default: the study's name)",
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="only list what is done and what would run"
+    )
+    parser.add_argument(
+        "--sbatch",
+        metavar="FOLDER",
+        type=Path,
+        help="train nothing here, but write a SLURM job array into this folder",
+    )
+    parser.add_argument(
+        "--sbatch_option",
+        metavar="OPTION",
+        action="append",
+        default=[],
+        help='for the script: "--sbatch_option=--partition=gpu"; may be given several times',
+    )
+    add_table_flags(parser)
+    return parser
+
+
+def chosen_study(args: argparse.Namespace) -> Study:
+    """Return the study that the command line names, or makes of configs."""
+    args.seeds = parse_seeds(args.seeds)
+    if args.configs:
+        if args.study or args.dataset:
+            raise UserError("--configs stands in place of --study and --dataset: give one.")
+        names = {path: Config.from_file(path).name for path in args.configs}
+        if len(set(names.values())) < len(args.configs):
+            raise UserError("--configs names an experiment twice.")
+        return Study("configs", "Configs", "experiment", {n: path for path, n in names.items()})
+    if not (args.study and args.dataset):
+        raise UserError(
+            f"Say what to run: --study (one of {', '.join(study_names())}) with --dataset, or "
+            "--configs."
+        )
+    return load_study(args.study, args.dataset)
+
+
+def jobs_of(study: Study, args: argparse.Namespace) -> list[Job]:
+    """List the trainings of a study, and refuse it where a config cannot be used."""
+    jobs = [
+        Job(label, path, seed, args.group_id or study.name, args.device, args.custom_args)
+        for label, path in study.configs.items()
+        for seed in args.seeds
+    ]
+    for job in jobs:
+        _ = job.config
+    return jobs
+
+
+def list_jobs(jobs: Sequence[Job]) -> None:
+    """Print what is done and what would run."""
+    states = [state_of(job) for job in jobs]
+    for job, state in zip(jobs, states, strict=True):
+        print(f"{job.config_path}, seed {job.seed}: {state.describe()}")
+    done = sum(state.done is not None for state in states)
+    print(f"{done} of {len(jobs)} trainings are done, {len(jobs) - done} would run.")
+
+
+def write_script(study: Study, jobs: Sequence[Job], args: argparse.Namespace) -> None:
+    """Write a job array of what is not done yet."""
+    commands = []
+    for job in jobs:
+        state = state_of(job)
+        if not state.done:
+            commands.append(job.command(state.checkpoint))
+    if not commands:
+        print("Everything is done: there is nothing to submit.")
+        return
+    name = "-".join(filter(None, (study.name, args.dataset)))
+    path = write_job_array(args.sbatch, name, commands, args.sbatch_option)
+    print(
+        f"{len(commands)} of {len(jobs)} trainings are not done yet. "
+        f"Submit them: {shlex.join(['sbatch', str(path)])}"
+    )
+    print("The same command without --sbatch then trains what failed, and prints the table.")
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main, sys.argv[1:], INTERRUPTED))

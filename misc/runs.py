@@ -1,0 +1,160 @@
+"""Runs on the disk: what each has measured, with which config, and how far it came."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_loader.errors import UserError
+from data_loader.files import read_json
+from trainer.run_folder import RunFolder
+from utils.config import NAME_KEY, Config
+
+Metrics = Mapping[str, Mapping[str, float]]
+
+BEST_CHECKPOINT = "trained_model.pth"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        log: the folder of its log.
+        metrics: what its `metrics.json` holds.
+        folder: all of its folders; None where its log was copied elsewhere, alone.
+        config: the values it was made with; None where they do not lie beside its checkpoints.
+    """
+
+    log: Path
+    metrics: Mapping[str, Any]
+    folder: RunFolder | None
+    config: Mapping[str, Any] | None
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of a finished training; a checkpoint that was only tested has none."""
+        seed = self.metrics.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def parameters(self) -> int | None:
+        count = self.metrics.get("parameters")
+        return count if isinstance(count, int) else None
+
+    @property
+    def is_quick_try(self) -> bool:
+        return bool(self.metrics.get("quick_try"))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has the test that ends a training, or is nothing but a test."""
+        return "test" in self.metrics and (self.seed is not None or "epochs" not in self.metrics)
+
+    @property
+    def final_split(self) -> str:
+        return self.metrics.get("test_split", "")
+
+    def test_on(self, split: str) -> Metrics | None:
+        """Return the metrics of its best model on a split, None where it was not tested there.
+
+        Raises:
+            UserError: what stands there are no metrics.
+        """
+        if self.is_finished and split == self.final_split:
+            return self._checked(self.metrics["test"])
+        tests = self.metrics.get("tests", [])
+        if not isinstance(tests, list) or not all(isinstance(test, dict) for test in tests):
+            raise self._damage()
+        found = [t for t in tests if t.get("test_split") == split]
+        best = [t for t in found if t.get("checkpoint") == BEST_CHECKPOINT] or found
+        return self._checked(best[-1].get("test")) if best and self.is_finished else None
+
+    def _checked(self, metrics: Any) -> Metrics:
+        rows = metrics.values() if isinstance(metrics, dict) else [None]
+        for row in rows:
+            values = row.values() if isinstance(row, dict) else [None]
+            if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+                raise self._damage()
+        return metrics
+
+    def _damage(self) -> UserError:
+        return UserError(
+            f"The metrics file {self.log / 'metrics.json'} does not hold what a test measured: "
+            "remove it and test the run's checkpoint again (test.py --resume)."
+        )
+
+
+def runs_under(log: Path) -> list[Run]:
+    """Read the runs whose logs lie under a folder, from the oldest to the newest.
+
+    Raises:
+        UserError: a metrics file or a stored config cannot be read.
+    """
+    return [_read_run(path) for path in sorted(log.rglob("metrics.json"), key=_age)]
+
+
+def runs_of(config: Config) -> list[Run]:
+    """Read the runs of a config's experiment, with these or other values, oldest first."""
+    return runs_under(Path(config["trainer.save_dir"], "log", config.name))
+
+
+def experiment_name(run: Run, default: str) -> str:
+    """Name the experiment of a run; `default` where neither its files nor its place do."""
+    if "name" in run.metrics:
+        return str(run.metrics["name"])
+    if run.folder is None:
+        return default
+    return run.folder.experiment
+
+
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List the dotted keys at which two configs have different values."""
+    found = []
+    for key in [*one, *(key for key in other if key not in one)]:
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differing_keys(a, b, f"{prefix}{key}.")
+        elif key not in one or key not in other or a != b:
+            found.append(prefix + key)
+    return found
+
+
+def last_checkpoints(models: Path) -> list[Path]:
+    """List the checkpoints that a training may continue from, the best choice first."""
+    by_epoch = {}
+    for path in models.glob("checkpoint-epoch*.pth"):
+        number = path.stem.removeprefix("checkpoint-epoch")
+        if number.isdecimal():
+            by_epoch[int(number)] = path
+    found = [by_epoch[epoch] for epoch in sorted(by_epoch, reverse=True)]
+    best = models / BEST_CHECKPOINT
+    return [*found, best] if best.is_file() else found
+
+
+def newest_by_seed(runs: Iterable[Run]) -> list[Run]:
+    """Keep the newest run of each seed, in the order of the seeds; `runs` are oldest first."""
+    by_seed = {run.seed: run for run in runs}
+    return [by_seed[seed] for seed in sorted(by_seed, key=lambda s: -1 if s is None else s)]
+
+
+def _read_run(path: Path) -> Run:
+    metrics = read_json(path, "metrics file")
+    if not isinstance(metrics, dict):
+        raise UserError(f"The metrics file {path} must hold a JSON dict ({{...}}).")
+    folder = RunFolder.of_log(path.parent)
+    config = None
+    if folder is not None and folder.config.is_file():
+        config = read_json(folder.config, "config")
+        if not isinstance(config, dict):
+            raise UserError(f"The config {folder.config} must hold a JSON dict ({{...}}).")
+        config = {key: value for key, value in config.items() if key != NAME_KEY}
+    return Run(path.parent, metrics, folder, config)
+
+
+def _age(metrics: Path) -> tuple[str, int, Path]:
+    """Sort runs by their time; of those that began in the same second, by their number."""
+    name, number = re.fullmatch(r"(.*?)(?:_(\d{1,9}))?", metrics.parent.name, re.DOTALL).groups()
+    return name, int(number or 1), metrics

@@ -1,0 +1,328 @@
+"""Studies: what is done is skipped, what was stopped goes on, what fails keeps nothing back."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import misc.run_study as study_program
+import misc.studies
+import misc.study_jobs
+import train as train_program
+from misc.studies import load_study, study_names
+from tests.conftest import ROOT
+from tests.test_results_table import column
+from tests.tiny_set import make_tiny_set, tiny_config, write_json
+from utils.command_line import run_main
+from utils.config import Config
+
+Study = Callable[..., tuple[int, str]]
+
+PARTS = {
+    "title": "Parts",
+    "row": "Model",
+    "datasets": {"tiny": {"MoEE": "train-moee", "CE": "train-ce"}, "other": "tiny"},
+}
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a tiny set, two configs and one study of them."""
+    folder = tmp_path / "it's a place"
+    (folder / "configs" / "tiny").mkdir(parents=True)
+    (folder / "studies").mkdir()
+    write_json(folder / "studies" / "parts.json", PARTS)
+    values = tiny_config(make_tiny_set(tmp_path / "set"), Path("saved"))
+    values["trainer"] |= {"epochs": 1, "tensorboard": False}
+    write_json(folder / "configs/tiny/train-ce.json", values)
+    moee = {"inherit_from": "configs/tiny/train-ce.json", "arch": {"args": {"use_ce": ""}}}
+    write_json(folder / "configs/tiny/train-moee.json", moee)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(misc.studies, "FOLDER", folder / "studies")
+    return folder
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Train in this process, which is quicker; the list fills with the command lines."""
+    commands: list[list[str]] = []
+
+    def train(command: list[str]) -> int:
+        assert command[:2] == [sys.executable, str(ROOT / "train.py")]
+        commands.append(command[2:])
+        return run_main(train_program.main, command[2:])
+
+    monkeypatch.setattr(misc.study_jobs, "run_command", train)
+    return commands
+
+
+@pytest.fixture
+def study(capsys: pytest.CaptureFixture[str]) -> Study:
+    def call(*arguments: object) -> tuple[int, str]:
+        capsys.readouterr()
+        code = run_main(study_program.main, [str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return call
+
+
+TINY = ("--study", "parts", "--dataset", "tiny")
+
+
+def change(path: Path, section: str, **values: object) -> None:
+    config = json.loads(path.read_text())
+    config.setdefault(section, {}).update(values)
+    write_json(path, config)
+
+
+def test_a_study_trains_what_is_not_done_and_prints_its_table(
+    workplace: Path, trained: list, study: Study
+) -> None:
+    code, output = study(*TINY, "--seeds", "0,1", "--dry_run")
+    assert code == 0 and "0 of 4 trainings are done, 4 would run" in output
+    assert not trained and not (workplace / "saved").exists()
+
+    code, output = study(*TINY, "--seeds", "0,1")
+    assert code == 0, output
+    assert column(output, "Model") == ["MoEE", "CE"] and column(output, "seeds") == ["2", "2"]
+    expected = [
+        f"--config configs/tiny/train-{name}.json --group_id parts --group_seed {seed}".split()
+        for name in ("moee", "ce")
+        for seed in (0, 1)
+    ]
+    assert trained == expected
+
+    code, again = study(*TINY, "--seeds", "0,1")
+    assert code == 0 and len(trained) == 4 and again.count("done: saved/log/") == 4
+    assert [line for line in again.splitlines() if line.startswith("|")] == [
+        line for line in output.splitlines() if line.startswith("|")
+    ]
+
+    # A quick try is no result, whatever its config.
+    moee = "configs/tiny/train-moee.json"
+    run_main(train_program.main, ["--config", moee, "--group_seed", "2", "--mini_train"])
+    change(workplace / moee, "optimizer", args={"lr": 0.02})
+    code, output = study(*TINY, "--seeds", "1,2", "--dry_run")
+    assert code == 0 and "1 of 4 trainings are done" in output
+    old = next((workplace / "saved/log/tiny-train-moee/parts/seed-1").iterdir())
+    place = old.relative_to(workplace)
+    reason = f"the run {place} was made with other values (optimizer.args.lr)"
+    assert f"{moee}, seed 1: to be trained; {reason}" in output
+    assert f"{moee}, seed 2: to be trained\n" in output
+
+
+def test_a_failing_training_keeps_nothing_back(
+    workplace: Path, trained: list, study: Study
+) -> None:
+    change(workplace / "configs/tiny/train-moee.json", "experts", modalities=["lok"])
+    code, output = study(*TINY, "--seeds", "3")
+    assert code == 2 and len(trained) == 2
+    assert "failed with exit code 2: configs/tiny/train-moee.json, seed 3" in output
+    assert column(output, "seeds") == ["0", "1"]
+    assert "1 of 2 trainings failed (MoEE with seed 3)" in output.splitlines()[-1]
+
+    log = next((workplace / "saved/log/tiny-train-ce/parts/seed-3").iterdir())
+    (log / "metrics.json").write_text("{")
+    code, output = study(*TINY, "--seeds", "3")
+    assert code == 2 and "metrics.json is not valid JSON" in output and "Traceback" not in output
+
+
+def start_study(workplace: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, ROOT / "misc" / "run_study.py", *arguments]
+    return subprocess.Popen(
+        command,
+        cwd=workplace,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_a_study_that_is_interrupted_goes_on(workplace: Path, trained: list, study: Study) -> None:
+    config = "configs/tiny/train-ce.json"
+    change(workplace / config, "trainer", epochs=60, keep_last=60)
+    chosen = ("--configs", config, "--seeds", "5")
+    process = start_study(workplace, *chosen)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "epoch 3:" in line:
+            os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C on a terminal does
+    assert process.wait(timeout=60) == 130, lines
+    assert "interrupted; the same command goes on where this one stopped\n" in lines
+    [models] = (workplace / "saved/models/tiny-train-ce/configs/seed-5").iterdir()
+    kept = sorted(models.glob("checkpoint-epoch*.pth"), key=lambda path: int(path.stem[16:]))
+    assert 2 <= len(kept) < 60
+
+    # The newest checkpoint is damaged: that before it has to do. Another seed has none.
+    damaged = kept[-1].read_bytes()[:100]
+    kept[-1].unlink()  # the best model may be another name of the same file
+    kept[-1].write_bytes(damaged)
+    place = kept[-2].relative_to(workplace)
+    code, output = study(*chosen[:-1], "5,6", "--dry_run")
+    assert f"seed 5: goes on from {kept[-2]}" in output and kept[-1].name in output
+    assert f"{config}, seed 6: to be trained\n" in output
+
+    change(workplace / config, "trainer", epochs=len(kept))
+    stored = json.loads((models / "config.json").read_text())
+    stored["trainer"]["epochs"] = len(kept)
+    write_json(models / "config.json", stored)
+    code, output = study(*chosen)
+    assert code == 0 and f"Continuing after epoch {len(kept) - 1}" in output, output
+    assert trained == [["--resume", str(kept[-2])]] and place.name in output
+    assert column(output, "experiment") == ["tiny-train-ce"] and column(output, "seeds") == ["1"]
+    assert [path.name for path in models.parent.iterdir()] == [models.name]
+
+
+def test_an_interrupt_of_the_study_alone_is_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, lambda *_: (open(sys.argv[1], 'w'), sys.exit(0)))\n"
+        "print('up', flush=True)\n"
+        "signal.pause()\n"
+    )
+    real = subprocess.Popen.wait
+    waits = []
+
+    def wait(self: subprocess.Popen, timeout: float | None = None) -> int:
+        waits.append(timeout)
+        if len(waits) == 1:
+            self.stdout.readline()
+            raise KeyboardInterrupt
+        return real(self, None if timeout is None else timeout * (len(waits) > 2))
+
+    def popen(command: list[str]) -> subprocess.Popen:
+        return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    stand_in = type("subprocess", (), {"Popen": staticmethod(popen)})
+    stand_in.TimeoutExpired = subprocess.TimeoutExpired
+    monkeypatch.setattr(misc.study_jobs, "subprocess", stand_in)
+    monkeypatch.setattr(misc.study_jobs, "SECONDS_TO_STOP", 60)
+    mark = tmp_path / "told"
+    with pytest.raises(KeyboardInterrupt):
+        misc.study_jobs.run_command([sys.executable, "-c", program, str(mark)])
+    assert mark.exists()
+
+
+def test_job_arrays_train_each_seed(workplace: Path, study: Study, trained: list) -> None:
+    write_json(
+        workplace / "studies" / "one.json",
+        {"title": "One", "row": "Model", "datasets": {"tiny": {"CE": "train-ce"}}},
+    )
+    jobs = workplace / "the jobs & more"
+    one = ("--study", "one", "--dataset", "tiny", "--seeds", "0,1", "--custom_args")
+    one = (*one, "optimizer.args.lr@0.02+visualizer.args.src_video_dir@$(touch no)'\"")
+    flags = ("--sbatch_option=--partition=gpu", "--sbatch_option=--time=1:00:00")
+    code, output = study(*one, "--sbatch", jobs, *flags)
+    script = jobs / "one-tiny.sbatch"
+    assert code == 0
+    assert shlex.split(output.partition("Submit them: ")[2].splitlines()[0]) == [
+        "sbatch",
+        str(script),
+    ]
+    text = script.read_text()
+    head = re.findall(r"^#SBATCH (.*)$", text, re.MULTILINE)
+    assert head == [
+        "--job-name=one-tiny",
+        "--array=0-1",
+        f'--output="{jobs}/one-tiny-%a.out"',
+        "--partition=gpu",
+        "--time=1:00:00",
+    ]
+    assert text.index("set -euo") > text.rindex("#SBATCH")
+
+    def run(task: str | None) -> subprocess.CompletedProcess:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
+        environment |= {"OMP_NUM_THREADS": "1"} | ({"SLURM_ARRAY_TASK_ID": task} if task else {})
+        return subprocess.run(
+            [shutil.which("bash"), script],
+            cwd="/",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    assert run(None).returncode != 0 and run("2").returncode == 2
+    result = run("1")
+    assert result.returncode == 0, result.stderr
+    assert not list(workplace.rglob("no")) and not Path("/no").exists()
+    [metrics] = (workplace / "saved").rglob("metrics.json")
+    assert json.loads(metrics.read_text())["seed"] == 1
+    assert metrics.parent.parent.name == "seed-1" and metrics.parents[2].name == "one"
+
+    code, output = study(*one, "--sbatch", jobs)
+    assert code == 0 and "1 of 2 trainings are not done" in output
+    assert "--array=0-0\n" in script.read_text() and "--group_seed 0" in script.read_text()
+    assert study(*one)[0] == 0 and len(trained) == 1
+    assert "Everything is done" in study(*one, "--sbatch", jobs)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "Say what to run"),
+        (["--study", "parts"], "Say what to run"),
+        (["--study", "prts", "--dataset", "tiny"], '"parts"'),
+        (["--study", "parts", "--dataset", "tin"], '"tiny"'),
+        ([*TINY, "--configs", "a.json"], "--configs stands in place"),
+        (["--study", "parts", "--dataset", "other"], "configs/other/train-moee.json"),
+        (["--configs", "configs/tiny/train-cee.json"], "train-ce.json"),
+        (["--configs", *["configs/tiny/train-ce.json"] * 2], "twice"),
+        ([*TINY, "--seeds", "0,x"], "--seeds"),
+        ([*TINY, "--custom_args", "trainer.epoch@1"], '"trainer.epochs"'),
+        ([*TINY, "--sbatch", "jobs", "--sbatch_option=rm"], "no option of sbatch"),
+        ([*TINY, "--sbatch", "jobs", "--sbatch_option=--a=b\nrm"], "no option of sbatch"),
+        ([*TINY, "--sbatch", 'a"b'], "choose another"),
+        ([*TINY, "--sbatch", "configs/tiny/train-ce.json"], "Cannot create the folder"),
+    ],
+)
+def test_wrong_input_gets_one_sentence_and_trains_nothing(
+    workplace: Path, trained: list, study: Study, arguments: list[str], sentence: str
+) -> None:
+    code, output = study(*arguments)
+    assert code == 2 and sentence in output and "Traceback" not in output
+    assert output.startswith("error: ") and output.count("\n") == 1
+    assert not trained and not (workplace / "saved").exists() and not Path("jobs").exists()
+
+
+@pytest.mark.parametrize("flag", ["--group_id=../up", "--columns=R3", "--sedes=1"])
+def test_wrong_flags_are_refused(workplace: Path, trained: list, flag: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        study_program.main([*TINY, flag])
+    assert stop.value.code == 2 and not trained
+
+
+def shipped() -> list[tuple[str, str]]:
+    studies = [json.loads(path.read_text()) for path in sorted(misc.studies.FOLDER.glob("*.json"))]
+    return [
+        (name, dataset)
+        for name, content in zip(study_names(), studies, strict=True)
+        for dataset in content["datasets"]
+    ]
+
+
+@pytest.mark.parametrize(("name", "dataset"), shipped())
+def test_the_configs_of_shipped_studies_are_different_experiments(
+    name: str, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    loaded = load_study(name, dataset)
+    configs = [Config.from_file(path) for path in loaded.configs.values()]
+    values = [config.stored() for config in configs]
+    assert len({json.dumps(v, sort_keys=True) for v in values}) == len(values) > 1
+    assert loaded.title and loaded.row
