@@ -22,11 +22,16 @@ def short(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
+def largest_unpacked(packed: int) -> int:
+    """Return how many bytes `packed` bytes may unpack to."""
+    return _MAX_RATIO * packed + _FREE_BYTES
+
+
 def check_unpacked_size(what: str, unpacked: int, packed: int) -> None:
     """Refuse compressed data that would unpack to many times their size.
 
     Raises:
         BadContent: `unpacked` bytes are out of proportion to `packed` bytes.
     """
-    if unpacked > _MAX_RATIO * packed + _FREE_BYTES:
+    if unpacked > largest_unpacked(packed):
         raise BadContent(f"{what} would unpack to {unpacked} bytes")

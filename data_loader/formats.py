@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from data_loader.apart import read_apart
 from data_loader.content import BadContent, Truncated, short
 from data_loader.errors import UserError
 from data_loader.files import reason
-from data_loader.hdf5 import read_hdf5
 from data_loader.mat_file import read_mat
 from data_loader.msgpack_file import read_msgpack
 from data_loader.npy import read_npy, read_npy_folder, read_npz
@@ -208,7 +208,7 @@ _READERS: dict[str, Callable[[Path], Any]] = {
     ".json": _read_json,
     ".npy": read_npy,
     ".mp": read_msgpack,
-    ".hickle": read_hdf5,
-    ".h5": read_hdf5,
+    ".hickle": lambda path: read_apart("hdf5", path),
+    ".h5": lambda path: read_apart("hdf5", path),
     ".mat": read_mat,
 }

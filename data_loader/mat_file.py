@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import scipy.io
 
+from data_loader.apart import read_apart
 from data_loader.content import BadContent, Truncated, check_unpacked_size, short
-from data_loader.hdf5 import read_matlab_hdf5
 
 _HEAD = 128
 _MAX_DEPTH = 4
@@ -35,7 +35,7 @@ def read_mat(path: Path) -> dict[str, Any]:
     with path.open("rb") as handle:
         head = handle.read(_HEAD)
         if head.startswith(b"MATLAB 7.3"):
-            return read_matlab_hdf5(path)
+            return read_apart("matlab", path)
         if head[124:128] not in (b"\x00\x01IM", b"\x01\x00MI"):
             raise BadContent('it is no MAT-file of version 5 or 7.3 (save with "-v7" in MATLAB)')
         body = handle.read()

@@ -8,6 +8,7 @@ modification time) from which the file was made, so that it can be told when it 
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,9 @@ class Recipe:
 
     def key(self) -> dict[str, Any]:
         """Return what a packed file must agree with to be used."""
-        stats = [(path, path.stat()) for path in self.sources]
         return {
             "version": VERSION,
-            "sources": [[str(path.resolve()), s.st_size, s.st_mtime_ns] for path, s in stats],
+            "sources": [[str(path.resolve()), *_state(path)] for path in self.sources],
             "settings": self.settings,
         }
 
@@ -88,6 +88,16 @@ class Recipe:
         text = json.dumps([paths, self.settings], sort_keys=True)
         safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in self.name)[:80]
         return f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.packed"
+
+
+def _state(source: Path) -> list[Any]:
+    """Return what changes when a source does: size and time of a file, of all files of a folder."""
+    if not source.is_dir():
+        stat = source.stat()
+        return [stat.st_size, stat.st_mtime_ns]
+    with os.scandir(source) as entries:
+        held = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in entries)
+    return [len(held), hashlib.sha256(json.dumps(held).encode()).hexdigest()]
 
 
 def load_or_make(recipe: Recipe, folders: list[Path]) -> Packed:

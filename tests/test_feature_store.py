@@ -16,7 +16,8 @@ from data_loader.layout import ExpertSource, FileFinder
 from data_loader.packed import load_or_make
 from data_loader.packing import expert_recipe, read_captions
 from data_loader.word_vectors import read_word_vectors
-from tests.own_data import OwnData, ragged, write_npz, write_pickle
+from tests.every_format import ragged, write_npy_folder, write_npz, write_pickle
+from tests.own_data import OwnData
 
 
 def load(
@@ -228,3 +229,12 @@ def test_captions_that_are_none(tmp_path: Path, captions: str) -> None:
     (tmp_path / "c.json").write_text(captions)
     with pytest.raises(UserError, match=r'c\.json.*"a"'):
         read_captions(tmp_path / "c.json")
+
+
+def test_a_folder_is_packed_again_when_one_of_its_files_changes(tmp_path: Path) -> None:
+    write_npy_folder(tmp_path / "e", {"a": np.ones((1, 3)), "b": np.ones((1, 3))})
+    assert load(tmp_path / "e").available.tolist() == [True, True]
+    np.save(tmp_path / "e" / "b.npy", np.full((2, 3), 5.0))
+    np.testing.assert_array_equal(tokens_of(load(tmp_path / "e"), "b"), np.full((2, 3), 5.0))
+    np.save(tmp_path / "e" / "c.npy", np.ones((1, 3)))
+    assert load(tmp_path / "e").available.tolist() == [True, True, True]

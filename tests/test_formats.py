@@ -25,7 +25,8 @@ from data_loader.formats import (
 )
 from data_loader.pickle_values import read_pickle
 from data_loader.word_vectors import read_word_vectors, words_of
-from tests.own_data import write_npz, write_pickle, write_word_vectors
+from tests.every_format import write_npz, write_pickle
+from tests.own_data import write_word_vectors
 
 
 def same(found: Any, expected: Any) -> bool:
