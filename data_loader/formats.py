@@ -199,7 +199,12 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repetition)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique([key for key, _ in pairs])
+    return dict(pairs)
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {

@@ -124,7 +124,7 @@ def _pack_expert(source: ExpertSource) -> tuple[dict[str, Part], dict[str, Any]]
     tables = [read_feature_file(path) for path in source.files]
     table = tables[0] if len(tables) == 1 else _joined(tables)
     owner, path = f'expert "{source.name}"', source.files[0]
-    rows = {key: _rows_of(array) for key, array in table.items()}
+    rows = {key: rows_of(array) for key, array in table.items()}
     entries = list(rows.items())
     size = _common_size(entries, source.size, owner, path)
     if source.variable_length:
@@ -147,7 +147,13 @@ def _pack_expert(source: ExpertSource) -> tuple[dict[str, Part], dict[str, Any]]
     return parts, {"ids": list(rows)}
 
 
-def _rows_of(array: np.ndarray | None) -> np.ndarray:
+def all_finite(array: np.ndarray) -> bool:
+    """Tell whether all values are numbers, also once they are float32."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(array.astype(_FLOAT32, copy=False)).all())
+
+
+def rows_of(array: np.ndarray | None) -> np.ndarray:
     """Return features as (tokens, D); no values for a missing expert."""
     if array is None:
         return np.empty((0,), dtype=_FLOAT16)

@@ -89,6 +89,8 @@ def _array_or_none(array: np.ndarray) -> np.ndarray | None:
     # One look at the first value spares reading every array twice.
     if array.dtype.kind == "f" and np.isnan(array.flat[0]) and np.isnan(array).all():
         return None
+    if array.ndim == 0:
+        raise BadContent("it holds a single number where features were expected")
     return array
 
 
@@ -123,8 +125,9 @@ class Budget:
             if not all(isinstance(item, int | float) for row in rows for item in row):
                 raise BadContent("it holds a list of something else than numbers")
             return np.asarray(value, dtype=np.float32)
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
-            kind = value.dtype if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+        is_array = isinstance(value, np.ndarray)
+        if not is_array or value.dtype.kind not in "fiub" or (value.ndim == 0 and value == value):
+            kind = f"{value.dtype}" if is_array else f"a {type(value).__name__}"
             raise BadContent(f"it holds {kind} where features were expected")
         self._take(value.size)
         return value

@@ -58,9 +58,9 @@ class WordVectors:
         for caption in captions:
             words = words_of(caption)
             total += len(words)
-            known = [row for row in map(self._row, words) if row is not None]
+            known = [row for row in map(self.row, words) if row is not None]
             if len(known) < len(words):
-                unknown.update(word for word in words if self._row(word) is None)
+                unknown.update(word for word in words if self.row(word) is None)
             yield self.values[known] if known else self.mean[None]
         if unknown:
             frequent = ", ".join(f"{word} ({count})" for word, count in unknown.most_common(5))
@@ -72,7 +72,8 @@ class WordVectors:
                 frequent,
             )
 
-    def _row(self, word: str) -> int | None:
+    def row(self, word: str) -> int | None:
+        """Return the row of a word, None if it is unknown."""
         # Tables often lack the form with an apostrophe but have the one without.
         row = self.rows.get(word)
         return self.rows.get(word.replace("'", "")) if row is None and "'" in word else row
