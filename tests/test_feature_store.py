@@ -13,7 +13,7 @@ from data_loader.description import parse_description
 from data_loader.errors import UserError
 from data_loader.feature_store import ExpertFeatures, FeatureStore
 from data_loader.layout import ExpertSource, FileFinder
-from data_loader.packed import load_or_make
+from data_loader.packed import finish_writing, load_or_make
 from data_loader.packing import expert_recipe, read_captions
 from data_loader.word_vectors import read_word_vectors
 from tests.every_format import ragged, write_npy_folder, write_npz, write_pickle
@@ -25,7 +25,9 @@ def load(
 ) -> ExpertFeatures:
     source = ExpertSource("e", (path,), variable, size)
     folders = [cache or path.parent / "cache"]
-    return ExpertFeatures(source, load_or_make(expert_recipe(source), folders))
+    features = ExpertFeatures(source, load_or_make(expert_recipe(source), folders))
+    finish_writing()
+    return features
 
 
 def tokens_of(features: ExpertFeatures, video_id: str) -> np.ndarray | None:
@@ -159,6 +161,7 @@ def test_a_folder_that_cannot_be_written_is_replaced_by_another(
     (tmp_path / ".cache").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     loader = data.loader()
+    finish_writing()
     assert len(loader.retrieval) == 4
     assert list((tmp_path / "home" / "text-video-retrieval").glob("own*/*.packed")) or list(
         (tmp_path / "home").rglob("*.packed")
