@@ -75,14 +75,14 @@ class FileFinder:
         return other
 
     def find(self, names: tuple[str, ...], what: str) -> Path:
-        """Return the first existing file among the known names in the known folders.
+        """Return the first existing file (or folder of files) among the known names and folders.
 
         Raises:
             UserError: there is none; the message lists where it was looked for and what to run.
         """
         candidates = [folder / name for folder in self.folders for name in names]
         for path in candidates:
-            if path.is_file():
+            if path.exists():
                 if path != candidates[0]:
                     logger.info("%s: using %s (there is no %s)", what, path, candidates[0])
                 return path

@@ -5,10 +5,14 @@ Layout: magic (8 bytes), length of the header (8 bytes), SHA-256 of the header (
 modification time) from which the file was made, so that it can be told when it is out of date.
 """
 
+import gc
 import hashlib
 import json
 import logging
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,10 +79,9 @@ class Recipe:
 
     def key(self) -> dict[str, Any]:
         """Return what a packed file must agree with to be used."""
-        stats = [(path, path.stat()) for path in self.sources]
         return {
             "version": VERSION,
-            "sources": [[str(path.resolve()), s.st_size, s.st_mtime_ns] for path, s in stats],
+            "sources": [[str(path.resolve()), *_state(path)] for path in self.sources],
             "settings": self.settings,
         }
 
@@ -88,6 +91,16 @@ class Recipe:
         text = json.dumps([paths, self.settings], sort_keys=True)
         safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in self.name)[:80]
         return f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.packed"
+
+
+def _state(source: Path) -> list[Any]:
+    """Return what changes when a source does: size and time of a file, of all files of a folder."""
+    if not source.is_dir():
+        stat = source.stat()
+        return [stat.st_size, stat.st_mtime_ns]
+    with os.scandir(source) as entries:
+        held = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in entries)
+    return [len(held), hashlib.sha256(json.dumps(held).encode()).hexdigest()]
 
 
 def load_or_make(recipe: Recipe, folders: list[Path]) -> Packed:
@@ -104,28 +117,79 @@ def load_or_make(recipe: Recipe, folders: list[Path]) -> Packed:
     key = recipe.key()
     for folder in folders:
         path = folder / recipe.file_name()
+        if path in _writers:
+            _writers.pop(path).join()
         if path.is_file():
             found = _open(path, key)
             if found:
                 return found
+    with _no_collector():
+        return _make(recipe, key, folders)
+
+
+def _make(recipe: Recipe, key: dict[str, Any], folders: list[Path]) -> Packed:
     parts, facts = recipe.make()
-    header = {**key, "facts": facts}
     for folder in folders:
-        path = folder / recipe.file_name()
         try:
-            make_folder(folder)
-            with replacing(path) as handle:
-                for piece in _bytes_of(parts, header):
-                    handle.write(piece)
+            found = _written(
+                make_folder(folder) / recipe.file_name(), parts, {**key, "facts": facts}, key
+            )
         except _CannotPack as error:
             raise error.reason from None
         except UserError as error:
             logger.warning("No packed copy of %s in %s: %s", recipe.name, folder, error)
             continue
-        found = _open(path, key)
         if found:
             return found
     return Packed({name: part.whole() for name, part in parts.items()}, facts)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Pause the search for circles: among a million small arrays it takes longer than reading."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def finish_writing() -> None:
+    """Wait until all packed files have taken their places; the end of the process does so too."""
+    while _writers:
+        _writers.popitem()[1].join()
+
+
+# Path -> the thread that waits for the disk before the file takes its place.
+_writers: dict[Path, threading.Thread] = {}
+
+
+def _written(
+    path: Path, parts: dict[str, Part], header: dict[str, Any], key: dict[str, Any]
+) -> Packed | None:
+    """Write a packed file and map it. A disk takes its time; nobody has to wait for it.
+
+    The file is mapped under its temporary name, and takes its place once it is on the disk.
+    """
+    with ExitStack() as stack:
+        handle = stack.enter_context(replacing(path))
+        for piece in _bytes_of(parts, header):
+            handle.write(piece)
+        handle.flush()
+        found = _open(Path(handle.name), key)
+        rest = stack.pop_all()
+
+    def take_place() -> None:
+        try:
+            rest.close()
+        except UserError as error:
+            logger.warning("No packed copy: %s", error)
+
+    _writers[path] = threading.Thread(target=take_place, name=f"writing {path.name}")
+    _writers[path].start()
+    return found
 
 
 class _CannotPack(Exception):

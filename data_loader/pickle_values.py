@@ -49,12 +49,20 @@ class _DType(Buildable):
     def resolve(self) -> np.dtype:
         """Return the numpy type, only ever one of numbers or fixed-length text."""
         if self.resolved is None:
-            number, text = _NUMBER.match(self.code), _TEXT.match(self.code)
-            match = number or text
-            if not match or (text and not 0 < int(text[3]) * 4 <= _MAX_ITEM_SIZE):
-                raise BadContent(f'it holds an array of type "{short(self.code)}"')
-            self.resolved = np.dtype((self.order or match[1]) + "".join(match.groups()[1:]))
+            self.resolved = plain_type(self.code, self.order)
         return self.resolved
+
+
+def plain_type(code: str, order: str = "") -> np.dtype:
+    """Return the numpy type of a code such as "<f4", only ever one of numbers or fixed-length text.
+
+    `order` takes the place of the byte order in the code.
+    """
+    number, text = _NUMBER.match(code), _TEXT.match(code)
+    match = number or text
+    if not match or (text and not 0 < int(text[3]) * 4 <= _MAX_ITEM_SIZE):
+        raise BadContent(f'it holds an array of type "{short(code)}"')
+    return np.dtype((order or match[1]) + "".join(match.groups()[1:]))
 
 
 class _Array(Buildable):

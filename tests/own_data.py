@@ -1,42 +1,15 @@
 """Writes small data sets of one's own for tests, and reads the values back the slow way."""
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_loader.loader import ExpertDataLoader
+from tests.every_format import ragged, write_npz, write_pickle
 
 WORDS = ["a", "dog", "runs", "over", "the", "red", "bridge", "at", "night", "slowly"]
-
-
-def ragged(rng: np.random.Generator, ids: list[str], size: int, most: int) -> dict[str, Any]:
-    """Draw (tokens, size) float32 for each id; about a quarter is missing (None)."""
-    return {
-        key: None
-        if rng.random() < 0.25
-        else rng.standard_normal((int(rng.integers(1, most + 1)), size)).astype(np.float32)
-        for key in ids
-    }
-
-
-def write_npz(path: Path, table: dict[str, np.ndarray | None], variable: bool) -> None:
-    """Write a table as `ids`, `feats` and, if it varies in length, `offsets`; omit missing ids."""
-    present = {key: value for key, value in table.items() if value is not None}
-    ids = np.array(list(present))
-    if variable:
-        offsets = np.cumsum([0, *(len(value) for value in present.values())])
-        np.savez(path, ids=ids, feats=np.concatenate(list(present.values())), offsets=offsets)
-    else:
-        np.savez(path, ids=ids, feats=np.stack(list(present.values())))
-
-
-def write_pickle(path: Path, table: dict[str, Any], protocol: int = 4) -> None:
-    """Write a table as published files are: missing entries are NaN."""
-    marked = {key: float("nan") if value is None else value for key, value in table.items()}
-    path.write_bytes(pickle.dumps(marked, protocol=protocol))
 
 
 def write_word_vectors(path: Path, words: list[str], values: np.ndarray) -> None:

@@ -13,10 +13,11 @@ from data_loader.description import parse_description
 from data_loader.errors import UserError
 from data_loader.feature_store import ExpertFeatures, FeatureStore
 from data_loader.layout import ExpertSource, FileFinder
-from data_loader.packed import load_or_make
+from data_loader.packed import finish_writing, load_or_make
 from data_loader.packing import expert_recipe, read_captions
 from data_loader.word_vectors import read_word_vectors
-from tests.own_data import OwnData, ragged, write_npz, write_pickle
+from tests.every_format import ragged, write_npy_folder, write_npz, write_pickle
+from tests.own_data import OwnData
 
 
 def load(
@@ -24,7 +25,9 @@ def load(
 ) -> ExpertFeatures:
     source = ExpertSource("e", (path,), variable, size)
     folders = [cache or path.parent / "cache"]
-    return ExpertFeatures(source, load_or_make(expert_recipe(source), folders))
+    features = ExpertFeatures(source, load_or_make(expert_recipe(source), folders))
+    finish_writing()
+    return features
 
 
 def tokens_of(features: ExpertFeatures, video_id: str) -> np.ndarray | None:
@@ -158,6 +161,7 @@ def test_a_folder_that_cannot_be_written_is_replaced_by_another(
     (tmp_path / ".cache").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     loader = data.loader()
+    finish_writing()
     assert len(loader.retrieval) == 4
     assert list((tmp_path / "home" / "text-video-retrieval").glob("own*/*.packed")) or list(
         (tmp_path / "home").rglob("*.packed")
@@ -228,3 +232,12 @@ def test_captions_that_are_none(tmp_path: Path, captions: str) -> None:
     (tmp_path / "c.json").write_text(captions)
     with pytest.raises(UserError, match=r'c\.json.*"a"'):
         read_captions(tmp_path / "c.json")
+
+
+def test_a_folder_is_packed_again_when_one_of_its_files_changes(tmp_path: Path) -> None:
+    write_npy_folder(tmp_path / "e", {"a": np.ones((1, 3)), "b": np.ones((1, 3))})
+    assert load(tmp_path / "e").available.tolist() == [True, True]
+    np.save(tmp_path / "e" / "b.npy", np.full((2, 3), 5.0))
+    np.testing.assert_array_equal(tokens_of(load(tmp_path / "e"), "b"), np.full((2, 3), 5.0))
+    np.save(tmp_path / "e" / "c.npy", np.ones((1, 3)))
+    assert load(tmp_path / "e").available.tolist() == [True, True, True]

@@ -25,7 +25,8 @@ from data_loader.formats import (
 )
 from data_loader.pickle_values import read_pickle
 from data_loader.word_vectors import read_word_vectors, words_of
-from tests.own_data import write_npz, write_pickle, write_word_vectors
+from tests.every_format import write_npz, write_pickle
+from tests.own_data import write_word_vectors
 
 
 def same(found: Any, expected: Any) -> bool:
@@ -365,7 +366,8 @@ def test_lists_of_ids(tmp_path: Path) -> None:
         ("a.json", b'{"a": "text"}', "a str where features were expected"),
         ("a.json", b'{"a": [[1], [1, 2]]}', r"a\.json"),
         ("a.npz", b"PK\x03\x04 and then nothing", "truncated"),
-        ("a.mat", b"x", r'"\.mat" are not known'),
+        ("a.mat", b"x", "no MAT-file of version 5 or 7.3"),
+        ("a.xyz", b"x", r"\"\.xyz\" are not known"),
         ("a.pickle", pickle.dumps([1]), "holds a list, not a mapping"),
         ("a.pickle", pickle.dumps({1: 2.0, "1": 3.0}), "names a video twice"),
     ],

@@ -1,0 +1,1 @@
+"""Measurements of time and memory, for people; no test runs them."""
