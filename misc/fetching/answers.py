@@ -149,7 +149,8 @@ def failure(error: requests.RequestException | HTTPError, shown: str) -> Broken:
         UserError: no other try will help.
     """
     request = getattr(error, "request", None)  # the last one, where there were redirects
-    host = urlsplit(request.url if request is not None and request.url else shown).netloc.rpartition("@")[2]
+    asked = request.url if request is not None and request.url else shown
+    host = urlsplit(asked).netloc.rpartition("@")[2]
     if isinstance(error, requests.exceptions.SSLError):
         raise UserError(f"Cannot fetch {shown}: the certificate of {host} is not accepted.")
     if isinstance(error, _HOPELESS):
