@@ -5,8 +5,7 @@ import hashlib
 import random
 import shutil
 from collections import namedtuple
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from data_loader.errors import UserError
 from misc.fetching import download as download_module
 from misc.fetching.catalogue import Source
 from misc.fetching.download import Patience, download
-from misc.fetching.part import Part
 from tests import fetch_server as act
 from tests.fetch_server import FileServer, serving
 
@@ -230,13 +228,30 @@ def test_redirects_are_followed_with_the_range(client: Client) -> None:
     assert client.ranges() == [None, None, "bytes=100000-", "bytes=100000-"]
 
 
-@pytest.mark.parametrize("target", [PATH, "ftp://127.0.0.1/set.tar.gz", "file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        PATH,
+        "ftp://127.0.0.1/set.tar.gz",
+        "file:///etc/passwd",
+        "javascript:x",
+        "http:///x",
+        "http://[",
+        "http://127.0.0.1:99999/",
+    ],
+)
 def test_redirects_that_lead_nowhere_end(client: Client, target: str) -> None:
     client.server.faults.extend([act.redirect(target)] * 50)
     with pytest.raises(UserError, match="redirects in circles, or to what is no http"):
         client.get()
     assert len(client.server.requests) <= 6
     assert client.waits == []
+
+
+def test_a_redirect_to_a_host_that_nobody_knows_names_that_host(client: Client) -> None:
+    client.server.faults.extend([act.redirect("http://nobody.invalid/x")] * 50)
+    with pytest.raises(UserError, match=r"the address of nobody\.invalid cannot be found"):
+        client.get()
 
 
 def test_a_wrong_checksum_leaves_nothing(client: Client) -> None:
@@ -349,25 +364,35 @@ def test_without_room_nothing_is_fetched(client: Client, monkeypatch: pytest.Mon
 def test_a_disk_that_fills_up_keeps_what_has_come(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    appending = Part.appending
+    real = Path.open
 
-    @contextmanager
-    def small_disk(part: Part) -> Iterator[Callable[[bytes], None]]:
-        with appending(part) as write:
+    class SmallDisk:
+        """A file on a disk that takes 200,000 bytes, the last of them in a piece of a write."""
 
-            def write_some(block: bytes) -> None:
-                if part.offset + len(block) > 200_000:
-                    raise OSError(errno.ENOSPC, "full")
-                write(block)
+        def __init__(self, path: Path) -> None:
+            self.handle = real(path, "ab", buffering=0)
 
-            yield write_some
+        def __enter__(self) -> "SmallDisk":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.handle.close()
+
+        def write(self, block: memoryview) -> int:
+            free = 200_000 - self.handle.tell()
+            if not free:
+                raise OSError(errno.ENOSPC, "full")
+            return self.handle.write(block[:free])
+
+    def small_disk(path: Path, mode: str = "r", *args: object, **options: object) -> object:
+        return SmallDisk(path) if mode == "ab" else real(path, mode, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Part, "appending", small_disk)
+        patch.setattr(Path, "open", small_disk)
         with pytest.raises(UserError, match="there is no space left on the disk; free some, then"):
             client.get()
     assert client.get() == CONTENT
-    assert client.ranges()[1] is not None
+    assert client.ranges() == [None, "bytes=200000-"]
 
 
 FAULTS = st.sampled_from(

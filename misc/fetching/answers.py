@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import (
@@ -139,7 +140,7 @@ def _status(response: requests.Response) -> str:
     return f"{response.status_code} {reason[:40]}" if reason.isprintable() else "an error"
 
 
-def failure(error: requests.RequestException | HTTPError, host: str, shown: str) -> Broken:
+def failure(error: requests.RequestException | HTTPError, shown: str) -> Broken:
     """Put into words why no answer came, or no more of it.
 
     Never quotes the error: its text holds the whole address.
@@ -147,6 +148,9 @@ def failure(error: requests.RequestException | HTTPError, host: str, shown: str)
     Raises:
         UserError: no other try will help.
     """
+    request = getattr(error, "request", None)  # the last one, where there were redirects
+    asked = request.url if request is not None and request.url else shown
+    host = urlsplit(asked).netloc.rpartition("@")[2]
     if isinstance(error, requests.exceptions.SSLError):
         raise UserError(f"Cannot fetch {shown}: the certificate of {host} is not accepted.")
     if isinstance(error, _HOPELESS):

@@ -39,6 +39,11 @@ class Source:
     shown: str
     sha1: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """Name of the file, without the code."""
+        return self.shown.rpartition("/")[2]
+
 
 @dataclass(frozen=True)
 class Archive:

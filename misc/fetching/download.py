@@ -1,18 +1,15 @@
 """Downloading a file: streamed, continued where it broke, verified."""
 
-import errno
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
 
 from data_loader.errors import UserError
-from data_loader.files import reason
 from logger.progress import progress
 from misc.fetching.answers import Body, Broken, failure, range_headers, read_answer
 from misc.fetching.catalogue import Source
@@ -123,40 +120,44 @@ def _try(
     session: requests.Session, source: Source, part: Part, patience: Patience, room: int
 ) -> None:
     """Ask once for what is missing and take what comes."""
-    host = urlsplit(source.shown).netloc
     try:
-        with session.get(
-            source.url,
-            headers=range_headers(part),
-            stream=True,
-            timeout=(patience.connect, patience.read),
-        ) as response:
+        with _ask(session, source.url, part, patience) as response:
             body = read_answer(response, part, source.shown)
             if body is None:
                 return
             if body.size is not None:
                 missing = body.size - body.start
                 check_space(part.path.parent, missing + room * body.size, source.shown)
-            _take(response, part, body)
+            _log.info("Fetching %s: %s", source.shown, _how_much(body))
+            _take(response, part, body, source.name)
     except (requests.RequestException, HTTPError) as error:
-        raise failure(error, host, source.shown) from error
+        raise failure(error, source.shown) from error
     if body.size is not None and part.offset != body.size:
         raise _of_another_size(part, body.size)
 
 
-def _take(response: requests.Response, part: Part, body: Body) -> None:
+def _ask(session: requests.Session, url: str, part: Part, patience: Patience) -> requests.Response:
+    timeout = (patience.connect, patience.read)
+    try:
+        return session.get(url, headers=range_headers(part), stream=True, timeout=timeout)
+    except ValueError as error:  # of a redirect to nonsense, which `requests` lets through
+        if isinstance(error, requests.RequestException):
+            raise
+        raise requests.exceptions.InvalidURL from error
+
+
+def _how_much(body: Body) -> str:
+    size = "of unknown size" if body.size is None else in_words(body.size)
+    return f"{size}, {in_words(body.start)} of it are here already" if body.start else size
+
+
+def _take(response: requests.Response, part: Part, body: Body, name: str) -> None:
     """Write what comes to the file, as it comes."""
-    with (
-        part.appending() as write,
-        progress(None, body.size, part.path.name, unit="B") as bar,
-    ):
+    with part.appending() as write, progress(None, body.size, name, unit="B") as bar:
         bar.update(body.start)
         # As it lies on the server: some call a .tar.gz an encoding, and `requests` would unpack it.
         for chunk in response.raw.stream(_CHUNK, decode_content=False):
-            try:
-                write(chunk)
-            except OSError as error:
-                raise _cannot_write(part, error) from error
+            write(chunk)
             bar.update(len(chunk))
 
 
@@ -165,10 +166,3 @@ def _of_another_size(part: Part, size: int) -> Broken:
     if came > size:
         part.forget()
     return Broken(f"the connection ended after {in_words(came)} of {in_words(size)}")
-
-
-def _cannot_write(part: Part, error: OSError) -> UserError:
-    remedy = ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "; free some, then run the same command, which continues"
-    return UserError(f"Cannot write {part.path}: {reason(error)}{remedy}.")

@@ -116,6 +116,7 @@ def fetch_archive(
         path = state.folder / "archive.tar.gz"
         # Unpacked it takes at least as much again.
         part = download(archive.source, path, patience, room=1)
+        _log.info("Unpacking %s", archive.name)
         files = _unpack(archive, part, state, limits or Limits())
         return _facts(archive.source, part, files)
 
@@ -170,7 +171,6 @@ def _fetch(state: _State, what: str, make: Callable[[_State], dict[str, Any]]) -
         else:
             if state.record.exists():
                 _log.info("%s: files of it are gone; fetching it again.", what)
-                state.clear()
             if not (state.is_unpacked() and state.place()):
                 with _written_anew(state.unpacking, state.unpacked):
                     facts = make(state)
@@ -187,7 +187,7 @@ def _written_anew(*folders: Path) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
     try:
         yield
-    except (UserError, ArchiveError):
+    except UserError:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
         raise

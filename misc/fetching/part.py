@@ -1,5 +1,6 @@
 """A download as it lies on the disk: the bytes so far, and what the server said of the file."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_loader.errors import UserError
-from data_loader.files import read_json, write_json
+from data_loader.files import read_json, reason, write_json
 from logger.progress import progress
 
 BLOCK = 1 << 20
@@ -76,16 +77,33 @@ class Part:
 
     @contextmanager
     def appending(self) -> Iterator[Callable[[bytes], None]]:
-        """Open the file; yields the function that adds what comes next."""
-        # Without a buffer: what was written counts as come, whatever happens next.
-        with self.path.open("ab", buffering=0) as handle:
+        """Open the file; yields the function that adds what comes next.
 
-            def write(block: bytes) -> None:
-                rest = memoryview(block)
+        Raises:
+            UserError: the disk is full, or the file cannot be written.
+        """
+        try:
+            # Without a buffer: what was written counts as come, whatever happens next.
+            handle = self.path.open("ab", buffering=0)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+        def write(block: bytes) -> None:
+            rest = memoryview(block)
+            try:
                 while rest:
                     rest = rest[handle.write(rest) :]
+            except OSError as error:
+                raise self._cannot_write(error) from error
 
+        with handle:
             yield write
+
+    def _cannot_write(self, error: OSError) -> UserError:
+        remedy = ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "; free some, then run the same command, which continues"
+        return UserError(f"Cannot write {self.path}: {reason(error)}{remedy}.")
 
     def finish(self, sha1: str) -> None:
         """Note that all bytes have come and are the right ones."""
