@@ -75,6 +75,12 @@ class DataDescription:
         """
         return _named(self.text_features, name, "text feature", self.name)
 
+    def video_ids(self, listed: list[str]) -> list[str]:
+        """Return the video ids that the entries of a list stand for."""
+        if self.ids_end_at is None:
+            return listed
+        return [entry.split(self.ids_end_at, 1)[0] for entry in listed]
+
     def expert_entry(self, name: str, split: SplitEntry) -> ExpertEntry | None:
         """Return the expert's own path in a split, None if its path follows from the config."""
         return split.experts.get(name) or self.experts.get(name)

@@ -84,6 +84,9 @@ class DescriptionReader:
         if ("file" in entry) == ("word_vectors" in entry):
             raise self.fail(where, 'it must have either "file" or "word_vectors"')
         kind = "file" if "file" in entry else "word_vectors"
+        for key, beside in (("parts", "file"), ("parts_key_mapping", "parts")):
+            if key in entry and beside not in entry:
+                raise self.fail(f"{where}.{key}", f'it may stand only beside "{beside}"')
         return TextEntry(
             files=self.files(entry[kind], f"{where}.{kind}"),
             size=self.size(entry.get("size"), f"{where}.size"),

@@ -152,7 +152,7 @@ class ExpertDataLoader:
     ) -> TrainingSet:
         if training_file:
             path = self._finder.find_given(training_file, "the training list")
-            video_ids = self._bare(read_id_list(path), path)
+            video_ids = self._read_ids(path)
         else:
             video_ids = self._ids(self._split.train, self._finder)
         experts = self._expert_views(features, video_ids, "train")
@@ -184,20 +184,17 @@ class ExpertDataLoader:
 
     def _ids(self, entry: ListEntry, finder: FileFinder) -> list[str]:
         path = finder.find((entry.file,), "the list of videos")
-        ids = self._bare(read_id_list(path, entry.key), path)
+        ids = self._read_ids(path, entry.key)
         if not ids:
             raise UserError(f"The list of videos {path} is empty.")
         return ids
 
-    def _bare(self, ids: list[str], path: Path) -> list[str]:
-        """Return the video ids of a list's entries, which may end in the suffix of a file."""
-        if not self.description.ids_end_at:
-            return ids
-        bare = [entry.split(self.description.ids_end_at)[0] for entry in ids]
-        if len(set(bare)) < len(bare):
-            twice = next(key for at, key in enumerate(bare) if key in bare[:at])
+    def _read_ids(self, path: Path, key: str | None = None) -> list[str]:
+        ids = self.description.video_ids(read_id_list(path, key))
+        if len(set(ids)) < len(ids):
+            twice = next(video_id for at, video_id in enumerate(ids) if video_id in ids[:at])
             raise UserError(f'The list of videos {path} names the video "{twice}" twice.')
-        return bare
+        return ids
 
     def _expert_views(
         self, features: list[ExpertFeatures], video_ids: list[str], role: str

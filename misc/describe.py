@@ -28,7 +28,7 @@ PARTS = {
     "ce.g_reason_unshared_weights": "gating: layers per expert",
     "ce.dim_reduce": "gating: experts to a small size",
     "ce.g_reason_shared": "gating: layers of all pairs",
-    "ce.h_reason": "gating: layers after the sum",
+    "ce.h_reason": "gating: layers after the mean",
     "ce.video_GU": "gated units of the videos",
     "ce.text_GU": "gated units of the captions",
     "dummy_param": "without influence",

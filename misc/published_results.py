@@ -56,7 +56,7 @@ INTRODUCTION = """\
 These are the numbers that the published system was published with, **not measured here**: mean
 (standard deviation) over three seeds, recall in percent, MedR the median rank. The two publications
 used other features, so that both have a result of `train-full-ce`. A name that is no path has no
-published config."""
+config."""
 
 
 def main(arguments: list[str] | None = None) -> None:
