@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         row_of_config(path, label, custom_args=args.custom_args, seeds=args.seeds)
         for label, path in study.configs.items()
     ]
-    print(f"\n{study.title}, seeds {', '.join(map(str, args.seeds))}:\n")
+    print(f"\n{study.title} (seeds: {', '.join(map(str, args.seeds))}):\n")
     print_table(rows, args, study.row)
     if failed:
         which = ", ".join(f"{job.label} with seed {job.seed}" for job in failed)
