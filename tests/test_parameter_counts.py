@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from data_loader.declared import ModelInputs
 from data_loader.errors import UserError
 from misc.describe import describe, main, parameters_by_part
 from misc.published_results import config_of, markdown, published_results
 from tests.conftest import ROOT, SHARED
-from trainer.build import build_net, count_parameters, expert_dims, inputs_of
+from tests.tiny_set import make_tiny_set, tiny_config
+from trainer.build import build_loader, build_net, count_parameters, expert_dims, inputs_of
 from utils.config import Config
 from utils.config_files import resolve_config
 
@@ -133,6 +135,28 @@ def changed(**changes: Any) -> Config:
 def test_what_cannot_be_built_from_a_config_alone(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         inputs_of(changed(**changes))
+
+
+def told(data: ModelInputs) -> tuple[Any, ...]:
+    return data.experts, data.text_size, data.max_text_tokens
+
+
+def test_the_loader_finds_what_is_declared(tmp_path: Path) -> None:
+    config = Config.from_dict(tiny_config(make_tiny_set(tmp_path / "tiny"), tmp_path / "saved"))
+    assert told(inputs_of(config)) == told(build_loader(config, seed=0))
+
+
+@pytest.mark.parametrize("name", ["tiny-ce", "tiny-miech-moee", "tiny-jsfusion-vis"])
+def test_the_loader_finds_what_is_declared_of_a_published_set(
+    golden: Path, tmp_path: Path, name: str
+) -> None:
+    folder = golden / "tiny_msrvtt"
+    overrides = {"data_dir": folder / "data" / "MSRVTT", "cache_dir": tmp_path}
+    config = Config.from_file(
+        folder / "configs" / f"{name}.json",
+        "+".join(f"data_loader.args.{key}@{path}" for key, path in overrides.items()),
+    )
+    assert told(inputs_of(config)) == told(build_loader(config, seed=0))
 
 
 def test_the_description_of_a_model() -> None:
