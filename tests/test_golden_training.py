@@ -107,6 +107,20 @@ def test_the_published_checkpoint_gives_its_results(
         assert found[name] == pytest.approx(values, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("case", "config"), [("val_1cap", "tiny-ce"), ("jsfusion", "tiny-jsfusion-vis")]
+)
+def test_captions_of_the_retrieval_set(
+    golden: Path, tiny: Path, cache: Path, case: str, config: str
+) -> None:
+    facts = json.loads((golden / "tiny_msrvtt_retrieval.json").read_text())[case]
+    values = {"data_loader": {"args": {"cache_dir": str(cache)}}}
+    settings = Config.from_file(tiny / "configs" / f"{config}.json").merged(values)
+    retrieval = build_loader(settings, seed=0).retrieval
+    expected = [" ".join(words) for words in facts["raw_captions_first"]]
+    assert [captions[0] for captions in retrieval.captions[:2]] == expected
+
+
 def trajectory_config(tiny: Path, cache: Path, facts: dict[str, Any]) -> Config:
     config = Config.from_file(tiny / "configs" / facts["config"])
     return config.merged(
