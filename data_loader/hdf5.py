@@ -92,7 +92,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     """Open a file for reading, and turn what the library raises into one kind of error."""
     _check_heaps(path)
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             yield file
     except (OSError, RuntimeError, KeyError) as error:
         raise BadContent(f"it is no HDF5 file, or damaged ({short(error, 120)})") from error
@@ -207,8 +207,10 @@ def _text_of(value: Any) -> Any:
 
 def _hickled(reader: _Reader) -> Any:
     """Return the value of a hickle, versions 3 to 5."""
+    # Asking the file itself whether it has a name would follow a link to another file.
+    held = set(reader.file)
     for name in ("data", "data_0"):
-        if name in reader.file:
+        if name in held:
             return _hickled_value(reader, reader.member(reader.file, name), 0)
     raise BadContent("it is a hickle without a value")
 

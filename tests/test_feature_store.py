@@ -1,7 +1,9 @@
 """The packed store: the same arrays whatever they came from, and never a stale or damaged copy."""
 
+import errno
 import json
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -241,3 +243,35 @@ def test_a_folder_is_packed_again_when_one_of_its_files_changes(tmp_path: Path) 
     np.testing.assert_array_equal(tokens_of(load(tmp_path / "e"), "b"), np.full((2, 3), 5.0))
     np.save(tmp_path / "e" / "c.npy", np.ones((1, 3)))
     assert load(tmp_path / "e").available.tolist() == [True, True, True]
+
+
+def test_a_file_that_is_still_being_written_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pickle(tmp_path / "e.pkl", {"a": np.ones((2, 3), dtype=np.float32)})
+    recipe = expert_recipe(ExpertSource("e", (tmp_path / "e.pkl",), True, None))
+    disk_is_done = threading.Event()
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (disk_is_done.wait(60), sync(handle)))
+    first = load_or_make(recipe, [tmp_path / "cache"])
+    # The arrays are there before the disk has them; nothing stands at the final name yet.
+    np.testing.assert_array_equal(first.arrays["values"], np.ones((2, 3)))
+    assert not list((tmp_path / "cache").glob("*.packed"))
+    disk_is_done.set()
+    second = load_or_make(recipe, [tmp_path / "cache"])
+    assert isinstance(second.arrays["values"], np.memmap)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".packed"]
+
+
+def test_a_disk_that_fails_late_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    write_pickle(tmp_path / "e.pkl", {"a": np.ones((2, 3), dtype=np.float32)})
+    monkeypatch.setattr(os, "fsync", full)
+    with caplog.at_level("WARNING"):
+        np.testing.assert_array_equal(load(tmp_path / "e.pkl").values.numpy(), np.ones((2, 3)))
+    assert "no space left" in caplog.text
+    assert not list((tmp_path / "cache").iterdir())

@@ -47,14 +47,14 @@ EXPERTS = {
 _POOL = 2000
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure loading a data set as large as MSRVTT.")
     parser.add_argument(
         "--scale", type=float, default=0.25, help="part of the videos (default: a quarter)"
     )
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     parser.add_argument("--step", choices=["parse", "cold", "warm"], help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.step:
         measure(options.step, options.folder)
         return
