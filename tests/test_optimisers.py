@@ -9,6 +9,7 @@ from torch import nn
 
 from data_loader.errors import UserError
 from trainer.optimisers import (
+    OPTIMISERS,
     CosineAnnealingWithRestartsLR,
     Ranger,
     build_optimiser,
@@ -83,6 +84,51 @@ def train(optimiser_kind: str, steps: int, resume_after: int | None) -> torch.Te
         net(data[step]).square().mean().backward()
         optimiser.step()
     return net.weight.detach()
+
+
+@pytest.mark.parametrize(
+    ("case", "step_size", "gamma", "rate"),
+    [("StepLR_1_0.95_0.1", 1, 0.95, 0.1), ("StepLR_3_0.5_0.01", 3, 0.5, 0.01)],
+)
+def test_published_steps(
+    golden: Path, case: str, step_size: int, gamma: float, rate: float
+) -> None:
+    expected = np.load(golden / "loss_optim" / "lr_schedules.npz")[case]
+    optimiser = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=rate)
+    schedule = build_schedule("StepLR", {"step_size": step_size, "gamma": gamma}, optimiser)
+    for wanted in expected:
+        assert optimiser.param_groups[0]["lr"] == pytest.approx(wanted, abs=1e-9)
+        optimiser.step()
+        schedule.step()
+
+
+def test_no_published_trajectory_is_left_out(golden: Path) -> None:
+    found = {path.stem for path in (golden / "loss_optim").glob("*_lr*_wd*.npz")}
+    assert found == set(TRAJECTORIES)
+
+
+# LBFGS wants a closure, Muon matrices only, SparseAdam sparse gradients.
+EVERY_STEP = sorted(set(OPTIMISERS) - {"LBFGS", "Muon", "SparseAdam", "Optimizer"})
+
+
+@pytest.mark.parametrize("kind", EVERY_STEP)
+def test_fast_implementations_take_the_same_steps(kind: str) -> None:
+    nets = []
+    for settings in ({}, {"foreach": False}):
+        torch.manual_seed(1)
+        net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        optimiser = build_optimiser(kind, {"lr": 0.01} | settings, net)
+        if kind in ("Ranger", "RAdam", "NAdam"):
+            assert optimiser.defaults["foreach"] is (not settings)
+        if kind in ("Adam", "AdamW", "SGD"):
+            assert bool(optimiser.defaults["fused"]) is (not settings)
+        for _ in range(15):
+            optimiser.zero_grad()
+            net(torch.randn(6, 3)).square().mean().backward()
+            optimiser.step()
+        nets.append(net)
+    for fast, slow in zip(*(net.parameters() for net in nets), strict=True):
+        torch.testing.assert_close(fast, slow, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["Ranger", "RAdam"])

@@ -359,6 +359,7 @@ def test_legacy_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     cases = {
         b"": "empty",
         pickle.dumps(5): "no file that torch has written",
+        b'{"arch": "CENet"}': "no file that torch has written",
         whole.replace(struct.pack("<H", 1001), struct.pack("<H", 1000), 1): "version",
         whole.replace(little, little.replace(b"little", b"lottle")): "order of bytes",
         whole[:-4]: "end early",

@@ -31,7 +31,6 @@ _PARSER_ERRORS = (
     OverflowError,
     MemoryError,
     RuntimeError,
-    NotImplementedError,
     struct.error,
     zlib.error,
 )

@@ -20,6 +20,7 @@ from trainer.checkpoint_values import DTYPES, Storage, find_name, plain_content
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
+_PICKLE_START = 0x80
 _ZIP_START = b"PK\x03\x04"
 _LOCAL_HEADER = 30
 _MAX_STORAGE = 1 << 40
@@ -139,7 +140,7 @@ def _read_legacy(handle: IO[bytes], data: memoryview) -> Any:
         end = machine.at
         return value
 
-    if next_pickle() != _LEGACY_MAGIC:
+    if data[0] != _PICKLE_START or next_pickle() != _LEGACY_MAGIC:
         raise BadContent("it is no file that torch has written")
     if next_pickle() != _LEGACY_VERSION:
         raise BadContent("it was written by a version of torch that is not known")
