@@ -14,6 +14,7 @@ import pytest
 from data_loader.errors import UserError
 from misc.demo_set import make, make_demo_set
 from misc.demo_set.__main__ import main
+from utils.command_line import run_main
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"num_train": 24, "num_val": 6, "num_test": 8}
@@ -132,7 +133,9 @@ def test_interrupted_ends_its_workers_and_says_how_to_go_on(tmp_path: Path) -> N
         "        yield place\n"
         "workers._start, make.run_chunks = noting, interrupting\n"
         "from misc.demo_set.__main__ import main\n"
-        "sys.exit(main(['--folder', str(folder), '--workers', '2']))\n"
+        "from utils.command_line import run_main\n"
+        "given = ['--folder', str(folder), '--workers', '2']\n"
+        "sys.exit(run_main(main, given, 'the same command continues'))\n"
     )
     process = start(program, tmp_path / "demo")
     output, errors = process.communicate()
@@ -204,7 +207,7 @@ def test_wrong_value_is_one_sentence(
     wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
-        code = main(["--folder", str(tmp_path / "demo"), *wrong])
+        code = run_main(main, ["--folder", str(tmp_path / "demo"), *wrong])
     except SystemExit as end:
         code = end.code
     output = capsys.readouterr()
@@ -216,7 +219,7 @@ def test_wrong_value_is_one_sentence(
 
 def test_command_line_says_what_was_made(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = [f"--{name}={value}" for name, value in TINY.items()]
-    assert main(["--folder", str(tiny), *sizes]) == 0
+    assert run_main(main, ["--folder", str(tiny), *sizes]) == 0
     said = capsys.readouterr().out
     assert "24 training, 6 validation and 8 test clips" in said
     assert " MB" in said

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ LARGEST_SEED = 2**32 - 1  # of numpy's global state
 
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 _log = logging.getLogger(__name__)
 
@@ -211,10 +213,16 @@ def run_main(
     """Run an entry point and return the exit code of the process.
 
     A mistake of the user's is one sentence on stderr and the code 2, an interruption one line (how
-    to go on: `interrupted`) and 130; a fault of the program keeps its traceback.
+    to go on: `interrupted`) and 130; a fault of the program keeps its traceback. Nothing is said
+    where the reader of the output has had enough of it (`| head`).
     """
     try:
         main(list(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered must not be tried once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_WRONG_INPUT

@@ -1,25 +1,15 @@
 """Command line: ``python3 -m misc.demo_set --folder data/demo``."""
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from data_loader.errors import UserError
 from misc.demo_set.make import make_demo_set
+from utils.command_line import Parser, run_main
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says in one sentence what is wrong, as all tools here do."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{message[0].upper()}{message[1:]} (--help lists what may be given).\n")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the demo set and say what was made; returns the exit code."""
-    parser = _Parser(
+def main(arguments: list[str] | None = None) -> None:
+    """Make the demo set and say what was made."""
+    parser = Parser(
         prog="python3 -m misc.demo_set",
         description="Make the demo set, continue making it, or do nothing when it is complete.",
     )
@@ -31,22 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     parser.add_argument("--train_videos", action="store_true", help="keep training videos too")
     options = vars(parser.parse_args(arguments))
-    try:
-        make_demo_set(**options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Interrupted: the same command continues where it stopped.", file=sys.stderr)
-        return 130
+    make_demo_set(**options)
     size = sum(path.stat().st_size for path in options["folder"].rglob("*") if path.is_file())
     print(
         f"The demo set in {options['folder']} is complete: {options['num_train']} training, "
         f"{options['num_val']} validation and {options['num_test']} test clips, "
         f"{size / 1e6:.1f} MB."
     )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_main(main, sys.argv[1:], "the same command continues where it stopped"))
