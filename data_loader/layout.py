@@ -39,8 +39,13 @@ class FileFinder:
         names = dict.fromkeys((*first, *description.feature_folders, ""))
         self.folders = [description.root / name for name in names]
 
-    def find(self, names: tuple[str, ...], what: str) -> Path:
+    def find(self, names: tuple[str, ...], what: str, remedy: str = "") -> Path:
         """Return the first existing file among the known names in the known folders.
+
+        Args:
+            names: names of the file, relative to the folders.
+            what: its role, for messages.
+            remedy: what to do where it is missing; by default, what the data set advises.
 
         Raises:
             UserError: there is none; the message lists where it was looked for and what to run.
@@ -54,12 +59,12 @@ class FileFinder:
         looked = ", ".join(str(path) for path in candidates)
         raise UserError(
             f"The file of {what} of the data set {self.description.name} is missing: looked for "
-            f"{looked}; {self._remedy()}."
+            f"{looked}; {remedy or self._remedy()}."
         )
 
-    def find_given(self, name: str, what: str) -> Path:
+    def find_given(self, name: str, what: str, remedy: str = "") -> Path:
         """Return a file that the user names: a path of its own, or one in the known folders."""
-        return Path(name) if Path(name).is_file() else self.find((name,), what)
+        return Path(name) if Path(name).is_file() else self.find((name,), what, remedy)
 
     def _remedy(self) -> str:
         if self.description.published:
