@@ -5,6 +5,7 @@ python3 test.py --config <config.json> --resume <trained_model.pth> --eval_from_
 
 import logging
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from data_loader.errors import UserError
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not args.resume:
         raise UserError("Say what to test: --resume <checkpoint>.")
     checkpoint = Path(args.resume)
-    config = Config.from_file(args.config or checkpoint.with_name("config.json"), args.custom_args)
+    config = read_config(args)
     if args.eval_from_training_config:
         config = config.eval_config()
     device = select_device(args.device)
@@ -46,6 +47,15 @@ def main(arguments: list[str] | None = None) -> None:
                 page=result.page,
             )
         )
+
+
+def read_config(args: Namespace) -> Config:
+    """The config named on the command line, or that of the checkpoint."""
+    if args.config:
+        return Config.from_file(args.config, args.custom_args)
+    from trainer.session import config_of_checkpoint
+
+    return config_of_checkpoint(Path(args.resume), args.custom_args)
 
 
 if __name__ == "__main__":

@@ -79,12 +79,14 @@ def report_seeds(name: str, folder: Path, metrics: dict[int, dict]) -> None:
 
 
 def read_config(args: Namespace) -> Config:
-    """The config named on the command line, or the one beside the checkpoint to continue."""
+    """The config named on the command line, or that of the checkpoint to continue."""
     if args.config:
         return Config.from_file(args.config, args.custom_args)
     if not args.resume:
         raise UserError("Say what to train: --config <config.json>, or --resume <checkpoint>.")
-    return Config.from_file(Path(args.resume).with_name("config.json"), args.custom_args)
+    from trainer.session import config_of_checkpoint
+
+    return config_of_checkpoint(Path(args.resume), args.custom_args)
 
 
 if __name__ == "__main__":

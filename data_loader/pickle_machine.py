@@ -69,17 +69,24 @@ class Machine:
         at: place of the next byte.
         end: length of the file.
         find: gives the maker for (module, name).
+        persistent: gives what lies outside the pickle under an id; None where nothing does.
         stack: values since the last mark.
         marks: stacks that were set aside by marks.
         memo: values that the pickle may refer to again.
         objects_left: how many more objects it may ask for.
     """
 
-    def __init__(self, data: memoryview, find: Callable[[str, str], Maker]) -> None:
+    def __init__(
+        self,
+        data: memoryview,
+        find: Callable[[str, str], Maker],
+        persistent: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.data = data
         self.end = len(data)
         self.at = 0
         self.find = find
+        self.persistent = persistent
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}

@@ -19,8 +19,16 @@ def run_pickle(data: memoryview, find: Callable[[str, str], Maker]) -> Any:
         BadContent: an instruction, a name or a structure that plain data do not need.
         Truncated: the bytes end before the pickle does.
     """
-    machine = Machine(data, find)
-    table = _TABLE
+    return run_machine(Machine(data, find))
+
+
+def run_machine(machine: Machine) -> Any:
+    """Return what the pickle at the machine's place describes, and leave it at the pickle's end.
+
+    Raises:
+        BadContent, Truncated: as for `run_pickle`.
+    """
+    data, table = machine.data, _TABLE
     try:
         while True:
             if machine.at >= machine.end:
@@ -238,7 +246,7 @@ def _frozenset_of_mark(m: Machine) -> None:
 
 
 def _set_all(target: Any, items: list[Any]) -> None:
-    if type(target) is not dict or len(items) % 2:
+    if not isinstance(target, dict) or len(items) % 2:
         raise BadContent(f"it sets items of a {type(target).__name__}")
     for key, value in zip(items[::2], items[1::2], strict=True):
         target[checked_key(key)] = value
@@ -309,6 +317,13 @@ def _build(m: Machine) -> None:
     target.build(state)
 
 
+def _persistent_id(m: Machine) -> None:
+    if m.persistent is None:
+        raise BadContent("it refers to something outside the pickle, which plain data do not need")
+    m.spend()
+    m.stack[-1] = m.persistent(m.stack[-1])
+
+
 def _describe(value: Any) -> str:
     return f'"{short(value.name)}"' if type(value) is Maker else f"a {type(value).__name__}"
 
@@ -316,7 +331,6 @@ def _describe(value: Any) -> str:
 _STOP = ord(".")
 _REFUSED = {
     ord("P"): "PERSID",
-    ord("Q"): "BINPERSID",
     ord("i"): "INST",
     ord("o"): "OBJ",
     0x82: "EXT1",
@@ -384,6 +398,7 @@ _OPERATIONS: dict[bytes, Callable[[Machine], None]] = {
     b"R": _reduce,
     b"\x81": _reduce,
     b"b": _build,
+    b"Q": _persistent_id,
 }
 _TABLE: list[Callable[[Machine], None] | None] = [None] * 256
 for _code, _operation in _OPERATIONS.items():

@@ -214,26 +214,27 @@ _MAKERS = [
     Maker("collections.OrderedDict", _pairs),
     Maker("collections.defaultdict", _default_dict),
 ]
-_ALLOWED: dict[str, Maker] = {maker.name: maker for maker in _MAKERS}
+# Full name of what a pickle may mention -> its stand-in.
+PLAIN_NAMES: dict[str, Maker] = {maker.name: maker for maker in _MAKERS}
 for _core in ("numpy.core", "numpy._core"):
-    _ALLOWED[f"{_core}.multiarray._reconstruct"] = Maker("_reconstruct", _reconstruct)
-    _ALLOWED[f"{_core}.multiarray.scalar"] = Maker("scalar", _scalar)
-    _ALLOWED[f"{_core}.numeric._frombuffer"] = Maker("_frombuffer", _from_buffer)
+    PLAIN_NAMES[f"{_core}.multiarray._reconstruct"] = Maker("_reconstruct", _reconstruct)
+    PLAIN_NAMES[f"{_core}.multiarray.scalar"] = Maker("scalar", _scalar)
+    PLAIN_NAMES[f"{_core}.numeric._frombuffer"] = Maker("_frombuffer", _from_buffer)
 for _builtins in ("builtins", "__builtin__"):
-    _ALLOWED |= {f"{_builtins}.{name}": Maker(name) for name in _PLAIN_TYPES}
-    _ALLOWED[f"{_builtins}.bytes"] = Maker("bytes", _encoded)
-    _ALLOWED[f"{_builtins}.dict"] = Maker("dict", _pairs)
-    _ALLOWED[f"{_builtins}.list"] = Maker("list", lambda items=(): list(_sequence(items)))
-    _ALLOWED[f"{_builtins}.set"] = Maker("set", _members)
-    _ALLOWED[f"{_builtins}.frozenset"] = Maker("frozenset", _members)
+    PLAIN_NAMES |= {f"{_builtins}.{name}": Maker(name) for name in _PLAIN_TYPES}
+    PLAIN_NAMES[f"{_builtins}.bytes"] = Maker("bytes", _encoded)
+    PLAIN_NAMES[f"{_builtins}.dict"] = Maker("dict", _pairs)
+    PLAIN_NAMES[f"{_builtins}.list"] = Maker("list", lambda items=(): list(_sequence(items)))
+    PLAIN_NAMES[f"{_builtins}.set"] = Maker("set", _members)
+    PLAIN_NAMES[f"{_builtins}.frozenset"] = Maker("frozenset", _members)
 for _module in ("datastructures", "utils.datastructures", "zsvision.zs_data_structures"):
-    _ALLOWED[f"{_module}.ExpertStore"] = Maker("ExpertStore", _ExpertStore)
+    PLAIN_NAMES[f"{_module}.ExpertStore"] = Maker("ExpertStore", _ExpertStore)
 for _module in ("copyreg", "copy_reg"):
-    _ALLOWED[f"{_module}._reconstructor"] = Maker("_reconstructor", _old_object)
+    PLAIN_NAMES[f"{_module}._reconstructor"] = Maker("_reconstructor", _old_object)
 
 
 def _find(module: str, name: str) -> Maker:
-    maker = _ALLOWED.get(f"{module}.{name}")
+    maker = PLAIN_NAMES.get(f"{module}.{name}")
     if maker is None:
         found = short(f"{module}.{name}".replace("\n", " "))
         raise BadContent(
@@ -251,7 +252,12 @@ def read_pickle(data: memoryview) -> Any:
     Raises:
         BadContent: the pickle is broken or holds anything but plain data.
     """
-    return _plain(run_pickle(data, _find), {}, 0)
+    return plain_value(run_pickle(data, _find))
+
+
+def plain_value(value: Any) -> Any:
+    """Return what stand-ins of `PLAIN_NAMES`, in any containers, stand for."""
+    return _plain(value, {}, 0)
 
 
 def _plain(value: Any, done: dict[int, Any], depth: int) -> Any:

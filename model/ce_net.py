@@ -77,8 +77,8 @@ class CENet(nn.Module):
         **module_args: Any,
     ) -> None:
         super().__init__()
-        _check_choice("task", task, TASKS)
-        _check_choice("test_caption_mode", test_caption_mode, CAPTION_MODES)
+        check_choice("task", task, TASKS)
+        check_choice("test_caption_mode", test_caption_mode, CAPTION_MODES)
         if l2renorm:
             raise ValueError("l2renorm is true, but no published result uses it: set it to false.")
         self.expert_dims = {name: tuple(dims) for name, dims in dict(expert_dims).items()}
@@ -279,6 +279,7 @@ def _module_name(expert: str) -> str:
     return expert.replace(".", "_")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse, with a ValueError, a value that is not among `choices`."""
     if value not in choices:
         raise ValueError(f'{name} "{value}" is not known; it may be {" or ".join(choices)}.')

@@ -11,14 +11,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from data_loader.errors import UserError, did_you_mean
 from data_loader.loader import ExpertDataLoader
 from data_loader.teachers import Teacher
-from model import CENet
+from model import CENet, MNNet
 from model.loss import MaxMarginRankingLoss
 from trainer.distillation import Distillation
 from trainer.optimisers import build_optimiser, build_schedule
 from trainer.visualizer import Visualizer
 from utils.config import Config
 
-ARCHITECTURES = {"CENet": CENet}
+ARCHITECTURES = {"CENet": CENet, "MNNet": MNNet}
 LOADERS = {"ExpertDataLoader": ExpertDataLoader}
 LOSSES = {"MaxMarginRankingLoss": MaxMarginRankingLoss}
 VISUALIZERS = {"Visualizer": Visualizer}
@@ -39,7 +39,8 @@ def build_net(config: Config, loader: ExpertDataLoader) -> nn.Module:
     """Build the model of a config for the experts and captions of a data set.
 
     Raises:
-        UserError: a variable-length expert has no clusters, or the arguments do not fit together.
+        UserError: a variable-length expert or captions of words have no clusters, or the arguments
+            do not fit together.
     """
     args = dict(config.get("arch.args", {}))
     clusters = args.setdefault("vlad_clusters", {})
@@ -47,6 +48,12 @@ def build_net(config: Config, loader: ExpertDataLoader) -> nn.Module:
     uses_shared_size = bool(args.get("use_ce") or args.get("mimic_ce_dims"))
     if uses_shared_size and not shared_size:
         raise UserError("The config has use_ce or mimic_ce_dims, but no experts.ce_shared_dim.")
+    takes_words = config["arch.type"] != "MNNet" and clusters.get("text", 0) > 0
+    if loader.max_text_tokens > 1 and not takes_words:
+        raise UserError(
+            f"This model takes captions of one vector, not of {loader.max_text_tokens} words: set "
+            "experts.text_agg to avg (or give CENet clusters in arch.args.vlad_clusters.text)."
+        )
     dims = {}
     for expert in loader.experts:
         pooled = expert.size

@@ -1,20 +1,40 @@
 """Checkpoints: written whole or not at all, read without ever executing what is in them."""
 
-import pickle
 import shutil
-from collections.abc import Mapping
+import struct
+import zipfile
+import zlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from data_loader.content import BadContent, Truncated
 from data_loader.errors import UserError
 from data_loader.files import reason, replacing
+from trainer.checkpoint_file import read_checkpoint_file
+from trainer.published_checkpoint import translated
 
 # Keys of a checkpoint that people's scripts rely on.
 REQUIRED_KEYS = ("arch", "epoch", "state_dict", "config")
+# Left out by those who only ask what a checkpoint says of its training.
+LARGE_KEYS = ("state_dict", "optimizer")
 LISTED_KEYS = 5
+# What reading a broken file may raise besides; RuntimeError covers exhausted recursion and torch.
+_PARSER_ERRORS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+)
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -48,29 +68,36 @@ def link_checkpoint(existing: Path, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU: tensors, numbers, strings and plain containers only.
+def load_checkpoint(path: Path, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, ours or a published one (see `published_checkpoint`).
+
+    Args:
+        path: the file.
+        leave_out: keys that are not wanted ("optimizer"); nothing of them is read.
 
     Raises:
-        UserError: the file cannot be read, is damaged, holds anything else, or is no checkpoint.
+        UserError: the file cannot be read, is damaged, holds anything but weights and plain
+            values, or is no checkpoint.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_checkpoint_file(path, leave_out)
     except OSError as error:
         raise UserError(f"Cannot read the checkpoint {path}: {reason(error)}.") from error
-    except pickle.UnpicklingError as error:
+    except (Truncated, zipfile.BadZipFile) as error:
         raise UserError(
-            f"The checkpoint {path} is refused: it is damaged, or holds something other than "
-            f"weights and plain values ({_first_line(error)})."
+            f"The checkpoint {path} is damaged ({_first_line(error)}): fetch or make it again."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
+    except BadContent as error:
+        raise UserError(f"The checkpoint {path} is refused: {error}.") from error
+    except _PARSER_ERRORS as error:
         raise UserError(
             f"The checkpoint {path} is damaged or is not a checkpoint ({_first_line(error)})."
         ) from error
-    missing = [key for key in REQUIRED_KEYS if not isinstance(content, dict) or key not in content]
+    required = [key for key in REQUIRED_KEYS if key not in leave_out]
+    missing = [key for key in required if not isinstance(content, dict) or key not in content]
     if missing:
         raise UserError(f"The file {path} is no checkpoint of a training: it has no {missing[0]}.")
-    return content
+    return translated(content, path)
 
 
 def load_weights(net: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -> None:

@@ -22,7 +22,7 @@ from trainer.build import (
     build_visualizer,
     count_parameters,
 )
-from trainer.checkpoint import load_checkpoint, load_weights
+from trainer.checkpoint import LARGE_KEYS, load_checkpoint, load_weights
 from trainer.evaluation import Evaluation, evaluate
 from trainer.run_folder import RunFolder
 from trainer.training import (
@@ -119,9 +119,22 @@ def train_run(config: Config, seed: int, folder: RunFolder, options: Options) ->
     )
 
 
+def config_of_checkpoint(checkpoint: Path, custom_args: str | None = None) -> Config:
+    """The config of the training that wrote a checkpoint: the file beside it, or its own record.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or its config is not valid.
+    """
+    beside = checkpoint.with_name("config.json")
+    if beside.is_file():
+        return Config.from_file(beside, custom_args)
+    content = load_checkpoint(checkpoint, leave_out=LARGE_KEYS)
+    return Config.from_dict(content["config"]).with_custom_args(custom_args)
+
+
 def seed_of_run(checkpoint: Path) -> int:
     """The seed of the training that wrote a checkpoint."""
-    content = load_checkpoint(checkpoint)
+    content = load_checkpoint(checkpoint, leave_out=LARGE_KEYS)
     return int(content.get("seed", content["config"].get("seed", 0)))
 
 
@@ -141,7 +154,7 @@ def run_test(
     Raises:
         UserError: the checkpoint does not fit the config, or cannot be read.
     """
-    checkpoint = load_checkpoint(checkpoint_path)
+    checkpoint = load_checkpoint(checkpoint_path, leave_out=("optimizer",))
     loader = build_loader(config, seed)
     net = build_net(config, loader)
     load_weights(net, checkpoint["state_dict"], checkpoint_path)

@@ -171,7 +171,7 @@ TRAINER = Section(
 
 # What may stand in a config and, to replace it in the final test, in its `eval_settings`.
 REPLACEABLE: dict[str, Kind] = {
-    "experiment_name": Str(r"[^/\\]+", "a name without slashes"),
+    "experiment_name": Str(r"(?!\.{1,2}$)[^/\\]+", "a name without slashes"),
     "seed": Int(0, 2**32 - 1),
     "n_gpu": Int(0),
     "precision": Choice("float32", "bf16"),
