@@ -137,7 +137,9 @@ def _is_float(value: Any) -> bool:
 
 def _is_missing(value: Any) -> bool:
     """Whether a published file has no embedding of an expert: none at all, or NaN alone."""
-    return value is None or (isinstance(value, float | np.ndarray) and bool(np.isnan(value).all()))
+    if isinstance(value, float) or _is_float(value):
+        return bool(np.isnan(value).all())
+    return value is None
 
 
 def _odd(path: Path, key: str, what: str) -> UserError:

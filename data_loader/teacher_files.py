@@ -113,13 +113,15 @@ def open_teacher(path: Path, cache_folders: list[Path]) -> Packed:
         UserError: the file is damaged, or holds anything but a teacher.
     """
     try:
-        if not is_packed(path):
-            recipe = Recipe(KIND, (path,), {}, lambda: pack_published(path))
-            return load_or_make(recipe, cache_folders)
-        packed = read_packed(path)
-        _check(packed)
+        is_published = not is_packed(path)
     except OSError as error:
         raise UserError(f"Cannot read the teacher {path}: {reason(error)}.") from error
+    if is_published:
+        recipe = Recipe(KIND, (path,), {}, lambda: pack_published(path))
+        return load_or_make(recipe, cache_folders)
+    try:
+        packed = read_packed(path)
+        _check(packed)
     # What may come of a header that a stranger wrote.
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
