@@ -59,14 +59,15 @@ class FileFinder:
         looked = ", ".join(str(path) for path in candidates)
         raise UserError(
             f"The file of {what} of the data set {self.description.name} is missing: looked for "
-            f"{looked}; {remedy or self._remedy()}."
+            f"{looked}; {remedy or self.remedy()}."
         )
 
     def find_given(self, name: str, what: str, remedy: str = "") -> Path:
         """Return a file that the user names: a path of its own, or one in the known folders."""
         return Path(name) if Path(name).is_file() else self.find((name,), what, remedy)
 
-    def _remedy(self) -> str:
+    def remedy(self) -> str:
+        """Return what to do where a file of the data set is missing."""
         if self.description.published:
             return (
                 f"run `python3 misc/sync_experts.py --dataset {self.description.name}` to fetch it"

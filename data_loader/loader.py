@@ -200,7 +200,9 @@ class ExpertDataLoader:
             UserError: there is none, it is damaged, or it is of other videos or captions.
         """
         remedy = "make it with misc/make_teachers.py from a trained model"
-        path = self._finder.find_given(name, "the teacher", remedy)
+        if self.description.published:
+            remedy = f"{self._finder.remedy()}, or {remedy}"
+        path = self._finder.find_given(name, "a teacher", remedy)
         counts = self._text.caption_ranges(self.train.video_ids)[1]
         if self._fuse:
             counts = np.ones_like(counts)

@@ -1,6 +1,6 @@
 """Finds the training captions that teachers cannot match to their own videos, and leaves them out.
 
-python3 -m misc.denoise_captions --config configs/demo/train-ce-intra-mte.json --top_k 100
+python3 misc/denoise_captions.py --config configs/demo/train-ce-intra-mte.json --top_k 100
 
 A caption stays if its own video ranks within the top K of all training videos for the teachers
 (Croitoru et al. 2021, section 4). What is written goes into a config as `caption_masks` (video ->
@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
+
+if not __package__:  # run as a file: the rooms lie in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_loader.errors import UserError
 from data_loader.files import make_folder, replacing, write_json
@@ -239,7 +242,7 @@ def _share(value: float | None) -> str:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="misc.denoise_captions",
+        prog="denoise_captions.py",
         description="Leave out training captions that teachers cannot match to their videos.",
     )
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Makes a teacher of a trained model: its embeddings of all training videos and captions.
 
-python3 -m misc.make_teachers --config configs/demo/train-full-ce.json --resume <trained_model.pth>
+python3 misc/make_teachers.py --config configs/demo/train-full-ce.json --resume <trained_model.pth>
 
 Name the file under `distil_params.teachers` of a student's config (see `data_loader.teacher_files`
 for what it holds). Student and teacher may use different experts and text features; what counts is
@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+
+if not __package__:  # run as a file: the rooms lie in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_loader.errors import UserError
 from data_loader.files import make_folder, write_json
@@ -228,9 +231,7 @@ def _sha256(path: Path) -> str:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="misc.make_teachers", description="Make a teacher file of a trained model."
-    )
+    parser = Parser(prog="make_teachers.py", description="Make a teacher file of a trained model.")
     parser.add_argument(
         "--resume",
         metavar="PATH",
