@@ -204,7 +204,14 @@ def _joined(side: TextEmbeddings | VideoEmbeddings) -> np.ndarray:
 
 
 def _numpy(values: torch.Tensor | None) -> np.ndarray | None:
-    return None if values is None else values.cpu().numpy()
+    if values is None:
+        return None
+    if not torch.isfinite(values).all():
+        raise UserError(
+            "The model gives embeddings that are not finite: its training has diverged; train it "
+            "again with a lower optimizer.args.lr."
+        )
+    return values.cpu().numpy()
 
 
 def _names(net: nn.Module, count: int) -> list[str]:

@@ -340,6 +340,19 @@ def test_a_teacher_of_other_captions_is_refused(
     assert code == 2 and 'has 3 captions of the video "clip5", the data set has 4' in output
 
 
+@pytest.mark.parametrize("flags", [[], ["--published_format"]])
+def test_a_model_that_diverged_makes_no_teacher(
+    run: Run, teachers: dict[str, Path], tmp_path: Path, flags: list[str]
+) -> None:
+    content = load_checkpoint(checkpoint_of(teachers["ce"]))
+    next(iter(content["state_dict"].values())).fill_(torch.nan)
+    torch.save(content, tmp_path / "nan.pth")
+    arguments = ["--resume", tmp_path / "nan.pth", "--output", tmp_path / "out" / "a.pkl", *flags]
+    code, output = run(make_teachers, "--config", teachers["ce"], *arguments)
+    assert code == 2 and "not finite" in output and "Traceback" not in output
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_wrong_command_lines_get_one_sentence(
     run: Run,
     tiny_set: Path,
