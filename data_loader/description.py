@@ -4,65 +4,28 @@ Published sets are descriptions that ship with this package (`descriptions/*.jso
 one's own is a folder with a `dataset.json` of the same form. Nothing here opens a feature file.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_loader.description_entries import ExpertEntry, ListEntry, SplitEntry, TextEntry
+from data_loader.description_reader import DescriptionReader
 from data_loader.errors import UserError, did_you_mean
 from data_loader.files import read_json
 
+__all__ = [
+    "DataDescription",
+    "ExpertEntry",
+    "ListEntry",
+    "SplitEntry",
+    "TextEntry",
+    "find_description",
+    "parse_description",
+    "published_names",
+]
+
 PUBLISHED_FOLDER = Path(__file__).parent / "descriptions"
 FILE_NAME = "dataset.json"
-
-
-@dataclass(frozen=True)
-class ExpertEntry:
-    """Where an expert's features lie.
-
-    Attributes:
-        files: known names of the file, relative to the data set's folders; the first is the usual.
-        size: length of a feature vector, None if the config or the file decides.
-        variable_length: whether a video has a varying number of vectors (tokens).
-    """
-
-    files: tuple[str, ...]
-    size: int | None = None
-    variable_length: bool = False
-
-
-@dataclass(frozen=True)
-class TextEntry:
-    """Where text features lie: a file of them, or word vectors to look the captions up in."""
-
-    files: tuple[str, ...]
-    size: int | None = None
-    is_word_vectors: bool = False
-
-
-@dataclass(frozen=True)
-class ListEntry:
-    """A list of video ids: a text file, or the list under a key of a JSON file."""
-
-    file: str
-    key: str | None = None
-
-
-@dataclass(frozen=True)
-class SplitEntry:
-    """The two lists of a split, and what this split replaces.
-
-    Attributes:
-        train: the training videos.
-        val: the retrieval set.
-        experts: experts whose files differ in this split.
-        test_caption_index: file of the one caption by which each video is searched.
-    """
-
-    train: ListEntry
-    val: ListEntry
-    experts: dict[str, ExpertEntry] = field(default_factory=dict)
-    test_caption_index: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +42,8 @@ class DataDescription:
         captions: file of the raw captions.
         text_features: text features by name.
         splits: splits by name.
+        ids_end_at: text at which an entry of a list ends to be a video id (the dot of a file's
+            suffix), None where lists hold bare ids.
         published: whether this is a published set, which can be fetched.
     """
 
@@ -91,6 +56,7 @@ class DataDescription:
     captions: str
     text_features: dict[str, TextEntry]
     splits: dict[str, SplitEntry]
+    ids_end_at: str | None = None
     published: bool = False
 
     def split(self, name: str) -> SplitEntry:
@@ -108,6 +74,16 @@ class DataDescription:
             UserError: there are none of that name.
         """
         return _named(self.text_features, name, "text feature", self.name)
+
+    def video_ids(self, listed: list[str]) -> list[str]:
+        """Return the video ids that the entries of a list stand for."""
+        if self.ids_end_at is None:
+            return listed
+        return [entry.split(self.ids_end_at, 1)[0] for entry in listed]
+
+    def expert_entry(self, name: str, split: SplitEntry) -> ExpertEntry | None:
+        """Return the expert's own path in a split, None if its path follows from the config."""
+        return split.experts.get(name) or self.experts.get(name)
 
     def check_expert(self, name: str, split: SplitEntry) -> None:
         """Insist that the data set has this expert.
@@ -157,12 +133,20 @@ def parse_description(value: Any, source: Path, published: bool = False) -> Data
     Raises:
         UserError: a key is unknown, missing, or has a value of another kind.
     """
-    reader = _Reader(source)
+    reader = DescriptionReader(source)
     top = reader.mapping(
         value,
         "",
         required=("name", "captions", "text_features", "splits"),
-        optional=("root", "experts", "aggregated_experts", "feature_folders", "made_by", "notes"),
+        optional=(
+            "root",
+            "experts",
+            "aggregated_experts",
+            "feature_folders",
+            "ids_end_at",
+            "made_by",
+            "notes",
+        ),
     )
     root = Path(reader.text(top.get("root", "."), "root"))
     return DataDescription(
@@ -178,104 +162,9 @@ def parse_description(value: Any, source: Path, published: bool = False) -> Data
         captions=reader.text(top["captions"], "captions"),
         text_features=reader.entries(top["text_features"], "text_features", reader.text_feature),
         splits=reader.entries(top["splits"], "splits", reader.split),
+        ids_end_at=reader.text_or_none(top, "ids_end_at", ""),
         published=published,
     )
-
-
-class _Reader:
-    """Reads the parts of a description and names the place of whatever is wrong."""
-
-    def __init__(self, source: Path) -> None:
-        self.source = source
-
-    def fail(self, where: str, problem: str) -> UserError:
-        place = f' at "{where}"' if where else ""
-        return UserError(f"The data set description {self.source} is not valid{place}: {problem}.")
-
-    def mapping(
-        self, value: Any, where: str, required: tuple[str, ...], optional: tuple[str, ...] = ()
-    ) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self.fail(where, "it must be an object with named entries")
-        known = (*required, *optional)
-        for key in value:
-            if key not in known:
-                hint = did_you_mean(key, known)
-                raise self.fail(
-                    where, f'there is no entry "{key}"{hint}; known are {", ".join(known)}'
-                )
-        for key in required:
-            if key not in value:
-                raise self.fail(where, f'the entry "{key}" is missing')
-        return value
-
-    def text(self, value: Any, where: str) -> str:
-        if not isinstance(value, str) or not value:
-            raise self.fail(where, "it must be a non-empty text")
-        return value
-
-    def texts(self, value: Any, where: str) -> list[str]:
-        if not isinstance(value, list):
-            raise self.fail(where, "it must be a list of texts")
-        return [self.text(item, where) for item in value]
-
-    def files(self, value: Any, where: str) -> tuple[str, ...]:
-        """One file name, or several names under which the same file is known."""
-        if isinstance(value, list) and value:
-            return tuple(self.texts(value, where))
-        return (self.text(value, where),)
-
-    def size(self, value: Any, where: str) -> int | None:
-        if value is not None and (type(value) is not int or value < 1):
-            raise self.fail(where, "it must be a whole number of at least 1")
-        return value
-
-    def entries(self, value: Any, where: str, read: Callable[[Any, str], Any]) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self.fail(where, "it must be an object with named entries")
-        return {name: read(entry, f"{where}.{name}") for name, entry in value.items()}
-
-    def expert(self, value: Any, where: str) -> ExpertEntry:
-        entry = self.mapping(value, where, ("file",), ("size", "variable_length"))
-        variable = entry.get("variable_length", False)
-        if not isinstance(variable, bool):
-            raise self.fail(f"{where}.variable_length", "it must be true or false")
-        return ExpertEntry(
-            files=self.files(entry["file"], f"{where}.file"),
-            size=self.size(entry.get("size"), f"{where}.size"),
-            variable_length=variable,
-        )
-
-    def text_feature(self, value: Any, where: str) -> TextEntry:
-        entry = self.mapping(value, where, (), ("file", "word_vectors", "size"))
-        if ("file" in entry) == ("word_vectors" in entry):
-            raise self.fail(where, 'it must have either "file" or "word_vectors"')
-        kind = "file" if "file" in entry else "word_vectors"
-        return TextEntry(
-            files=self.files(entry[kind], f"{where}.{kind}"),
-            size=self.size(entry.get("size"), f"{where}.size"),
-            is_word_vectors=kind == "word_vectors",
-        )
-
-    def split(self, value: Any, where: str) -> SplitEntry:
-        entry = self.mapping(value, where, ("train", "val"), ("experts", "test_caption_index"))
-        index = entry.get("test_caption_index")
-        return SplitEntry(
-            train=self.id_list(entry["train"], f"{where}.train"),
-            val=self.id_list(entry["val"], f"{where}.val"),
-            experts=self.entries(entry.get("experts", {}), f"{where}.experts", self.expert),
-            test_caption_index=(
-                None if index is None else self.text(index, f"{where}.test_caption_index")
-            ),
-        )
-
-    def id_list(self, value: Any, where: str) -> ListEntry:
-        if isinstance(value, str):
-            return ListEntry(self.text(value, where))
-        entry = self.mapping(value, where, ("file", "key"))
-        return ListEntry(
-            self.text(entry["file"], f"{where}.file"), self.text(entry["key"], f"{where}.key")
-        )
 
 
 def _named(entries: dict[str, Any], name: str, what: str, dataset: str) -> Any:

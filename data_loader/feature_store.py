@@ -12,7 +12,7 @@ import torch
 
 from data_loader.description import TextEntry
 from data_loader.errors import UserError
-from data_loader.layout import ExpertSource, FileFinder
+from data_loader.layout import ExpertSource, FileFinder, declared_text_size
 from data_loader.packed import Packed, load_or_make
 from data_loader.packing import captions_recipe, expert_recipe, text_recipe, word_vector_recipe
 
@@ -139,13 +139,13 @@ class FeatureStore:
         """
         description = self.finder.description
         entry: TextEntry = description.text_entry(name)
-        path = self.finder.find(entry.files, f'the text features "{name}"')
-        size = size or entry.size
+        source = self.finder.find_text(entry, f'the text features "{name}"')
+        size = declared_text_size(name, description, size)
         if entry.is_word_vectors:
             captions = self._captions_path()
-            recipe = word_vector_recipe(name, path, captions, size, description.name)
+            recipe = word_vector_recipe(name, source.files[0], captions, size, description.name)
         else:
-            recipe = text_recipe(name, path, size, description.name)
+            recipe = text_recipe(name, source, size, description.name)
         return TextFeatures(name, load_or_make(recipe, self.folders))
 
     def captions(self) -> RawCaptions:

@@ -5,10 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_loader.description import DataDescription, ExpertEntry, SplitEntry
+from data_loader.description import DataDescription, SplitEntry, TextEntry
 from data_loader.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DeclaredExpert:
+    """What is known of an expert before any of its files is opened.
+
+    Attributes:
+        size: length of a vector, None if the file decides.
+        variable_length: whether a video has a varying number of vectors (tokens).
+    """
+
+    size: int | None
+    variable_length: bool
 
 
 @dataclass(frozen=True)
@@ -21,6 +34,7 @@ class ExpertSource:
         variable_length: whether a video has a varying number of vectors (tokens).
         size: declared length of a vector, None if the file decides.
         binarise: whether present features are replaced by ones.
+        average: whether a video's tokens are averaged to one vector.
     """
 
     name: str
@@ -28,6 +42,20 @@ class ExpertSource:
     variable_length: bool
     size: int | None
     binarise: bool = False
+    average: bool = False
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Files of text features.
+
+    Attributes:
+        files: one file, or several that hold the videos together.
+        key_mapping: file of video id -> the id that `files` use, None where they use video ids.
+    """
+
+    files: tuple[Path, ...]
+    key_mapping: Path | None = None
 
 
 class FileFinder:
@@ -38,6 +66,13 @@ class FileFinder:
         first = (feature_folder,) if feature_folder else ()
         names = dict.fromkeys((*first, *description.feature_folders, ""))
         self.folders = [description.root / name for name in names]
+
+    def preferring(self, feature_folder: str) -> "FileFinder":
+        """Return a finder that looks into another folder first, then where this one does."""
+        other = FileFinder(self.description)
+        folders = dict.fromkeys((self.description.root / feature_folder, *self.folders))
+        other.folders = list(folders)
+        return other
 
     def find(self, names: tuple[str, ...], what: str, remedy: str = "") -> Path:
         """Return the first existing file among the known names in the known folders.
@@ -56,15 +91,36 @@ class FileFinder:
                 if path != candidates[0]:
                     logger.info("%s: using %s (there is no %s)", what, path, candidates[0])
                 return path
-        looked = ", ".join(str(path) for path in candidates)
-        raise UserError(
-            f"The file of {what} of the data set {self.description.name} is missing: looked for "
-            f"{looked}; {remedy or self.remedy()}."
-        )
+        raise self._missing(what, names, remedy)
 
     def find_given(self, name: str, what: str, remedy: str = "") -> Path:
         """Return a file that the user names: a path of its own, or one in the known folders."""
         return Path(name) if Path(name).is_file() else self.find((name,), what, remedy)
+
+    def find_text(self, entry: TextEntry, what: str) -> TextSource:
+        """Return text features: one file, or all parts of it, from the first folder that has them.
+
+        Raises:
+            UserError: there are none, or the mapping of the parts' ids is missing.
+        """
+        if not entry.parts:
+            return TextSource((self.find(entry.files, what),))
+        for folder in self.folders:
+            if any((folder / name).is_file() for name in entry.files):
+                return TextSource((self.find(entry.files, what),))
+            parts = tuple(folder / name for name in entry.parts)
+            if all(path.is_file() for path in parts):
+                mapping = entry.parts_key_mapping
+                keys = self.find((mapping,), f"the video ids of {what}") if mapping else None
+                return TextSource(parts, keys)
+        raise self._missing(what, (*entry.files, *entry.parts))
+
+    def _missing(self, what: str, names: tuple[str, ...], remedy: str = "") -> UserError:
+        looked = ", ".join(str(folder / name) for folder in self.folders for name in names)
+        return UserError(
+            f"The file of {what} of the data set {self.description.name} is missing: looked for "
+            f"{looked}; {remedy or self.remedy()}."
+        )
 
     def remedy(self) -> str:
         """Return what to do where a file of the data set is missing."""
@@ -96,9 +152,8 @@ def expert_source(
     """
     description = finder.description
     description.check_expert(name, split)
-    entry = split.experts.get(name) or description.experts.get(name)
-    temporal = aggregation.get("temporal")
-    variable = entry.variable_length if entry and temporal is None else temporal == "vlad"
+    declared = declared_expert(name, description, split, aggregation, face_dim)
+    entry = description.expert_entry(name, split)
     if entry:
         files = (finder.find(entry.files, f'the expert "{name}"'),)
     else:
@@ -108,10 +163,49 @@ def expert_source(
     return ExpertSource(
         name=name,
         files=files,
-        variable_length=variable,
-        size=_declared_size(name, entry, aggregation, face_dim, len(files)),
+        variable_length=declared.variable_length,
+        size=declared.size,
         binarise=bool(aggregation.get("binarise", False)),
+        average=bool(entry and entry.variable_length and aggregation.get("temporal") == "avg"),
     )
+
+
+def declared_expert(
+    name: str,
+    description: DataDescription,
+    split: SplitEntry,
+    aggregation: dict[str, Any],
+    face_dim: int | None,
+) -> DeclaredExpert:
+    """Return what config and description say of an expert; arguments as in `expert_source`."""
+    entry = description.expert_entry(name, split)
+    temporal = aggregation.get("temporal")
+    variable = entry.variable_length if entry and temporal is None else temporal == "vlad"
+    if name == "face" and face_dim:
+        return DeclaredExpert(face_dim, variable)
+    if entry and entry.size:
+        return DeclaredExpert(entry.size, variable)
+    size = aggregation.get("feat_dims", {}).get(aggregation.get("type", "embed"))
+    # An expert without a file of its own has one file for each word of `temporal`.
+    files = 1 if entry or temporal is None else len(temporal.split("-"))
+    return DeclaredExpert(size * files if size else None, variable)
+
+
+def declared_text_size(name: str, description: DataDescription, text_dim: int | None) -> int | None:
+    """Return the size of text features that the description gives, or else the config.
+
+    Published configs may inherit the `text_dim` of other text features than they name.
+
+    Raises:
+        UserError: the text features are unknown, or the two differ for a data set of one's own.
+    """
+    size = description.text_entry(name).size
+    if size and text_dim and size != text_dim and not description.published:
+        raise UserError(
+            f'The config gives experts.text_dim {text_dim}, but the text features "{name}" of '
+            f"{description.name} have size {size} by {description.source}."
+        )
+    return size or text_dim
 
 
 def aggregated(name: str, aggregation: dict[str, Any]) -> list[str]:
@@ -143,19 +237,3 @@ def aggregated(name: str, aggregation: dict[str, Any]) -> list[str]:
     return [
         f"{folder}/{model}-{word}{ending}.pickle" for word in aggregation["temporal"].split("-")
     ]
-
-
-def _declared_size(
-    name: str,
-    entry: ExpertEntry | None,
-    aggregation: dict[str, Any],
-    face_dim: int | None,
-    files: int,
-) -> int | None:
-    if name == "face" and face_dim:
-        return face_dim
-    if entry and entry.size:
-        return entry.size
-    sizes = aggregation.get("feat_dims", {})
-    size = sizes.get(aggregation.get("type", "embed"))
-    return size * files if size else None

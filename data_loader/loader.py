@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from data_loader.batches import CaptionChoice, TrainingSet
+from data_loader.declared import check_values, chosen_experts, token_limit
 from data_loader.description import ListEntry, find_description
-from data_loader.errors import UserError, did_you_mean
+from data_loader.errors import UserError
 from data_loader.feature_store import ExpertFeatures, FeatureStore, TextFeatures
 from data_loader.formats import read_id_list, read_plain_mapping
 from data_loader.layout import FileFinder, expert_source
@@ -19,8 +20,6 @@ from data_loader.teachers import Teacher
 from data_loader.views import Expert, ExpertView, TextView
 
 logger = logging.getLogger(__name__)
-
-TEXT_AGGREGATIONS = ("vlad", "avg")
 
 
 class ExpertDataLoader:
@@ -47,8 +46,9 @@ class ExpertDataLoader:
             `ind` 0 here, with or without it.
         cache_dir: folder of the packed files, see `FeatureStore`.
         num_workers: accepted; gathering from packed arrays needs no workers.
-        trn_cat, refresh_lru_cache, challenge_mode, challenge_test_root_feat_folder: accepted for
-            published configs, without effect.
+        trn_cat, refresh_lru_cache, challenge_mode: accepted for published configs, without effect.
+        challenge_test_root_feat_folder: folder of the retrieval set in the test phase of a
+            challenge (split `public_server_test`), looked into before `root_feat_folder`.
         caption_masks: file of video -> 0/1 for each caption; only captions with 1 are drawn.
         training_file: list of training videos that takes the place of the split's.
         face_dim: size of the expert "face".
@@ -97,16 +97,16 @@ class ExpertDataLoader:
         device: str | torch.device = "cpu",
         refresh_lru_cache: bool = False,
         challenge_mode: bool = False,
-        challenge_test_root_feat_folder: str = "",
+        challenge_test_root_feat_folder: str = "challenge",
     ) -> None:
-        _check_values(text_agg, text_dropout, num_test_captions, restrict_train_captions)
+        check_values(text_agg, text_dropout, num_test_captions, restrict_train_captions)
         self._max_tokens = max_tokens
         self._device = device
         self._fuse, self._average = fuse_captions, text_agg == "avg"
         self.description = find_description(dataset_name, data_dir)
         self._finder = FileFinder(self.description, root_feat_folder)
         self._split = self.description.split(split_name)
-        names = _chosen(modalities, drop_feats)
+        names = chosen_experts(modalities, drop_feats)
         sources = [
             expert_source(
                 name, self._finder, self._split, (feat_aggregation or {}).get(name, {}), face_dim
@@ -116,10 +116,16 @@ class ExpertDataLoader:
         self._store = store = FeatureStore(self._finder, cache_dir)
         self._features = features = [store.expert(source) for source in sources]
         self._text = text = store.text(text_feat, text_dim)
+        self._retrieval_finder, retrieval_text = self._finder, text
+        if self._split.challenge_test:
+            # Its videos and captions were published later, in a folder of their own.
+            self._retrieval_finder = self._finder.preferring(challenge_test_root_feat_folder)
+            store = FeatureStore(self._retrieval_finder, cache_dir)
+            retrieval_text = store.text(text_feat, text_dim)
         self._raw = store.captions()
         self.experts = tuple(self._expert(item) for item in features)
         self.text_size = text.size
-        self.max_text_tokens = 1 if self._average else self._limit("text")
+        self.max_text_tokens = 1 if self._average else token_limit(max_tokens, "text")
         self.train = self._training_set(
             features,
             text,
@@ -130,22 +136,12 @@ class ExpertDataLoader:
             text_dropout=text_dropout,
             seed=seed,
         )
-        self.retrieval = self._retrieval_set(features, text, num_test_captions)
+        self.retrieval = self._retrieval_set(features, retrieval_text, num_test_captions)
 
     def _expert(self, features: ExpertFeatures) -> Expert:
         name = features.source.name
-        tokens = self._limit(name) if features.variable_length else 1
+        tokens = token_limit(self._max_tokens, name) if features.variable_length else 1
         return Expert(name, features.variable_length, features.size, tokens)
-
-    def _limit(self, name: str) -> int:
-        limit = self._max_tokens.get(name)
-        if type(limit) is not int or limit < 1:
-            what = "the captions vary" if name == "text" else f'the expert "{name}" varies'
-            raise UserError(
-                f"{what[0].upper()}{what[1:]} in length: set data_loader.args.max_tokens.{name} "
-                f"in the config to the number of tokens to keep (it is {limit!r})."
-            )
-        return limit
 
     def _training_set(
         self,
@@ -158,9 +154,9 @@ class ExpertDataLoader:
     ) -> TrainingSet:
         if training_file:
             path = self._finder.find_given(training_file, "the training list")
-            video_ids = read_id_list(path)
+            video_ids = self._read_ids(path)
         else:
-            video_ids = self._ids(self._split.train)
+            video_ids = self._ids(self._split.train, self._finder)
         experts = self._expert_views(features, video_ids, "train")
         view = self._text_view(text, video_ids, "train", restrict)
         choice = CaptionChoice.among_first(view.queries_per_video)
@@ -172,7 +168,7 @@ class ExpertDataLoader:
     def _retrieval_set(
         self, features: list[ExpertFeatures], text: TextFeatures, captions_per_video: int
     ) -> RetrievalSet:
-        video_ids = self._ids(self._split.val)
+        video_ids = self._ids(self._split.val, self._retrieval_finder)
         experts = self._expert_views(features, video_ids, "retrieval")
         view = self._text_view(text, video_ids, "retrieval")
         self._compare_with_raw(video_ids, view)
@@ -217,14 +213,27 @@ class ExpertDataLoader:
         counts = view.queries_per_video
         chosen = first_captions(counts, int(counts.max()))
         return RetrievalSet(
-            video_ids, experts, view, self._raw, chosen, fused=self._fuse, device=self._device
+            video_ids,
+            experts,
+            view,
+            self._store.captions(),
+            chosen,
+            fused=self._fuse,
+            device=self._device,
         )
 
-    def _ids(self, entry: ListEntry) -> list[str]:
-        path = self._finder.find((entry.file,), "the list of videos")
-        ids = read_id_list(path, entry.key)
+    def _ids(self, entry: ListEntry, finder: FileFinder) -> list[str]:
+        path = finder.find((entry.file,), "the list of videos")
+        ids = self._read_ids(path, entry.key)
         if not ids:
             raise UserError(f"The list of videos {path} is empty.")
+        return ids
+
+    def _read_ids(self, path: Path, key: str | None = None) -> list[str]:
+        ids = self.description.video_ids(read_id_list(path, key))
+        if len(set(ids)) < len(ids):
+            twice = next(video_id for at, video_id in enumerate(ids) if video_id in ids[:at])
+            raise UserError(f'The list of videos {path} names the video "{twice}" twice.')
         return ids
 
     def _expert_views(
@@ -274,39 +283,6 @@ class ExpertDataLoader:
                     f"to {count - 1} was expected."
                 )
         return np.array([[index[video_id]] for video_id in video_ids], dtype=np.int64)
-
-
-def _check_values(
-    text_agg: str, text_dropout: float, num_test_captions: int, restrict_train_captions: int
-) -> None:
-    if text_agg not in TEXT_AGGREGATIONS:
-        hint = did_you_mean(text_agg, TEXT_AGGREGATIONS)
-        raise UserError(
-            f'text_agg is "{text_agg}"{hint}; known are {", ".join(TEXT_AGGREGATIONS)}.'
-        )
-    if not 0 <= text_dropout <= 1:
-        raise UserError(f"text_dropout is {text_dropout}, a probability from 0 to 1 was expected.")
-    if num_test_captions < 1:
-        raise UserError(f"num_test_captions is {num_test_captions}, at least 1 was expected.")
-    if restrict_train_captions < 0:
-        raise UserError(
-            f"restrict_train_captions is {restrict_train_captions}, at least 0 (all) was expected."
-        )
-
-
-def _chosen(modalities: list[str], drop_feats: str) -> list[str]:
-    """Return the experts to use, in sorted name order."""
-    dropped = [name.strip() for name in drop_feats.split(",") if name.strip()]
-    for name in dropped:
-        if name not in modalities:
-            raise UserError(
-                f'drop_feats names "{name}"{did_you_mean(name, modalities)}, which is not among '
-                f"the modalities ({', '.join(sorted(modalities))})."
-            )
-    chosen = sorted(set(modalities) - set(dropped))
-    if not chosen:
-        raise UserError("No expert is left: modalities is empty, or drop_feats names all of them.")
-    return chosen
 
 
 def _allowed(path: Path, video_ids: list[str], text: TextFeatures, view: TextView) -> np.ndarray:

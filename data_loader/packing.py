@@ -10,11 +10,12 @@ import numpy as np
 from data_loader.errors import UserError
 from data_loader.formats import (
     FeatureTable,
+    TextTable,
     read_feature_file,
     read_plain_mapping,
     read_text_feature_file,
 )
-from data_loader.layout import ExpertSource
+from data_loader.layout import ExpertSource, TextSource
 from data_loader.packed import Part, Recipe, offsets_of
 from data_loader.word_vectors import read_word_vectors
 
@@ -28,6 +29,8 @@ def expert_recipe(source: ExpertSource) -> Recipe:
     (videos + 1); `available` (videos,) bool. Facts: `ids`.
     """
     settings = {"variable_length": source.variable_length, "size": source.size}
+    if source.average:
+        settings["average"] = True
     return Recipe(f"expert-{source.name}", source.files, settings, lambda: _pack_expert(source))
 
 
@@ -40,7 +43,7 @@ def captions_recipe(path: Path) -> Recipe:
     return Recipe("captions", (path,), {}, lambda: _pack_captions(read_captions(path)))
 
 
-def text_recipe(name: str, path: Path, size: int | None, dataset: str) -> Recipe:
+def text_recipe(name: str, source: TextSource, size: int | None, dataset: str) -> Recipe:
     """Return how to pack text features.
 
     Parts: `values` (sum of words, D); `offsets` (captions + 1) into it; `caption_offsets`
@@ -48,9 +51,27 @@ def text_recipe(name: str, path: Path, size: int | None, dataset: str) -> Recipe
     """
 
     def make() -> tuple[dict[str, Part], dict[str, Any]]:
-        return _pack_text(read_text_feature_file(path), name, path, size, dataset)
+        return _pack_text(_read_text(source), name, source.files[0], size, dataset)
 
-    return Recipe(f"text-{name}", (path,), {"size": size}, make)
+    keys = (source.key_mapping,) if source.key_mapping else ()
+    return Recipe(f"text-{name}", (*source.files, *keys), {"size": size}, make)
+
+
+def _read_text(source: TextSource) -> TextTable:
+    """Read text features that may be spread over files, and name their videos by our ids."""
+    table: TextTable = {}
+    for path in source.files:
+        table |= read_text_feature_file(path)
+    if source.key_mapping is None:
+        return table
+    mapping = read_plain_mapping(source.key_mapping, "video ids")
+    id_of = {str(other): video_id for video_id, other in mapping.items()}
+    for key in table:
+        if key not in id_of:
+            raise UserError(
+                f'{source.key_mapping} does not say which video "{key}" of {source.files[0]} is.'
+            )
+    return {id_of[key]: captions for key, captions in table.items()}
 
 
 def word_vector_recipe(
@@ -125,6 +146,8 @@ def _pack_expert(source: ExpertSource) -> tuple[dict[str, Part], dict[str, Any]]
     table = tables[0] if len(tables) == 1 else _joined(tables)
     owner, path = f'expert "{source.name}"', source.files[0]
     rows = {key: _rows_of(array) for key, array in table.items()}
+    if source.average:
+        rows = {key: _average(array) for key, array in rows.items()}
     entries = list(rows.items())
     size = _common_size(entries, source.size, owner, path)
     if source.variable_length:
@@ -152,6 +175,13 @@ def _rows_of(array: np.ndarray | None) -> np.ndarray:
     if array is None:
         return np.empty((0,), dtype=_FLOAT16)
     return array[None] if array.ndim == 1 else array
+
+
+def _average(array: np.ndarray) -> np.ndarray:
+    """Average tokens (T, D) to one vector (1, D); what has none stays missing."""
+    if not array.size or array.ndim != 2 or len(array) == 1:
+        return array
+    return array.mean(axis=0, dtype=np.float64, keepdims=True).astype(_FLOAT32)
 
 
 def _joined(tables: list[FeatureTable]) -> FeatureTable:

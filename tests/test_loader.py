@@ -305,7 +305,7 @@ def test_the_log_counts_videos_missing_and_tokens(
         ({"restrict_train_captions": -1}, "restrict_train_captions is -1"),
         ({"batch_size": 1}, "batch_size is 1, at least 2"),
         ({"split_name": "vla"}, 'did you mean "val"'),
-        ({"text_dim": 7}, "size 7 were expected"),
+        ({"text_dim": 7}, r"text_dim 7.*size 6"),
         ({"training_file": "none.txt"}, r"none\.txt"),
     ],
 )

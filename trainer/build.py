@@ -1,6 +1,7 @@
 """From a config to the parts that it names. Only what stands in these tables can be built."""
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from data_loader.declared import ModelInputs, declared_inputs
 from data_loader.errors import UserError, did_you_mean
 from data_loader.loader import ExpertDataLoader
 from data_loader.teachers import Teacher
@@ -29,14 +31,31 @@ _LOADER_KEYS = ("modalities", "text_feat", "text_agg", "drop_feats", "face_dim",
 
 def build_loader(config: Config, seed: int) -> ExpertDataLoader:
     """Open the data set of a config; `seed` fixes the order of videos and the captions drawn."""
-    chosen = {key: config["experts"][key] for key in _LOADER_KEYS if key in config["experts"]}
-    chosen |= {key: config[key] for key in ("caption_masks", "training_file") if key in config}
-    args = {"data_dir": None} | config.get("data_loader.args", {}) | chosen
+    args = _loader_args(config)
     return _make("data_loader", LOADERS, config["data_loader.type"], **args, seed=seed)
 
 
-def build_net(config: Config, loader: ExpertDataLoader) -> nn.Module:
+def inputs_of(config: Config) -> ModelInputs:
+    """Return what a config and the description of its data set say of the data, without its files.
+
+    Raises:
+        UserError: a name or a value cannot be used, or a size is declared nowhere.
+    """
+    return _call("data_loader", config["data_loader.type"], declared_inputs, _loader_args(config))
+
+
+def _loader_args(config: Config) -> dict[str, Any]:
+    chosen = {key: config["experts"][key] for key in _LOADER_KEYS if key in config["experts"]}
+    chosen |= {key: config[key] for key in ("caption_masks", "training_file") if key in config}
+    return {"data_dir": None} | config.get("data_loader.args", {}) | chosen
+
+
+def build_net(config: Config, data: ModelInputs) -> nn.Module:
     """Build the model of a config for the experts and captions of a data set.
+
+    Args:
+        config: the config.
+        data: the loader of the data set, or what `inputs_of` says of it.
 
     Raises:
         UserError: a variable-length expert or captions of words have no clusters, or the arguments
@@ -44,18 +63,43 @@ def build_net(config: Config, loader: ExpertDataLoader) -> nn.Module:
     """
     args = dict(config.get("arch.args", {}))
     clusters = args.setdefault("vlad_clusters", {})
-    shared_size = config.get("experts.ce_shared_dim")
-    uses_shared_size = bool(args.get("use_ce") or args.get("mimic_ce_dims"))
-    if uses_shared_size and not shared_size:
-        raise UserError("The config has use_ce or mimic_ce_dims, but no experts.ce_shared_dim.")
     takes_words = config["arch.type"] != "MNNet" and clusters.get("text", 0) > 0
-    if loader.max_text_tokens > 1 and not takes_words:
+    if data.max_text_tokens > 1 and not takes_words:
         raise UserError(
-            f"This model takes captions of one vector, not of {loader.max_text_tokens} words: set "
+            f"This model takes captions of one vector, not of {data.max_text_tokens} words: set "
             "experts.text_agg to avg (or give CENet clusters in arch.args.vlad_clusters.text)."
         )
+    aggregation = {e.name: {"temporal": "vlad"} for e in data.experts if e.variable_length}
+    try:
+        return _make(
+            "arch",
+            ARCHITECTURES,
+            config["arch.type"],
+            expert_dims=expert_dims(config, data),
+            text_dim=data.text_size,
+            feat_aggregation=aggregation,
+            **args,
+        )
+    except ValueError as error:
+        raise UserError(f"The model of this config cannot be built: {error}") from error
+
+
+def expert_dims(config: Config, data: ModelInputs) -> dict[str, tuple[int, int]]:
+    """Return each expert's pooled size (clusters * size if it has tokens) and embedding size.
+
+    Raises:
+        UserError: a variable-length expert has no clusters, or the shared size is missing.
+    """
+    args = config.get("arch.args", {})
+    clusters = args.get("vlad_clusters", {})
+    shared_size = config.get("experts.ce_shared_dim")
+    projects = bool(args.get("use_ce") or args.get("mimic_ce_dims"))
+    # Published configs of MNNet inherit use_ce, which does nothing there.
+    uses_shared_size = projects and config["arch.type"] != "MNNet"
+    if uses_shared_size and not shared_size:
+        raise UserError("The config has use_ce or mimic_ce_dims, but no experts.ce_shared_dim.")
     dims = {}
-    for expert in loader.experts:
+    for expert in data.experts:
         pooled = expert.size
         if expert.variable_length:
             if not clusters.get(expert.name):
@@ -65,19 +109,7 @@ def build_net(config: Config, loader: ExpertDataLoader) -> nn.Module:
                 )
             pooled *= clusters[expert.name]
         dims[expert.name] = (pooled, shared_size if uses_shared_size else expert.size)
-    aggregation = {e.name: {"temporal": "vlad"} for e in loader.experts if e.variable_length}
-    try:
-        return _make(
-            "arch",
-            ARCHITECTURES,
-            config["arch.type"],
-            expert_dims=dims,
-            text_dim=loader.text_size,
-            feat_aggregation=aggregation,
-            **args,
-        )
-    except ValueError as error:
-        raise UserError(f"The model of this config cannot be built: {error}") from error
+    return dims
 
 
 def build_loss(config: Config) -> nn.Module:
@@ -136,8 +168,12 @@ def _make(part: str, table: dict[str, Any], kind: str, **args: Any) -> Any:
             f'{part}.type "{kind}" cannot be built{did_you_mean(kind, table)}; known: '
             f"{', '.join(table)}."
         )
+    return _call(part, kind, table[kind], args)
+
+
+def _call(part: str, kind: str, make: Callable[..., Any], args: dict[str, Any]) -> Any:
     try:
-        inspect.signature(table[kind]).bind(**args)
+        inspect.signature(make).bind(**args)
     except TypeError as error:
         raise UserError(f"{part}.args do not fit {kind}: {error}.") from error
-    return table[kind](**args)
+    return make(**args)

@@ -25,20 +25,25 @@ def resolve_config(path: str | Path) -> dict[str, Any]:
     # From the last to the first, as zsvision folds them: where a dict meets another kind of value
     # the result depends on the order of merging.
     for ancestor in reversed(ancestors):
-        values = merge(ancestor, values)
+        values = _over(ancestor, values)
     values.pop(INHERIT, None)
-    return values
+    return copy.deepcopy(values)
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Return `below` with the values of `above` over it; neither is changed."""
+    return copy.deepcopy(_over(below, above))
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Merge without copying what only one of the two has."""
     merged = dict(below)
     for key, value in above.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = merge(merged[key], value)
+            merged[key] = _over(merged[key], value)
         else:
             merged[key] = value
-    return copy.deepcopy(merged)
+    return merged
 
 
 def _lineage(path: Path, children: tuple[Path, ...]) -> list[dict[str, Any]]:
