@@ -15,13 +15,15 @@ from data_loader.teacher_files import open_teacher
 from misc import denoise_captions, make_teachers
 from model.ranks import ranks_in_rows
 from model.similarity import similarity
+from tests.teacher_data import RandomTeacher
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
-from trainer.build import build_loader, build_net
+from trainer.build import build_loader, build_loss, build_net, build_optimiser_of
 from trainer.checkpoint import load_checkpoint
 from trainer.distillation import Distillation, text_side, video_side
 from trainer.evaluation import embed_videos
 from utils.command_line import run_main
 from utils.config import Config
+from utils.seeds import seed_everything
 
 Run = Callable[..., tuple[int, str]]
 VIDEOS, CAPTIONS = 24, 3  # of the tiny set's training list
@@ -272,6 +274,46 @@ def test_teachers_change_what_is_learnt(
         assert run(train_program, "--config", config, "--train_single_epoch")[0] == 0
         [epoch] = metrics_of(tmp_path, f"student-{on}")["epochs"]
         assert (epoch["loss"] == alone["loss"]) != on and ("distil_loss" in epoch) == on
+
+
+def test_a_training_takes_the_steps_of_a_naive_loop(
+    run: Run, tiny_set: Path, tmp_path: Path
+) -> None:
+    """RAdam, three teachers in the published format, and their similarities by double loops."""
+    of = [RandomTeacher([CAPTIONS] * VIDEOS, {"a": 4}, seed, False) for seed in range(3)]
+    files = [tmp_path / f"{n}.pkl" for n in range(3)]
+    for teacher, file in zip(of, files, strict=True):
+        content = {f"clip{n}": v for n, v in enumerate(teacher.published().values())}
+        file.write_bytes(pickle.dumps(content))
+    radam = {"optimizer": {"type": "RAdam", "args": {"lr": 0.01, "weight_decay": 1e-3}}}
+    path = write_config(tmp_path, "student", tiny_set, distilling(*files) | radam)
+    assert run(train_program, "--config", path, "--train_single_epoch")[0] == 0
+
+    config = Config.from_file(path)
+    seed_everything(0)
+    loader = build_loader(config, seed=0)
+    net = build_net(config, loader).train()
+    ranking, optimiser = build_loss(config), build_optimiser_of(config, net)
+    losses = []
+    for batch in loader.train.batches(epoch=1):
+        drawn = zip(batch.video_indices.tolist(), batch.caption_indices.tolist(), strict=True)
+        target = [
+            [np.mean([t.similarity(v, c, o) for t in of]) for o in batch.video_indices.tolist()]
+            for v, c in drawn
+        ]
+        output = net(batch.experts, batch.ind, batch.text)
+        sims = output["cross_view_conf_matrix"]
+        gap = (sims - torch.tensor(target, dtype=torch.float32)).abs()
+        loss = ranking(sims) + torch.where(gap < 1, 0.5 * gap**2, gap - 0.5).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    [epoch] = metrics_of(tmp_path, "student")["epochs"]
+    assert epoch["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+    found = weights(models_of(tmp_path, "student") / "trained_model.pth")
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(found[name], value, atol=1e-6, rtol=1e-5, msg=name)
 
 
 def test_ranks_are_those_of_the_whole_matrix(

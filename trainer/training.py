@@ -223,7 +223,10 @@ class Trainer:
 
     def _report(self, record: Mapping[str, Any], is_best: bool) -> None:
         epoch = record["epoch"]
-        shown = f"loss {record['loss']:.4f}  lr {record['lr']:.2g}"
+        shown = f"loss {record['loss']:.4f}"
+        if "distil_loss" in record:
+            shown += f" (from teachers {record['distil_loss']:.4f})"
+        shown += f"  lr {record['lr']:.2g}"
         for direction in ("t2v", "v2t"):
             recalls = [record.get(f"val_{direction}_metrics_R{k}") for k in (1, 5, 10)]
             if None not in recalls:
