@@ -172,7 +172,7 @@ def examples(
 ) -> list[dict[str, Any]]:
     """The captions that fall deepest, with their ranks."""
     texts = queries.captions
-    worst = np.argsort(-ranked.ranks, kind="stable")[:number]
+    worst = np.argsort(-ranked.ranks, kind="stable")[: max(0, number)]
     found = []
     for at in worst[ranked.ranks[worst] > top_k]:
         video, caption = int(ranked.videos[at]), int(ranked.captions[at])
