@@ -74,8 +74,13 @@ class FileFinder:
         other.folders = list(folders)
         return other
 
-    def find(self, names: tuple[str, ...], what: str) -> Path:
+    def find(self, names: tuple[str, ...], what: str, remedy: str = "") -> Path:
         """Return the first existing file (or folder of files) among the known names and folders.
+
+        Args:
+            names: names of the file, relative to the folders.
+            what: its role, for messages.
+            remedy: what to do where it is missing; by default, what the data set advises.
 
         Raises:
             UserError: there is none; the message lists where it was looked for and what to run.
@@ -86,11 +91,11 @@ class FileFinder:
                 if path != candidates[0]:
                     logger.info("%s: using %s (there is no %s)", what, path, candidates[0])
                 return path
-        raise self._missing(what, names)
+        raise self._missing(what, names, remedy)
 
-    def find_given(self, name: str, what: str) -> Path:
+    def find_given(self, name: str, what: str, remedy: str = "") -> Path:
         """Return a file that the user names: a path of its own, or one in the known folders."""
-        return Path(name) if Path(name).is_file() else self.find((name,), what)
+        return Path(name) if Path(name).is_file() else self.find((name,), what, remedy)
 
     def find_text(self, entry: TextEntry, what: str) -> TextSource:
         """Return text features: one file, or all parts of it, from the first folder that has them.
@@ -110,14 +115,15 @@ class FileFinder:
                 return TextSource(parts, keys)
         raise self._missing(what, (*entry.files, *entry.parts))
 
-    def _missing(self, what: str, names: tuple[str, ...]) -> UserError:
+    def _missing(self, what: str, names: tuple[str, ...], remedy: str = "") -> UserError:
         looked = ", ".join(str(folder / name) for folder in self.folders for name in names)
         return UserError(
             f"The file of {what} of the data set {self.description.name} is missing: looked for "
-            f"{looked}; {self._remedy()}."
+            f"{looked}; {remedy or self.remedy()}."
         )
 
-    def _remedy(self) -> str:
+    def remedy(self) -> str:
+        """Return what to do where a file of the data set is missing."""
         if self.description.published:
             return (
                 f"run `python3 misc/sync_experts.py --dataset {self.description.name}` to fetch it"

@@ -15,6 +15,8 @@ from data_loader.feature_store import ExpertFeatures, FeatureStore, TextFeatures
 from data_loader.formats import read_id_list, read_plain_mapping
 from data_loader.layout import FileFinder, expert_source
 from data_loader.retrieval_set import RetrievalSet, first_captions
+from data_loader.teacher_files import open_teacher
+from data_loader.teachers import Teacher
 from data_loader.views import Expert, ExpertView, TextView
 
 logger = logging.getLogger(__name__)
@@ -111,9 +113,9 @@ class ExpertDataLoader:
             )
             for name in names
         ]
-        store = FeatureStore(self._finder, cache_dir)
-        features = [store.expert(source) for source in sources]
-        text = store.text(text_feat, text_dim)
+        self._store = store = FeatureStore(self._finder, cache_dir)
+        self._features = features = [store.expert(source) for source in sources]
+        self._text = text = store.text(text_feat, text_dim)
         self._retrieval_finder, retrieval_text = self._finder, text
         if self._split.challenge_test:
             # Its videos and captions were published later, in a folder of their own.
@@ -180,6 +182,44 @@ class ExpertDataLoader:
             logger.info("retrieval: %d of %d queries do not exist", absent, chosen.size)
         return RetrievalSet(
             video_ids, experts, view, self._raw, chosen, fused=self._fuse, device=self._device
+        )
+
+    @property
+    def feature_folder(self) -> Path:
+        """The folder in which the data set's files are looked for first."""
+        return self._finder.folders[0]
+
+    def teacher(self, name: str) -> Teacher:
+        """Open a teacher of the training videos: a path, or a file in the data set's folders.
+
+        Raises:
+            UserError: there is none, it is damaged, or it is of other videos or captions.
+        """
+        remedy = "make it with misc/make_teachers.py from a trained model"
+        if self.description.published:
+            remedy = f"{self._finder.remedy()}, or {remedy}"
+        path = self._finder.find_given(name, "a teacher", remedy)
+        counts = self._text.caption_ranges(self.train.video_ids)[1]
+        if self._fuse:
+            counts = np.ones_like(counts)
+        packed = open_teacher(path, self._store.folders)
+        return Teacher(str(path), packed, self.train.video_ids, counts)
+
+    def training_queries(self) -> RetrievalSet:
+        """Return the training videos with all of their captions as a retrieval set."""
+        video_ids = self.train.video_ids
+        experts = self._expert_views(self._features, video_ids, "all training captions")
+        view = self._text_view(self._text, video_ids, "all training captions")
+        counts = view.queries_per_video
+        chosen = first_captions(counts, int(counts.max()))
+        return RetrievalSet(
+            video_ids,
+            experts,
+            view,
+            self._store.captions(),
+            chosen,
+            fused=self._fuse,
+            device=self._device,
         )
 
     def _ids(self, entry: ListEntry, finder: FileFinder) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from data_loader.content import BadContent
 from data_loader.errors import UserError
 from data_loader.files import make_folder, reason, replacing
 
@@ -192,12 +193,46 @@ def _written(
     return found
 
 
+def write_packed(path: Path, parts: dict[str, Part], facts: dict[str, Any]) -> None:
+    """Write a packed file that stands for itself: it has no sources to be made from again.
+
+    Raises:
+        UserError: the file cannot be written, or the pieces cannot be made.
+    """
+    header = {"version": VERSION, "sources": [], "settings": {}, "facts": facts}
+    try:
+        _write(path, parts, header)
+    except _CannotPack as error:
+        raise error.reason from None
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file starts as packed files do."""
+    with path.open("rb") as handle:
+        return handle.read(len(_MAGIC)) == _MAGIC
+
+
+def read_packed(path: Path) -> Packed:
+    """Map a packed file of `write_packed`.
+
+    Raises:
+        BadContent: it is damaged, truncated, or holds something else than arrays of numbers.
+    """
+    return _read(path)[1]
+
+
 class _CannotPack(Exception):
     """A source turned out to be unusable while it was being packed."""
 
     def __init__(self, reason: UserError) -> None:
         super().__init__(str(reason))
         self.reason = reason
+
+
+def _write(path: Path, parts: dict[str, Part], header: dict[str, Any]) -> None:
+    with replacing(path) as handle:
+        for piece in _bytes_of(parts, header):
+            handle.write(piece)
 
 
 def _bytes_of(parts: dict[str, Part], header: dict[str, Any]) -> Iterator[bytes | memoryview]:
@@ -224,31 +259,47 @@ def _bytes_of(parts: dict[str, Part], header: dict[str, Any]) -> Iterator[bytes 
 def _open(path: Path, key: dict[str, Any]) -> Packed | None:
     """Map a packed file, or return None if it must be made again."""
     try:
-        with path.open("rb") as handle:
-            start = handle.read(_PREFIX)
-            length = int.from_bytes(start[8:16], "little")
-            text = handle.read(length) if length < path.stat().st_size else b""
+        header, packed = _read(path)
     except OSError as error:
         logger.warning("Cannot read the packed file %s: %s.", path, reason(error))
         return None
+    except BadContent as error:
+        logger.warning("The packed file %s is unusable (%s); it is made again.", path, error)
+        return None
+    if header == key:
+        return packed
+    if header.get("version") == VERSION:
+        logger.info("A source of %s has changed; it is packed again.", path)
+    return None
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Packed]:
+    """Map a packed file; returns its key and its content."""
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        start = handle.read(_PREFIX)
+        length = int.from_bytes(start[8:16], "little")
+        text = handle.read(length) if length < size else b""
     if start[:8] != _MAGIC or hashlib.sha256(text).digest() != start[16:]:
-        logger.warning("The packed file %s is damaged; it is made again.", path)
-        return None
+        raise BadContent("it is damaged")
     header = json.loads(text)
-    arrays = header.pop("arrays", {})
-    facts = header.pop("facts", {})
-    if header != key:
-        if header.get("version") == VERSION:
-            logger.info("A source of %s has changed; it is packed again.", path)
-        return None
+    arrays, facts = header.pop("arrays", {}), header.pop("facts", {})
     begin = _PREFIX + length
-    ends = [
-        begin + a["at"] + _padded(_size(np.dtype(a["dtype"]), a["shape"])) for a in arrays.values()
-    ]
-    if path.stat().st_size != max(ends, default=begin):
-        logger.warning("The packed file %s is truncated; it is made again.", path)
-        return None
-    return Packed({name: _map(path, begin, a) for name, a in arrays.items()}, facts)
+    ends = [begin + _end(array) for array in arrays.values()]
+    if size != max(ends, default=begin):
+        raise BadContent("it is truncated")
+    return header, Packed({name: _map(path, begin, a) for name, a in arrays.items()}, facts)
+
+
+def _end(array: dict[str, Any]) -> int:
+    """Where an array ends, counted from the first; the file may come from a stranger."""
+    numbers = [array["at"], *array["shape"]]
+    if any(type(number) is not int or number < 0 for number in numbers):
+        raise BadContent("an array of it has no place or size")
+    dtype = np.dtype(array["dtype"])
+    if dtype.kind not in "fiub":
+        raise BadContent("it holds something else than numbers")
+    return array["at"] + _padded(_size(dtype, array["shape"]))
 
 
 def _map(path: Path, begin: int, array: dict[str, Any]) -> np.ndarray:
@@ -257,6 +308,11 @@ def _map(path: Path, begin: int, array: dict[str, Any]) -> np.ndarray:
         return np.empty(shape, dtype=dtype)
     # Copy on write: the pages are shared between processes, yet torch may hold them as writable.
     return np.memmap(path, dtype=dtype, mode="c", offset=begin + array["at"], shape=shape)
+
+
+def offsets_of(counts: Iterable[int]) -> np.ndarray:
+    """Return where each of several runs of rows starts, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(np.asarray(counts, dtype=np.int64))]).astype("<i8")
 
 
 def _size(dtype: np.dtype, shape: Iterable[int]) -> int:

@@ -16,7 +16,7 @@ from data_loader.formats import (
     read_text_feature_file,
 )
 from data_loader.layout import ExpertSource, TextSource
-from data_loader.packed import Part, Recipe
+from data_loader.packed import Part, Recipe, offsets_of
 from data_loader.word_vectors import read_word_vectors, wanted_words
 
 _GROUP_BYTES = 4 << 20
@@ -121,8 +121,8 @@ def _pack_captions(captions: dict[str, list[str]]) -> tuple[dict[str, Part], dic
     blob = np.frombuffer(b"".join(texts), dtype=np.uint8)
     return {
         "text": Part.of(blob),
-        "offsets": Part.of(_offsets([len(text) for text in texts])),
-        "caption_offsets": Part.of(_offsets([len(group) for group in captions.values()])),
+        "offsets": Part.of(offsets_of([len(text) for text in texts])),
+        "caption_offsets": Part.of(offsets_of([len(group) for group in captions.values()])),
     }, {"ids": list(captions)}
 
 
@@ -138,8 +138,8 @@ def _pack_text(
     size = _common_size(entries, size, owner, path)
     return {
         "values": _values(entries, size, owner, path),
-        "offsets": Part.of(_offsets([len(array) if array.size else 0 for _, array in entries])),
-        "caption_offsets": Part.of(_offsets([len(captions) for captions in table.values()])),
+        "offsets": Part.of(offsets_of([len(array) if array.size else 0 for _, array in entries])),
+        "caption_offsets": Part.of(offsets_of([len(captions) for captions in table.values()])),
     }, {"ids": list(table)}
 
 
@@ -154,7 +154,7 @@ def _pack_expert(source: ExpertSource) -> tuple[dict[str, Part], dict[str, Any]]
     size = _common_size(entries, source.size, owner, path)
     if source.variable_length:
         available = [table[key] is not None for key in rows]
-        offsets = _offsets([len(array) if array.size else 0 for array in rows.values()])
+        offsets = offsets_of([len(array) if array.size else 0 for array in rows.values()])
         parts = {"offsets": Part.of(offsets)}
     else:
         available = [array.size > 0 for array in rows.values()]
@@ -266,7 +266,3 @@ def _groups(entries: list[tuple[str, np.ndarray]]) -> Iterator[list[tuple[str, n
             group, held = [], 0
     if group:
         yield group
-
-
-def _offsets(counts: list[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype("<i8")

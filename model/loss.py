@@ -1,4 +1,4 @@
-"""Losses on the similarity matrix of a batch."""
+"""Losses on the similarity matrix of a batch: ranking, and distillation from teachers."""
 
 import logging
 
@@ -47,3 +47,60 @@ class MaxMarginRankingLoss(nn.Module):
 
     def _hinges(self, sims: Tensor, own: Tensor) -> Tensor:
         return F.relu(self.margin - own + sims)
+
+
+class DistillationLoss(nn.Module):
+    """How far a student's similarities are from its teachers' (Croitoru et al. 2021, section 3).
+
+    Smooth L1 (Huber with threshold 1), the mean over all pairs.
+    """
+
+    def forward(self, sims: Tensor, teacher_sims: Tensor) -> Tensor:
+        """Loss of a student's matrix (Q, N) against the teachers' aggregated one (Q, N).
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        if sims.shape != teacher_sims.shape:
+            raise ValueError(
+                f"The student's similarities are {tuple(sims.shape)}, the teachers' "
+                f"{tuple(teacher_sims.shape)}."
+            )
+        return F.smooth_l1_loss(sims, teacher_sims.detach())
+
+
+AGGREGATES = ("mean", "max", "min", "median", "random")
+
+
+def aggregate_teachers(
+    teacher_sims: Tensor, aggregate: str = "mean", chosen: Tensor | None = None
+) -> Tensor:
+    """Join the similarity matrices of T teachers to one (Croitoru et al. 2021, section 3).
+
+    Args:
+        teacher_sims: (T, Q, N).
+        aggregate: "mean", "max", "min", "median" (between the middle two of an even number), or
+            "random": each caption's row is that of one teacher.
+        chosen: (Q,) int64, the teacher of each row, for "random".
+
+    Returns:
+        (Q, N).
+
+    Raises:
+        ValueError: the aggregate is not known, or "random" lacks its choice.
+    """
+    if aggregate == "mean":
+        return teacher_sims.mean(dim=0)
+    if aggregate == "max":
+        return teacher_sims.amax(dim=0)
+    if aggregate == "min":
+        return teacher_sims.amin(dim=0)
+    if aggregate == "median":
+        count = len(teacher_sims)
+        middle = slice((count - 1) // 2, count // 2 + 1)
+        return teacher_sims.sort(dim=0).values[middle].mean(dim=0)
+    if aggregate != "random":
+        raise ValueError(f'"{aggregate}" is none of {", ".join(AGGREGATES)}.')
+    if chosen is None:
+        raise ValueError("The aggregate random needs the teacher of each row.")
+    return teacher_sims[chosen, torch.arange(teacher_sims.shape[1], device=chosen.device)]

@@ -27,6 +27,11 @@ class TextEmbeddings:
     def __len__(self) -> int:
         return len(self.embeddings[0])
 
+    def to(self, device: torch.device) -> "TextEmbeddings":
+        """Return the same on a device."""
+        weights = None if self.weights is None else self.weights.to(device)
+        return TextEmbeddings(tuple(e.to(device) for e in self.embeddings), weights)
+
     @staticmethod
     def cat(blocks: Sequence["TextEmbeddings"]) -> "TextEmbeddings":
         """Join blocks of queries."""
@@ -43,6 +48,11 @@ class VideoEmbeddings:
 
     def __len__(self) -> int:
         return len(self.embeddings[0])
+
+    def to(self, device: torch.device) -> "VideoEmbeddings":
+        """Return the same on a device."""
+        embeddings = tuple(e.to(device) for e in self.embeddings)
+        return VideoEmbeddings(embeddings, self.availability.to(device))
 
     @staticmethod
     def cat(blocks: Sequence["VideoEmbeddings"]) -> "VideoEmbeddings":

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -11,8 +12,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from data_loader.declared import ModelInputs, declared_inputs
 from data_loader.errors import UserError, did_you_mean
 from data_loader.loader import ExpertDataLoader
+from data_loader.teachers import Teacher
 from model import CENet, MNNet
 from model.loss import MaxMarginRankingLoss
+from trainer.distillation import Distillation
 from trainer.optimisers import build_optimiser, build_schedule
 from trainer.visualizer import Visualizer
 from utils.config import Config
@@ -111,6 +114,30 @@ def expert_dims(config: Config, data: ModelInputs) -> dict[str, tuple[int, int]]
 
 def build_loss(config: Config) -> nn.Module:
     return _make("loss", LOSSES, config["loss.type"], **config.get("loss.args", {}))
+
+
+def build_distillation(
+    config: Config, loader: ExpertDataLoader, seed: int, device: str
+) -> Distillation | None:
+    """Open the teachers of a config; None where it trains without.
+
+    Raises:
+        UserError: a teacher is missing, damaged, or of other videos or captions.
+    """
+    if not config.get("distil_loss"):
+        return None
+    return Distillation(
+        open_teachers(config, loader),
+        config.get("distil_params.aggregate", "mean"),
+        seed,
+        device,
+    )
+
+
+def open_teachers(config: Config, loader: ExpertDataLoader) -> list[Teacher]:
+    """Open the teachers that a config names."""
+    folder = config.get("distil_params.base_path", "")
+    return [loader.teacher(str(Path(folder, name))) for name in config["distil_params.teachers"]]
 
 
 def build_visualizer(config: Config) -> Visualizer | None:

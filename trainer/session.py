@@ -13,6 +13,7 @@ import torch
 from data_loader.files import replacing
 from logger.tensorboard import TensorBoardWriter
 from trainer.build import (
+    build_distillation,
     build_loader,
     build_loss,
     build_net,
@@ -87,6 +88,7 @@ def train_run(config: Config, seed: int, folder: RunFolder, options: Options) ->
         retrieval=loader.retrieval,
         metric_names=config["metrics"],
         device=torch.device(options.device),
+        distillation=build_distillation(config, loader, seed, options.device),
     )
     checkpoint = load_checkpoint(options.resume) if options.resume else None
     with TensorBoardWriter(

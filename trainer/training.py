@@ -20,6 +20,7 @@ from data_loader.retrieval_set import RetrievalSet
 from logger.progress import progress
 from logger.tensorboard import TensorBoardWriter
 from trainer.checkpoint import link_checkpoint, load_weights, save_checkpoint
+from trainer.distillation import Distillation
 from trainer.evaluation import Evaluation, evaluate
 from trainer.run_folder import RunFolder
 
@@ -55,6 +56,7 @@ class Parts:
     retrieval: RetrievalSet
     metric_names: list[str]
     device: torch.device
+    distillation: Distillation | None = None  # the teachers, for a student of TeachText
 
 
 @dataclass
@@ -169,10 +171,16 @@ class Trainer:
         limit = self.settings.batches_per_epoch
         count = len(parts.train) if limit is None else min(limit, len(parts.train))
         total = torch.zeros((), dtype=torch.float64, device=parts.device)
+        distilled = torch.zeros_like(total)
         batches = parts.train.batches(epoch, limit=limit)
         for batch in progress(batches, total=count, description=f"epoch {epoch}"):
             parts.optimiser.zero_grad(set_to_none=True)
-            loss = parts.loss(self._similarities(batch))
+            sims = self._similarities(batch)
+            loss = parts.loss(sims)
+            if parts.distillation:
+                distance = parts.distillation.loss(sims, batch, epoch)
+                distilled += distance.detach()
+                loss = loss + distance
             loss.backward()
             parts.optimiser.step()
             total += loss.detach()
@@ -182,7 +190,10 @@ class Trainer:
                 f"The training loss of epoch {epoch} is {mean}: the training has diverged. Lower "
                 "optimizer.args.lr, or look for extreme values in the features."
             )
-        return {"loss": mean, "steps_per_second": count / (time.perf_counter() - started)}
+        record = {"loss": mean, "steps_per_second": count / (time.perf_counter() - started)}
+        if parts.distillation:
+            record["distil_loss"] = distilled.item() / count
+        return record
 
     def _similarities(self, batch: Batch) -> Tensor:
         device = self.parts.device
@@ -212,7 +223,10 @@ class Trainer:
 
     def _report(self, record: Mapping[str, Any], is_best: bool) -> None:
         epoch = record["epoch"]
-        shown = f"loss {record['loss']:.4f}  lr {record['lr']:.2g}"
+        shown = f"loss {record['loss']:.4f}"
+        if "distil_loss" in record:
+            shown += f" (from teachers {record['distil_loss']:.4f})"
+        shown += f"  lr {record['lr']:.2g}"
         for direction in ("t2v", "v2t"):
             recalls = [record.get(f"val_{direction}_metrics_R{k}") for k in (1, 5, 10)]
             if None not in recalls:

@@ -1,0 +1,108 @@
+"""TeachText: the teachers' similarities of a batch, and a student's loss against them.
+
+T teachers, Q captions, N videos, B videos of a batch with one caption each.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_loader.batches import Batch
+from data_loader.draws import item_uniform
+from data_loader.errors import UserError, did_you_mean
+from data_loader.teachers import Teacher
+from model.loss import AGGREGATES, DistillationLoss, aggregate_teachers
+from model.similarity import TextEmbeddings, VideoEmbeddings, similarity
+
+_TEACHER_STREAM = -1  # the streams from 0 on are those of the training set
+
+
+def text_side(teacher: Teacher, videos: np.ndarray, captions: np.ndarray) -> TextEmbeddings:
+    """What a teacher makes of given captions of given training videos, (Q,) each."""
+    return TextEmbeddings(*teacher.text(videos, captions))
+
+
+def video_side(teacher: Teacher, videos: np.ndarray) -> VideoEmbeddings:
+    """What a teacher makes of given training videos, (N,)."""
+    return VideoEmbeddings(*teacher.video(videos))
+
+
+class Distillation:
+    """The part that teachers take in the training of a student.
+
+    Args:
+        teachers: T teachers of the training list.
+        aggregate: how their similarities become one, see `model.loss.aggregate_teachers`.
+        seed: seed of the run; with "random" it decides, with the epoch and the video, which
+            teacher a caption follows.
+        device: where the similarities are computed.
+
+    Raises:
+        UserError: the aggregate is not known, or there is no teacher.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        aggregate: str = "mean",
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if aggregate not in AGGREGATES:
+            raise UserError(
+                f'distil_params.aggregate "{aggregate}" is not known'
+                f"{did_you_mean(aggregate, AGGREGATES)}; it may be {', '.join(AGGREGATES)}."
+            )
+        if not teachers:
+            raise UserError("distil_params.teachers is empty: name at least one teacher.")
+        self.teachers = list(teachers)
+        self.aggregate = aggregate
+        self.distance = DistillationLoss()
+        self._seed, self._device = seed, torch.device(device)
+
+    def teacher_similarities(
+        self, video_indices: Tensor | np.ndarray, caption_indices: Tensor | np.ndarray
+    ) -> Tensor:
+        """Return each teacher's similarities of drawn captions and their videos, (T, B, B).
+
+        Args:
+            video_indices: (B,) places in the training list.
+            caption_indices: (B,) which of each video's captions.
+
+        Raises:
+            UserError: a teacher's embeddings are not finite.
+        """
+        videos, captions = np.asarray(video_indices), np.asarray(caption_indices)
+        sims = []
+        for teacher in self.teachers:
+            text, video = text_side(teacher, videos, captions), video_side(teacher, videos)
+            sims.append(similarity(text.to(self._device), video.to(self._device)))
+            if not torch.isfinite(sims[-1]).all():
+                raise UserError(
+                    f"The teacher {teacher.name} has embeddings that are not finite: it is "
+                    "damaged; make it again with misc/make_teachers.py."
+                )
+        return torch.stack(sims)
+
+    def target(
+        self,
+        video_indices: Tensor | np.ndarray,
+        caption_indices: Tensor | np.ndarray,
+        epoch: int = 0,
+    ) -> Tensor:
+        """Return the similarities that a student is to come near, (B, B).
+
+        Arguments as in `teacher_similarities`; the epoch matters with "random" alone.
+        """
+        sims = self.teacher_similarities(video_indices, caption_indices)
+        chosen = None
+        if self.aggregate == "random":
+            drawn = item_uniform(self._seed, epoch, np.asarray(video_indices), _TEACHER_STREAM)
+            chosen = torch.as_tensor((drawn * len(sims)).astype(np.int64), device=self._device)
+        return aggregate_teachers(sims, self.aggregate, chosen)
+
+    def loss(self, sims: Tensor, batch: Batch, epoch: int = 0) -> Tensor:
+        """Return the distillation loss of a student's similarities (B, B) of a batch."""
+        return self.distance(sims, self.target(batch.video_indices, batch.caption_indices, epoch))
