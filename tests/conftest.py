@@ -1,9 +1,14 @@
 """Fixtures that several test files share."""
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
+
+# Threads do nothing for tensors as small as those of the tests, and much harm on a busy machine.
+# Set before torch is imported; the programs that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
