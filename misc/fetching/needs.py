@@ -13,6 +13,7 @@ from utils.config_files import merge, resolve_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _CHALLENGE = "challenge"
+_PART_NAMES = ("base_", "data_loader_")
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ def needs(dataset: str, release: str, configs: Path = CONFIGS) -> list[Need]:
 def experiments(configs: Path = CONFIGS) -> Iterable[tuple[Path, dict[str, Any]]]:
     """Yield the configs of experiments that name a data set, resolved, in order of their paths.
 
-    A file that only others inherit from (it lies beside the folders of the data sets) and one that
-    cannot be read are left out.
+    Files that only others inherit from (by their place or name) and those that cannot be read are
+    left out.
     """
     for path in sorted(configs.glob("**/*/*.json")):
         try:
@@ -66,7 +67,8 @@ def experiments(configs: Path = CONFIGS) -> Iterable[tuple[Path, dict[str, Any]]
         loader = values.get("data_loader")
         arguments = loader.get("args") if isinstance(loader, dict) else None
         named = isinstance(arguments, dict) and isinstance(arguments.get("dataset_name"), str)
-        if named and not path.stem.startswith(("base_", "data_loader_")):
+        is_part = path.parent.name == "fragments" or path.stem.startswith(_PART_NAMES)
+        if named and not is_part:
             yield path, values
 
 
