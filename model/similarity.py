@@ -27,10 +27,10 @@ class TextEmbeddings:
     def __len__(self) -> int:
         return len(self.embeddings[0])
 
-    def to(self, device: torch.device) -> "TextEmbeddings":
-        """Return the same on a device."""
-        weights = None if self.weights is None else self.weights.to(device)
-        return TextEmbeddings(tuple(e.to(device) for e in self.embeddings), weights)
+    def to(self, target: torch.device | torch.dtype) -> "TextEmbeddings":
+        """Return the same on a device, or of another type."""
+        weights = None if self.weights is None else self.weights.to(target)
+        return TextEmbeddings(tuple(e.to(target) for e in self.embeddings), weights)
 
     @staticmethod
     def cat(blocks: Sequence["TextEmbeddings"]) -> "TextEmbeddings":
@@ -49,10 +49,10 @@ class VideoEmbeddings:
     def __len__(self) -> int:
         return len(self.embeddings[0])
 
-    def to(self, device: torch.device) -> "VideoEmbeddings":
-        """Return the same on a device."""
-        embeddings = tuple(e.to(device) for e in self.embeddings)
-        return VideoEmbeddings(embeddings, self.availability.to(device))
+    def to(self, target: torch.device | torch.dtype) -> "VideoEmbeddings":
+        """Return the same on a device, or of another type."""
+        embeddings = tuple(e.to(target) for e in self.embeddings)
+        return VideoEmbeddings(embeddings, self.availability.to(target))
 
     @staticmethod
     def cat(blocks: Sequence["VideoEmbeddings"]) -> "VideoEmbeddings":
@@ -74,8 +74,19 @@ def similarity(text: TextEmbeddings, video: VideoEmbeddings) -> Tensor:
     A video without any expert has similarity 0 to everything.
 
     The weights are folded into the two sides, so that the sum over experts is one matrix product
-    over all experts' dimensions and no (Q, N, M) tensor is ever made.
+    over all experts' dimensions and no (Q, N, M) tensor is ever made. Similarities are float32 also
+    where the embeddings have less precision: close ones would tie otherwise.
     """
+    with torch.autocast(video.availability.device.type, enabled=False):
+        return _similarity(_at_least_float32(text), _at_least_float32(video))
+
+
+def _at_least_float32(side: TextEmbeddings | VideoEmbeddings) -> TextEmbeddings | VideoEmbeddings:
+    is_short = any(e.dtype.itemsize < torch.float32.itemsize for e in side.embeddings)
+    return side.to(torch.float32) if is_short else side
+
+
+def _similarity(text: TextEmbeddings, video: VideoEmbeddings) -> Tensor:
     if text.weights is None:
         return torch.cat(text.embeddings, dim=1) @ torch.cat(video.embeddings, dim=1).T
     weighted_text = torch.cat(

@@ -154,6 +154,24 @@ def test_several_seeds_are_summarised(run: Run, config_path: Path, tmp_path: Pat
     assert "3 seeds" in output
 
 
+def test_half_precision_trains_to_nearly_the_same(
+    run: Run, config_path: Path, tmp_path: Path
+) -> None:
+    losses = []
+    for precision in ("float32", "bf16"):
+        override = f"precision@{precision}+trainer.save_dir@{tmp_path / precision}"
+        code, output = run(train_program, "--config", config_path, "--custom_args", override)
+        assert code == 0, output
+        models = only_run(tmp_path / precision)
+        metrics = json.loads((beside(models, "log") / "metrics.json").read_text())
+        losses.append([epoch["loss"] for epoch in metrics["epochs"]])
+        assert all(
+            v.dtype != torch.bfloat16 for v in weights(models / "trained_model.pth").values()
+        )
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
 def test_best_model_is_the_epoch_with_the_best_validation(
     run: Run, config_path: Path, tmp_path: Path
 ) -> None:

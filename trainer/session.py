@@ -89,7 +89,10 @@ def train_run(config: Config, seed: int, folder: RunFolder, options: Options) ->
         metric_names=config["metrics"],
         device=torch.device(options.device),
         distillation=build_distillation(config, loader, seed, options.device),
+        precision=config.get("precision", "float32"),
     )
+    if config.get("compile", False):
+        net.compile()
     checkpoint = load_checkpoint(options.resume) if options.resume else None
     with TensorBoardWriter(
         folder.log / f"seed-{seed}",

@@ -22,6 +22,7 @@ from logger.tensorboard import TensorBoardWriter
 from trainer.checkpoint import link_checkpoint, load_weights, save_checkpoint
 from trainer.distillation import Distillation
 from trainer.evaluation import Evaluation, evaluate
+from trainer.precision import computing_in
 from trainer.run_folder import RunFolder
 
 _log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Parts:
     metric_names: list[str]
     device: torch.device
     distillation: Distillation | None = None  # the teachers, for a student of TeachText
+    precision: str = "float32"  # or "bf16"
 
 
 @dataclass
@@ -197,12 +199,13 @@ class Trainer:
 
     def _similarities(self, batch: Batch) -> Tensor:
         device = self.parts.device
-        output = self.parts.net(
-            experts={name: x.to(device) for name, x in batch.experts.items()},
-            ind={name: x.to(device) for name, x in batch.ind.items()},
-            text=batch.text.to(device),
-            text_token_mask=batch.text_token_mask.to(device),
-        )
+        with computing_in(self.parts.precision, device):
+            output = self.parts.net(
+                experts={name: x.to(device) for name, x in batch.experts.items()},
+                ind={name: x.to(device) for name, x in batch.ind.items()},
+                text=batch.text.to(device),
+                text_token_mask=batch.text_token_mask.to(device),
+            )
         return output["cross_view_conf_matrix"]
 
     def _validate(self, epoch: int, record: dict[str, Any]) -> bool:
