@@ -197,7 +197,7 @@ def _on_evaluation(
     retrieval: RetrievalSet,
     writer: TensorBoardWriter,
 ) -> Callable[[int, Evaluation], None]:
-    """What an epoch's evaluation leaves for the eye: ranks and rankings, and now and then a page."""
+    """What an evaluation leaves for the eye: ranks, some rankings, and now and then a page."""
     visualizer = build_visualizer(config)
 
     def show(epoch: int, evaluation: Evaluation) -> None:

@@ -14,10 +14,12 @@ from data_loader.files import make_folder, reason, replacing
 
 _log = logging.getLogger(__name__)
 
-_LINK = "videos"
+LINK = "videos"
 _PLAYABLE = (".mp4", ".webm")
 _NOT_PLAYABLE = (".avi", ".mkv")
 _PICTURES = (".jpg", ".png", ".webp")
+# What of a folder of videos a page may ask for.
+SHOWN_SUFFIXES = _PLAYABLE + _NOT_PLAYABLE + _PICTURES
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,12 @@ class VideoFiles:
             return [], Video()
         picture = self._first_of(video_id, _PICTURES)
         paths = [video_id + end for end in (suffix, picture) if end]
-        urls = [f"{_LINK}/{quote(os.fsencode(path))}" for path in paths]
+        urls = [f"{LINK}/{quote(os.fsencode(path))}" for path in paths]
         return paths, Video(urls[0], suffix, urls[1] if picture else None)
 
     def _first_of(self, video_id: str, suffixes: tuple[str, ...]) -> str | None:
         files = ((suffix, self.folder / f"{video_id}{suffix}") for suffix in suffixes)
-        return next((suffix for suffix, path in files if _is_file(path)), None)
+        return next((suffix for suffix, path in files if is_file(path)), None)
 
     def bring_to(self, page_folder: Path) -> None:
         """Link the folder as `videos` into the page's; where links are impossible, copy.
@@ -86,7 +88,7 @@ class VideoFiles:
         """
         if self.folder is None:
             return
-        link = page_folder / _LINK
+        link = page_folder / LINK
         if link.is_dir() and not link.is_symlink():
             if not link.samefile(self.folder):
                 self._copy_to(link)
@@ -106,7 +108,7 @@ class VideoFiles:
             original, copy = self.folder / path, target / path
             make_folder(copy.parent)
             try:
-                if _is_file(copy) and copy.stat().st_mtime >= original.stat().st_mtime:
+                if is_file(copy) and copy.stat().st_mtime >= original.stat().st_mtime:
                     continue
                 with original.open("rb") as reader, replacing(copy) as writer:
                     shutil.copyfileobj(reader, writer)
@@ -114,7 +116,8 @@ class VideoFiles:
                 raise UserError(f"Cannot copy the video {original}: {reason(error)}.") from error
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether there is such a file, for any path that data may name."""
     try:
         return path.is_file()
     except OSError:  # a name longer than the file system allows, a folder we may not enter

@@ -26,7 +26,7 @@ from utils.rank_summary import histogram
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 SCRIPTS = ("find.js", "videos.js", "experts.js", "keyboard.js", "summary.js")
-STATIC = ("style.css", *SCRIPTS)
+STYLES = ("style.css", "top.css", "cards.css", "matches.css")
 _METRIC_LABELS = {
     **{f"R{k}": f"R@{k}" for k in (1, 5, 10, 50)},
     "MedR": "MedR",
@@ -117,10 +117,11 @@ def write_rankings_page(
             experts=json.dumps(list(experts)),
             num_videos=num_videos,
             num_texts=num_texts,
+            styles=STYLES,
             scripts=SCRIPTS,
         )
     )
-    for file in STATIC:
+    for file in (*STYLES, *SCRIPTS):
         with replacing(folder / file) as handle:
             handle.write((_TEMPLATES / file).read_bytes())
     files.bring_to(folder)
