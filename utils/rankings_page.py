@@ -25,7 +25,7 @@ from utils.page_videos import VideoFiles
 from utils.rank_summary import histogram
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
-SCRIPTS = ("find.js", "videos.js", "experts.js", "keyboard.js", "summary.js")
+SCRIPTS = ("near.js", "find.js", "videos.js", "experts.js", "keyboard.js", "summary.js")
 STYLES = ("style.css", "top.css", "cards.css", "matches.css")
 _METRIC_LABELS = {
     **{f"R{k}": f"R@{k}" for k in (1, 5, 10, 50)},

@@ -57,27 +57,17 @@
   }
 
   function fill(tile) {
+    if (tile.querySelector(".experts")) return;
     const list = element("ul", "experts");
     list.setAttribute("aria-label", "experts");
     list.append(...tile.dataset.experts.split(" ").map((text, i) => line(names[i], text)));
     (tile.querySelector("figcaption") ?? tile).append(list);
   }
 
-  const near = new IntersectionObserver(
-    (entries) => {
-      for (const { target, isIntersecting } of entries) {
-        if (!isIntersecting) continue;
-        near.unobserve(target);
-        target.querySelectorAll("[data-experts]").forEach(fill);
-      }
-    },
-    { rootMargin: "600px 0px" }
-  );
-
   const box = document.getElementById("experts");
   const choose = () => main.classList.toggle("without-experts", !box.checked);
   box.addEventListener("change", choose);
   choice.hidden = false;
   choose();
-  main.querySelectorAll(".card").forEach((card) => near.observe(card));
+  whenNear(400, (card) => card.querySelectorAll("[data-experts]").forEach(fill));
 })();

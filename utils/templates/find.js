@@ -16,12 +16,14 @@
   // ---- which cards are shown ----
 
   const plain = (text) => text.normalize("NFKC").toLowerCase();
-  const wordsOf = new Map(
-    [...cardsOf.values()].flat().map((card) => {
-      const parts = card.querySelectorAll(".find, .find-id bdi");
-      return [card, plain([...parts].map((part) => part.textContent).join("\n"))];
-    })
-  );
+  const wordsOf = new Map(); // filled by the first search: it takes a moment for many cards
+  function words(card) {
+    if (!wordsOf.has(card)) {
+      const parts = [...card.querySelectorAll(".find, .find-id bdi")];
+      wordsOf.set(card, plain(parts.map((part) => part.textContent).join("\n")));
+    }
+    return wordsOf.get(card);
+  }
 
   function current() {
     const kind = directions.find((choice) => choice.checked)?.value;
@@ -41,8 +43,8 @@
       const fits =
         isWithin(card, from.value, to.value) &&
         !(failures.checked && isWithin(card, 1, 1)) &&
-        terms.every((term) => wordsOf.get(card).includes(term));
-      card.hidden = !fits;
+        terms.every((term) => words(card).includes(term));
+      if (card.hidden === fits) card.hidden = !fits;
       shown += fits;
     }
     const all = `${cards.length} ${cards.length === 1 ? "query" : "queries"}`;
@@ -125,6 +127,6 @@
   // A browser that reloads the page may have kept what was chosen.
   chooseDirection();
   chooseRange();
-  reorder();
+  if (sort.selectedIndex > 0) reorder();
   reveal();
 })();

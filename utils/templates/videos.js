@@ -56,16 +56,6 @@
     video.replaceWith(linkOf.get(video));
   }
 
-  const near = new IntersectionObserver(
-    (entries) => {
-      for (const { target, isIntersecting } of entries) {
-        if (isIntersecting) target.querySelectorAll("a.play").forEach(attach);
-        else target.querySelectorAll("video").forEach(release);
-      }
-    },
-    { rootMargin: "100px 0px" }
-  );
-
   // Played by key: the event names the place of the video, which may not be there yet.
   document.addEventListener("toggle-video", ({ target }) => {
     target.querySelectorAll("a.play").forEach(attach);
@@ -75,5 +65,9 @@
     else video.pause();
   });
 
-  document.querySelectorAll(".card").forEach((card) => near.observe(card));
+  whenNear(
+    100,
+    (card) => card.querySelectorAll("a.play").forEach(attach),
+    (card) => card.querySelectorAll("video").forEach(release)
+  );
 })();
