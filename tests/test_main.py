@@ -87,7 +87,7 @@ def test_training_leaves_everything_in_the_run_folder(
     assert f" test_t2v_metrics_R1: {recall}" in text
     assert list((log / "seed-0").glob("events.out.tfevents.*"))
     assert (beside(models, "web") / "index.html").is_file()
-    for place in (models / "trained_model.pth", log / "info.log", "tensorboard", "http.server"):
+    for place in (models / "trained_model.pth", log / "info.log", "tensorboard", "serve_rankings"):
         assert str(place) in output
 
 
