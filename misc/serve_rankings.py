@@ -3,6 +3,7 @@
 python3 -m misc.serve_rankings data/saved/web/demo-train-full-ce/<timestamp>
 """
 
+import errno
 import os
 import re
 import socket
@@ -98,9 +99,10 @@ def make_page_server(folder: Path, host: str, port: int) -> BaseWSGIServer:
         # Opened here, as werkzeug ends the whole program where it cannot open it.
         listener = socket.create_server((host, port), family=select_address_family(host, port))
     except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        why = "another program uses this port" if in_use else reason(error)
         raise UserError(
-            f"Cannot listen on {host}, port {port}: {reason(error)}; choose another with --port "
-            "or --host."
+            f"Cannot listen on {host}, port {port}: {why}; choose another with --port or --host."
         ) from error
     with listener:
         return make_server(
