@@ -60,7 +60,10 @@ class Closeup:
     def texts(self, query: int) -> list[str]:
         """The captions that a query consists of: one, or all of a video where they are averaged."""
         texts = self._texts[query // self.num_captions]
-        return list(texts) if self._evaluation.averaged else [texts[self._place_of_text[query]]]
+        if self._evaluation.averaged:
+            return list(texts)
+        place = self._place_of_text[query]
+        return texts[place : place + 1]  # none where a data set has features without the text
 
     def best_videos(self, queries_q: Tensor, k: int) -> FoundVideos:
         """Find the k most similar videos of each query."""
@@ -113,8 +116,8 @@ class Closeup:
         parts = [
             self._experts_of(queries, videos)
             for queries, videos in zip(
-                queries_p.split(QUERIES_PER_BLOCK // self._captions_per_query),
-                videos_p.split(QUERIES_PER_BLOCK // self._captions_per_query),
+                queries_p.split(self._queries_per_block),
+                videos_p.split(self._queries_per_block),
                 strict=True,
             )
         ]
@@ -132,6 +135,10 @@ class Closeup:
     def _captions_per_query(self) -> int:
         return self._retrieval.query_masks.shape[1] if self._evaluation.averaged else 1
 
+    @property
+    def _queries_per_block(self) -> int:
+        return max(1, QUERIES_PER_BLOCK // self._captions_per_query)
+
     @torch.inference_mode()
     def _experts_of(self, queries: Tensor, videos: Tensor) -> tuple[Tensor, Tensor]:
         different, at = queries.unique(return_inverse=True)
@@ -143,7 +150,7 @@ class Closeup:
         weights, similarities = weights.cpu(), similarities.cpu()
         total = _mean_by(pair, weights * similarities, len(queries))
         weights = _mean_by(pair, weights, len(queries))
-        # A weight may have become 0: without a mean to take, what the expert says stands as it is.
+        # Without a mean to take, what an expert says stands as it is, whatever its weight.
         single = similarities if len(pair) == len(queries) else total / weights
         is_there = self._evaluation.video.availability[videos.to(self._device)].cpu() > 0
         return weights, torch.where(is_there, single, torch.nan)
@@ -153,9 +160,8 @@ class Closeup:
         """Rows of the matrix, (q, N)."""
         if self._evaluation.sims is not None:
             return self._evaluation.sims[queries]
-        step = max(1, QUERIES_PER_BLOCK // self._captions_per_query)
         rows = []
-        for chosen in queries.split(step):
+        for chosen in queries.split(self._queries_per_block):
             text, owners = self._embed(chosen)
             rows.append(
                 _mean_by(owners, similarity(text, self._evaluation.video).cpu(), len(chosen))

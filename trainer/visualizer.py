@@ -92,9 +92,8 @@ class Visualizer:
         """Rankings of `count` sampled texts alone, without their experts."""
         closeup = Closeup(net, retrieval, evaluation)
         queries = self._sample(closeup.existing.nonzero().flatten(), count)
-        return RankingRows(closeup, retrieval.video_ids, self.top_k, experts=False).rankings(
-            queries
-        )
+        rows = RankingRows(closeup, retrieval.video_ids, self.top_k, experts=False)
+        return rows.rankings(queries)
 
     def _sample(self, of: Tensor, count: int | None = None) -> Tensor:
         chosen = sample_queries(len(of), self.num_samples if count is None else count, self.seed)

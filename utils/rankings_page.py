@@ -26,7 +26,7 @@ from utils.rank_summary import histogram
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 SCRIPTS = ("near.js", "find.js", "videos.js", "experts.js", "keyboard.js", "summary.js")
-STYLES = ("style.css", "top.css", "cards.css", "matches.css")
+STYLES = ("style.css", "top.css", "tools.css", "cards.css", "matches.css")
 _METRIC_LABELS = {
     **{f"R{k}": f"R@{k}" for k in (1, 5, 10, 50)},
     "MedR": "MedR",

@@ -7,7 +7,8 @@
   const choice = document.getElementById("experts-choice");
   if (!names.length || !choice || !main.querySelector("[data-experts]")) return;
 
-  const shown = (number) => Number(number).toFixed(2).replace("-", "−");
+  // Rounded first, so that no zero bears a minus sign.
+  const shown = (number) => (Math.round(100 * number) / 100 || 0).toFixed(2).replace("-", "−");
 
   function element(name, className, text = "") {
     const made = document.createElement(name);
