@@ -44,7 +44,7 @@
     const label = element("span", "name", name);
     item.append(label);
     if (isMissing) {
-      item.append(element("span", "note", "missing"));
+      item.append(" ", element("span", "note", "missing"));
       item.title = `${name}: missing`;
       return item;
     }

@@ -95,6 +95,14 @@
 
   // ---- the query that the address names ----
 
+  // Also for keyboard.js.
+  globalThis.showCard = (card) => {
+    document.querySelector(".card[aria-current]")?.removeAttribute("aria-current");
+    card.setAttribute("aria-current", "true");
+    card.focus({ preventScroll: true });
+    card.scrollIntoView({ block: "start" });
+  };
+
   function reveal() {
     const card = part(location.hash.slice(1));
     if (!card?.matches(".card")) return;
@@ -106,8 +114,7 @@
       failures.checked = false;
       chooseRange();
     }
-    card.focus({ preventScroll: true });
-    card.scrollIntoView({ block: "start" });
+    showCard(card);
   }
 
   search.addEventListener("input", filter);

@@ -9,16 +9,16 @@
 
   const shown = () => [...document.querySelectorAll(".cards:not([hidden]) .card:not([hidden])")];
 
-  // The card with the focus, else the one that the address names.
+  // The card with the focus, else the one that was last led to.
   const current = () =>
-    document.activeElement.closest(".card") ?? document.querySelector(".card:target:not([hidden])");
+    document.activeElement.closest(".card") ??
+    document.querySelector(".cards:not([hidden]) .card[aria-current]:not([hidden])");
 
   function step(by) {
     const cards = shown();
     const at = cards.indexOf(current());
     const card = at < 0 ? cards[0] : cards[at + by];
-    card?.focus({ preventScroll: true });
-    card?.scrollIntoView({ block: "start" });
+    if (card) showCard(card);
   }
 
   function toggle(selector) {
@@ -53,7 +53,7 @@
   document.addEventListener("keyup", (event) => {
     const card = current();
     if ((event.key === "j" || event.key === "k") && box.checked && card === document.activeElement) {
-      location.replace(`#${card.id}`);
+      history.replaceState(null, "", `#${card.id}`);
     }
   });
 })();
