@@ -112,6 +112,17 @@ class RetrievalSet:
                 query_masks=self._tensor(self.query_masks[start : start + len(chosen)]),
             )
 
+    def queries(self, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give chosen captions: number q is caption q % C of video q // C.
+
+        Returns:
+            (q, 1, T, D) float32, zeros for captions that do not exist, and the (q, 1) float32
+            number of tokens of each.
+        """
+        videos = chosen // self.caption_indices.shape[1]
+        text, tokens = self._text.gather(videos, self.caption_indices.reshape(-1)[chosen])
+        return text.unsqueeze(1).to(self._device), self._tensor(tokens.reshape(-1, 1))
+
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self._device)
 

@@ -1,5 +1,6 @@
 """The last words of a run: its metrics, and where to find what it left."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,8 +29,7 @@ def describe_run(
     lines.append(f"checkpoint   {checkpoint}")
     lines.append(f"log          {log / 'info.log'}  (metrics as JSON beside it)")
     if tensorboard:
-        lines.append(f"TensorBoard  tensorboard --logdir {log}")
+        lines.append(f"TensorBoard  tensorboard --logdir {shlex.quote(str(log))}")
     if page:
-        lines.append(f"rankings     python3 -m http.server --directory {page.parent} 8000")
-        lines.append("             then open http://localhost:8000/")
+        lines.append(f"rankings     python3 -m misc.serve_rankings {shlex.quote(str(page.parent))}")
     return "\n".join(lines)

@@ -1,10 +1,12 @@
-"""Curves of a run for TensorBoard."""
+"""Curves, histograms and texts of a run for TensorBoard."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import numpy as np
 
 from data_loader.errors import UserError
 from data_loader.files import make_folder, reason
@@ -13,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class TensorBoardWriter:
-    """Writes scalars into TensorBoard's event files; does nothing unless `enabled`.
+    """Writes into TensorBoard's event files; does nothing unless `enabled`.
 
     Args:
         folder: where the event files go; made if it does not exist.
@@ -50,6 +52,21 @@ class TensorBoardWriter:
             if self._writer is not None:
                 curve = f"{prefix}/{name}" if prefix else name
                 self._try(self._writer.add_scalar, curve, value, step)
+
+    def histogram(self, name: str, values: Sequence[float], step: int) -> None:
+        """Add how values are spread at one step; without values nothing is added."""
+        if self._writer is not None and len(values):
+            self._try(self._writer.add_histogram, name, np.asarray(values, dtype=float), step)
+
+    def text(self, name: str, markdown: str, step: int) -> None:
+        """Add a text at one step; TensorBoard shows it as Markdown and lets no HTML through."""
+        if self._writer is not None:
+            self._try(self._writer.add_text, name, markdown, step)
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether anything is written: what costs time to make can be left out."""
+        return self._writer is not None
 
     def close(self) -> None:
         """Write what is still waiting, and stop; closing twice does nothing."""

@@ -20,7 +20,7 @@ class TextEmbeddings:
     embeddings: tuple[Tensor, ...]  # M times (Q, D)
     weights: Tensor | None  # (Q, M), rows sum to 1; None: every expert counts 1, nothing normalised
 
-    def __getitem__(self, queries: slice) -> "TextEmbeddings":
+    def __getitem__(self, queries: slice | Tensor) -> "TextEmbeddings":
         weights = None if self.weights is None else self.weights[queries]
         return TextEmbeddings(tuple(e[queries] for e in self.embeddings), weights)
 
@@ -45,6 +45,9 @@ class VideoEmbeddings:
 
     embeddings: tuple[Tensor, ...]  # M times (N, D)
     availability: Tensor  # (N, M), 1 where the expert is there, 0 where it is missing
+
+    def __getitem__(self, videos: Tensor) -> "VideoEmbeddings":
+        return VideoEmbeddings(tuple(e[videos] for e in self.embeddings), self.availability[videos])
 
     def __len__(self) -> int:
         return len(self.embeddings[0])
@@ -104,3 +107,25 @@ def _similarity(text: TextEmbeddings, video: VideoEmbeddings) -> Tensor:
     # Without any expert the numerator is 0 as well: divide by 1 there instead of by 0.
     total_weight_QN = torch.where(total_weight_QN > 0, total_weight_QN, 1.0)
     return (weighted_text @ present_video.T) / total_weight_QN
+
+
+def expert_similarities(text: TextEmbeddings, video: VideoEmbeddings) -> tuple[Tensor, Tensor]:
+    """Take the similarities of P pairs (caption p, video p) apart, expert by expert.
+
+    Returns:
+        The weights w (P, M) that the pairs' experts have, 0 where one is missing, and what each
+        expert gives, s (P, M): `similarity` of a pair is sum_m w s. Without mixture weights every
+        expert counts 1, as `similarity` has it.
+
+    Raises:
+        ValueError: the model has one joint embedding: its experts cannot be told apart.
+    """
+    if len(text.embeddings) != video.availability.shape[1]:
+        raise ValueError("A joint embedding of all experts cannot be taken apart.")
+    pairs = zip(text.embeddings, video.embeddings, strict=True)
+    similarities_PM = torch.stack([(t * v).sum(dim=1) for t, v in pairs], dim=1)
+    if text.weights is None:
+        return torch.ones_like(similarities_PM), similarities_PM
+    weights_PM = text.weights * video.availability
+    total_P1 = weights_PM.sum(dim=1, keepdim=True)
+    return weights_PM / torch.where(total_P1 > 0, total_P1, 1.0), similarities_PM

@@ -3,9 +3,19 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
-from utils.rankings_page import Ranking, Retrieved, write_rankings_page
+from utils.page_data import (
+    OwnCaption,
+    Ranking,
+    Retrieved,
+    RetrievedCaption,
+    Speakers,
+    VideoRanking,
+)
+from utils.rankings_page import write_rankings_page
 
-VOID = {"meta", "link", "input", "rect", "img", "br"}
+SPEAKERS = Speakers([0.5, None, -0.25], [0.8, 0.0, 0.2])
+
+VOID = {"meta", "link", "input", "rect", "img", "br", "line", "polyline"}
 
 
 class Page(HTMLParser):
@@ -53,7 +63,7 @@ class Page(HTMLParser):
     def urls(self) -> list[str]:
         """What the videos of the page link to."""
         found = [e["attrs"]["href"] for e in self.elements if e["tag"] == "a"]
-        return [url for url in found if not url.startswith("#query-")]
+        return [url for url in found if not url.startswith("#")]
 
 
 def ranking(**changes) -> Ranking:
@@ -66,6 +76,20 @@ def ranking(**changes) -> Ranking:
         "retrieved": [Retrieved("v1", 0.5), Retrieved("v0", 0.4), Retrieved("v2", -0.1)],
     }
     return Ranking(**(values | changes))
+
+
+def video_ranking(**changes) -> VideoRanking:
+    values = {
+        "video_id": "v0",
+        "rank": 2.0,
+        "similarity": 0.4,
+        "own": [OwnCaption("a red ball", 2.0, 0.4), OwnCaption("a ball", 30.0, -0.1)],
+        "retrieved": [
+            RetrievedCaption("a dog", "v1", 0.5, False, SPEAKERS),
+            RetrievedCaption("a red ball", "v0", 0.4, True, SPEAKERS),
+        ],
+    }
+    return VideoRanking(**(values | changes))
 
 
 def write(folder: Path, rankings: list[Ranking], **changes) -> Path:

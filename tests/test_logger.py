@@ -171,9 +171,36 @@ def test_curves_are_written_and_a_resumed_run_replaces_their_end(tmp_path):
     }
 
 
+def test_histograms_and_texts_are_written(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with TensorBoardWriter(tmp_path / "curves") as curves:
+        for step in (1, 2):
+            curves.histogram("ranks", [1, 2.5, 40.0 * step], step)
+            curves.text("rankings", f"    step {step} <b>", step)
+        curves.histogram("none", [], 1)
+        assert curves.is_enabled
+    assert not curves.is_enabled
+    keep_all = {"histograms": 0, "tensors": 0}
+    events = EventAccumulator(str(tmp_path / "curves"), size_guidance=keep_all)
+    events.Reload()
+    tags = events.Tags()
+    assert tags["histograms"] == ["ranks"]
+    ranks = events.Histograms("ranks")
+    assert [(e.step, e.histogram_value.num, e.histogram_value.max) for e in ranks] == [
+        (1, 3, 40),
+        (2, 3, 80),
+    ]
+    [name] = tags["tensors"]
+    texts = [e.tensor_proto.string_val[0].decode() for e in events.Tensors(name)]
+    assert name.startswith("rankings") and texts == ["    step 1 <b>", "    step 2 <b>"]
+
+
 def test_disabled_curves_write_nothing(tmp_path):
     with TensorBoardWriter(tmp_path / "curves", enabled=False) as curves:
         curves.scalars("train", {"loss": 1}, 0)
+        curves.histogram("ranks", [1.0], 0)
+        curves.text("rankings", "text", 0)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -87,8 +87,32 @@ def test_training_leaves_everything_in_the_run_folder(
     assert f" test_t2v_metrics_R1: {recall}" in text
     assert list((log / "seed-0").glob("events.out.tfevents.*"))
     assert (beside(models, "web") / "index.html").is_file()
-    for place in (models / "trained_model.pth", log / "info.log", "tensorboard", "http.server"):
+    for place in (models / "trained_model.pth", log / "info.log", "tensorboard", "serve_rankings"):
         assert str(place) in output
+
+
+def test_tensorboard_shows_ranks_and_rankings_of_each_epoch(
+    run: Run, config_path: Path, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = json.loads(config_path.read_text())
+    config["visualizer"]["args"]["vis_vid_freq"] = 2
+    write_json(config_path, config)
+    run(train_program, "--config", config_path)
+    models = only_run(tmp_path / "saved")
+    folder = beside(models, "log") / "seed-0"
+    events = EventAccumulator(str(folder), size_guidance={"histograms": 0, "tensors": 0})
+    events.Reload()
+    for direction in ("t2v", "v2t"):
+        ranks = events.Histograms(f"val_{direction}_ranks")
+        assert [(e.step, e.histogram_value.num) for e in ranks] == [(n, 8) for n in (1, 2, 3)]
+    [name] = events.Tags()["tensors"]
+    texts = [(e.step, e.tensor_proto.string_val[0].decode()) for e in events.Tensors(name)]
+    assert name.startswith("val_rankings") and [step for step, _ in texts] == [1, 2, 3]
+    assert all(text.count(": rank ") == 5 for _, text in texts)
+    pages = {path.name for path in beside(models, "web").glob("*.html")}
+    assert pages == {"index.html", "epoch-2.html"}
 
 
 def test_rates_in_the_log_are_those_in_force(run: Run, config_path: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data_loader.errors import UserError
 from tests.rankings_html import Page, make_videos, ranking, write
-from utils.rankings_page import Retrieved
+from utils.page_data import Retrieved
 
 ODD_IDS = ["a b", "q\"'<>&", "#1?x=2", "100%41", "é€🎉", "season 1/clip", "-", ".hidden", "a..b"]
 
@@ -100,6 +100,15 @@ def test_where_links_are_impossible_only_shown_videos_are_copied(tmp_path, monke
     write(tmp_path / "web", [ranking(retrieved=[Retrieved("unseen", 0.1)])], video_folder=videos)
     assert copied() == ["in/v1.mp4", "unseen.mp4", "v0.mp4"]
     assert (link / "v0.mp4").read_bytes() == b"new"
+
+
+def test_a_picture_beside_a_video_is_its_thumbnail(tmp_path):
+    names = ["v0.mp4", "v0.png", "v1.mp4", "v2.jpg"]
+    videos = make_videos(tmp_path / "v", *names)
+    page = Page(write(tmp_path / "web", [ranking()], video_folder=videos))
+    pictures = [e["attrs"]["src"] for e in page.elements if e["tag"] == "img"]
+    assert pictures == ["videos/v0.png"] * 2  # v1 has none, and v2 no video
+    assert page.words("p", "no-media") == ["no video"]
 
 
 def test_videos_may_already_lie_beside_the_page(tmp_path):

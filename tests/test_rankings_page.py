@@ -1,5 +1,6 @@
 """The rankings page as a file: what it says, what it escapes, where its links lead."""
 
+import json
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -10,8 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data_loader.errors import UserError
-from tests.rankings_html import Page, make_videos, ranking, write
-from utils.rankings_page import Retrieved, sample_queries
+from tests.rankings_html import SPEAKERS, Page, make_videos, ranking, video_ranking, write
+from utils.page_data import OwnCaption, Retrieved, RetrievedCaption, Speakers
+from utils.rankings_page import SCRIPTS, STYLES, sample_queries
 
 # What the page says -----------------------------------------------------------------------------
 
@@ -75,16 +77,16 @@ def test_the_folder_holds_all_that_the_page_needs(tmp_path):
     folder = tmp_path / "deep" / "web"
     path = write(folder, [ranking()], video_folder=videos, file_name="epoch-3.html")
     assert path == folder / "epoch-3.html"
-    assert sorted(p.name for p in folder.iterdir()) == [
-        *("epoch-3.html", "page.js", "style.css", "videos"),
-    ]
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        ["epoch-3.html", "pages.js", "videos", *SCRIPTS, *STYLES]
+    )
     page = Page(path)
     fetched = [
         e["attrs"].get("src", e["attrs"].get("href"))
         for e in page.elements
         if e["tag"] in ("script", "link")
     ]
-    assert fetched == ["data:,", "style.css", "page.js"]
+    assert fetched == ["data:,", *STYLES, "pages.js", *SCRIPTS]
     assert page.urls() == ["videos/v0.mp4"] * 2
     policy = next(e["attrs"]["content"] for e in page.elements if "http-equiv" in e["attrs"])
     assert policy == (
@@ -97,9 +99,75 @@ def test_the_folder_holds_all_that_the_page_needs(tmp_path):
 def test_a_page_that_cannot_be_made_leaves_the_old_one(tmp_path):
     path = write(tmp_path, [ranking()])
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="first"):
+    with pytest.raises(TypeError, match="str"):
         write(tmp_path, [ranking(rank="first")])
     assert path.read_bytes() == before
+
+
+def test_videos_as_queries_show_their_own_captions_and_what_was_found(tmp_path):
+    own = [OwnCaption(f"own {n}", 1.0 + n, 0.5) for n in range(7)]
+    several = video_ranking(own=own, retrieved=[])
+    page = Page(write(tmp_path, [], video_rankings=[video_ranking(), several], num_texts=900))
+    assert page.words("p", "rank") == ["rank 2 of 900"] * 2
+    assert page.words("div", "text-tile") == [
+        "place 1 v1 a dog similarity 0.500",
+        "place 2 v0 a red ball similarity 0.400 ✓ own caption",
+    ]
+    assert page.words("li", "find")[:2] == [
+        "rank 2 a red ball similarity 0.400",
+        "rank 30 a ball similarity −0.100",
+    ]
+    assert page.words("li", "find")[-1] == "rank 7 own 6 similarity 0.500"
+    assert page.words("summary")[-1] == "2 more captions"
+    assert page.words("h2") == ["Video to text"]
+
+
+def test_the_experts_of_each_match_are_handed_to_the_page(tmp_path):
+    without_weights = Speakers([0.5, None])
+    found = [Retrieved("v0", 0.4, SPEAKERS), Retrieved("v1", 0.3, without_weights)]
+    path = write(tmp_path, [ranking(retrieved=found)], experts=["look", "sound \"'<", "speech"])
+    page = Page(path)
+    given = [e["attrs"].get("data-experts") for e in page.elements if e["tag"] == "figure"]
+    assert given == [None, "0.8:0.5 0:- 0.2:-0.25", ":0.5 :-"]
+    main = next(e for e in page.elements if e["tag"] == "main")
+    assert json.loads(main["attrs"]["data-experts"]) == ["look", "sound \"'<", "speech"]
+
+
+def test_the_summary_has_a_histogram_and_a_curve_for_each_direction(tmp_path):
+    ranks = {"t2v": [1, 1, 3, 499.5], "v2t": [2.0, 7.5, 8, 20]}
+    page = Page(write(tmp_path, [], ranks=ranks))
+    assert page.words("caption") == ["Ranks, text to video", "Ranks, video to text"]
+    bins = ["1", "2 to 5", "6 to 10", "11 to 20", "21 to 50", "51 to 100", "101 to 200"]
+    assert page.words("th")[3:11] == [*bins, "201 to 500"]
+    assert page.words("td")[:4] == ["50.0 %", "2", "25.0 %", "1"]
+    assert page.words("td")[16:22] == ["0.0 %", "0", "25.0 %", "1", "50.0 %", "2"]
+    drawing = next(e for e in page.elements if e["attrs"].get("role") == "img")
+    assert drawing["attrs"]["aria-label"] == (
+        "Recall at K: text to video from 50.0 % at K = 1, median rank 2; "
+        "video to text from 0.0 % at K = 1, median rank 7.75"
+    )
+    assert len([e for e in page.elements if e["tag"] == "polyline"]) == 2
+    assert not Page(write(tmp_path, [], ranks={"t2v": [], "v2t": []})).texts("caption")
+
+
+def test_pages_of_one_folder_know_each_other(tmp_path, caplog):
+    def names():
+        content = (tmp_path / "pages.js").read_text()
+        return [(e["name"], e["figures"]) for e in json.loads(content.split(" = ")[1][:-2])]
+
+    metrics = {"t2v": {"R1": 12.5, "MedR": 3.0}}
+    write(tmp_path, [], name="test", order=99)
+    write(tmp_path, [], name="epoch 10", file_name="epoch-10.html", order=10)
+    write(tmp_path, [], name="</script>é", file_name="epoch-2.html", order=2, metrics=metrics)
+    assert names() == [("</script>é", "R@1 12.5, MedR 3.0"), ("epoch 10", ""), ("test", "")]
+    (tmp_path / "epoch-10.html").unlink()
+    write(tmp_path, [], name="again", file_name="epoch-2.html", order=2)
+    assert [name for name, _ in names()] == ["again", "test"]
+    for broken in ("", "globalThis.rankingPages = [{}];\n", "globalThis.rankingPages = [1];\n"):
+        (tmp_path / "pages.js").write_text(broken)
+        write(tmp_path, [], name="anew", file_name="epoch-2.html")
+        assert [name for name, _ in names()] == ["anew"]
+        assert "begun anew" in caplog.text
 
 
 # Data stays data --------------------------------------------------------------------------------
@@ -136,16 +204,22 @@ def test_any_text_is_shown_as_it_is_and_adds_no_element(captions, ids, title):
 
     def page_of(captions, query_id, video_id, title):
         one = ranking(captions=captions, query_id=query_id, video_id=video_id)
-        own = {"v1": captions}
+        own = [OwnCaption(text, 1.0, 0.5) for text in captions] or [OwnCaption("", 1.0, 0.5)]
+        found = [RetrievedCaption(text, query_id, 0.5, False) for text in captions]
+        other = video_ranking(video_id=video_id, own=own, retrieved=found)
+        values = {"captions_of": {"v1": captions}, "title": title, "experts": [title]}
         with tempfile.TemporaryDirectory() as folder:
-            return Page(write(Path(folder), [one], captions_of=own, title=title))
+            return Page(write(Path(folder), [one], video_rankings=[other], **values))
 
     page = page_of(captions, *ids, title)
     harmless = page_of(["x" * len(text) for text in captions], "q", "v", "t")
     assert page.skeleton() == harmless.skeleton()
     assert page.texts("h1") == page.texts("title") == [as_shown(title)]
-    assert page.texts("span", "text") == [as_shown(text) for text in captions + captions[:1]]
-    assert page.texts("bdi") == [*map(as_shown, ids), "v1", "v0", "v2"]
+    shown = captions + captions[:1] + (captions or [""]) + captions
+    assert page.texts("span", "text") == [as_shown(text) for text in shown]
+    query_id, video_id = map(as_shown, ids)
+    tiles = [video_id, "v1", "v0", "v2"]
+    assert page.texts("bdi") == [query_id, *tiles, video_id, *[query_id] * len(captions)]
 
 
 # Sampling ---------------------------------------------------------------------------------------

@@ -1,70 +1,17 @@
 """The rankings page in a real browser: videos play, search works, hostile data stay text."""
 
 import shutil
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 
-from utils.rankings_page import Ranking, Retrieved, write_rankings_page
+from tests.rankings_site import serving, shown, write_video
+from utils.page_data import OwnCaption, Ranking, Retrieved, RetrievedCaption, Speakers, VideoRanking
+from utils.rankings_page import SCRIPTS, write_rankings_page
 
-sync_api = pytest.importorskip("playwright.sync_api")
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-OPTIONS = [
-    *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-]
 NUM_CARDS = 40
 HOSTILE = "</script><img src=x onerror=\"window.hacked=1;alert('gotcha')\"> \"'& 🎉 שלום"
 HOSTILE_ID = 'v"><script>window.hacked=1</script>'
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """As `python3 -m http.server`, without its log; a browser that hangs up is no error."""
-
-    def log_message(self, *_):
-        pass
-
-    def copyfile(self, source, outputfile):
-        try:
-            super().copyfile(source, outputfile)
-        except ConnectionError:
-            self.close_connection = True
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"no browser is installed (looked for {', '.join(BROWSERS)})")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=OPTIONS)
-        yield browser
-        browser.close()
-
-
-def write_video(path: Path) -> None:
-    """One second of H.264 and AAC."""
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=10)
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        audio = container.add_stream("aac", rate=16000, layout="mono")
-        for t in range(10):
-            picture = np.full((48, 64, 3), 25 * t, np.uint8)
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        tone = np.sin(np.arange(16000, dtype=np.float32) / 5)[None]
-        for start in range(0, 16000, 1000):
-            frame = av.AudioFrame.from_ndarray(tone[:, start : start + 1000], "fltp", "mono")
-            frame.sample_rate, frame.pts = 16000, start
-            container.mux(audio.encode(frame))
-        container.mux(video.encode(None))
-        container.mux(audio.encode(None))
 
 
 @pytest.fixture(scope="module")
@@ -100,46 +47,24 @@ def address(tmp_path_factory) -> Iterator[str]:
         web,
         title=HOSTILE,
         rankings=hostile,
+        video_rankings=[
+            VideoRanking(
+                HOSTILE_ID,
+                1.0,
+                0.5,
+                [OwnCaption(HOSTILE, 1.0, 0.5), OwnCaption("y" * 2000, 2.0, 0.1)],
+                [RetrievedCaption(HOSTILE, HOSTILE_ID, 0.5, True, Speakers([0.5], [1.0]))],
+            )
+        ],
+        experts=[HOSTILE],
+        ranks={"t2v": [1.0, 2.5]},
+        name=HOSTILE,
         captions_of={"../" + HOSTILE: [HOSTILE]},
         file_name="hostile.html",
         **common,
     )
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(web)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def page(browser) -> Iterator[sync_api.Page]:
-    """A page whose complaints (console, exceptions, dialogs, policy) fail the test."""
-    context = browser.new_context(viewport={"width": 1200, "height": 800})
-    page = context.new_page()
-    page.set_default_timeout(15_000)
-    page.complaints = []
-    page.on("console", lambda m: page.complaints.append(m.text) if m.type != "log" else None)
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-
-    def on_dialog(dialog):
-        page.complaints.append(dialog.message)
-        dialog.dismiss()
-
-    page.on("dialog", on_dialog)
-    page.add_init_script(
-        "window.violations = [];"
-        "addEventListener('securitypolicyviolation', (e) => violations.push(e.blockedURI))"
-    )
-    yield page
-    assert page.complaints == []
-    context.close()
-
-
-def shown(page) -> list[str]:
-    """Query ids of the visible cards, in order."""
-    return page.locator(".card:not([hidden]) h2 bdi").all_text_contents()
+    with serving(web) as address:
+        yield address
 
 
 def test_a_video_plays_under_the_mouse_and_by_keyboard(page, address):
@@ -214,13 +139,25 @@ def test_hostile_data_stay_text_and_the_layout_holds(page, address, width):
     page.locator("#query-2").scroll_into_view_if_needed()
     page.wait_for_selector("#query-2 .no-media >> text=this video cannot be played")
     assert page.title() == HOSTILE
-    texts = page.locator(".card:first-child .text").all_text_contents()
+    texts = page.locator("#query-1 .text").all_text_contents()
     assert texts == [HOSTILE, HOSTILE]
     assert page.locator("bdi").first.text_content() == HOSTILE_ID
-    assert page.evaluate("[document.images.length, document.scripts.length]") == [0, 1]
+    assert page.evaluate("[document.images.length, document.scripts.length]") == [
+        0,
+        1 + len(SCRIPTS),
+    ]
     assert page.evaluate("window.hacked") is None
     assert page.evaluate("violations") == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    page.get_by_label("video", exact=True).check(force=True)
+    page.wait_for_selector("#video-1 .experts")
+    texts = page.locator("#video-1 .text").all_text_contents()
+    assert texts == [HOSTILE, "y" * 2000, HOSTILE]
+    assert page.locator("#video-1 .experts .name").all_text_contents() == [HOSTILE]
+    assert page.evaluate("window.hacked") is None
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_label("text", exact=True).check(force=True)
 
     # A long caption shows its first lines until it is opened.
     long = page.locator("#query-2 .long").first

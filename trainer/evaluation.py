@@ -3,7 +3,8 @@
 Axes: Q queries (captions), N videos, C captions per video, M experts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,9 @@ class Evaluation:
     metrics: dict[str, dict[str, float]]  # metric name -> R1, R5, ... (see `model.metric`)
     ranks: Ranks
     sims: Tensor | None  # (Q, N) on the CPU; None where it is too large to keep
+    blocks: BlockSource  # the rows of that matrix, kept or made anew
+    video: VideoEmbeddings
+    averaged: bool  # a query is the mean over a video's captions: Q is N
 
 
 @torch.inference_mode()
@@ -49,9 +53,7 @@ def evaluate(
                 f'The metric "{name}" needs labels, and a retrieval set has captions: use '
                 f"{' and '.join(RANK_METRICS)}."
             )
-    was_training = net.training
-    net.eval()
-    try:
+    with evaluating(net):
         video = embed_videos(net, retrieval, device)
         query_masks = torch.from_numpy(np.asarray(retrieval.query_masks))
         average = net.test_caption_mode == "avg" and query_masks.shape[1] > 1
@@ -63,10 +65,20 @@ def evaluate(
                 f"The model cannot be evaluated: {error} If it has just been trained, its training "
                 "has diverged: lower optimizer.args.lr."
             ) from error
+    metrics = {name: rank_metrics(getattr(ranks, RANK_METRICS[name])) for name in metric_names}
+    sims = None if kept is None else kept.cpu()
+    return Evaluation(metrics, ranks, sims, source, video, average)
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Switch a model to evaluation (no dropout, stored batch statistics) and back again."""
+    was_training = net.training
+    net.eval()
+    try:
+        yield
     finally:
         net.train(was_training)
-    metrics = {name: rank_metrics(getattr(ranks, RANK_METRICS[name])) for name in metric_names}
-    return Evaluation(metrics, ranks, None if kept is None else kept.cpu())
 
 
 def embed_videos(net: nn.Module, retrieval: RetrievalSet, device: torch.device) -> VideoEmbeddings:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from data_loader.files import replacing
+from data_loader.retrieval_set import RetrievalSet
 from logger.tensorboard import TensorBoardWriter
 from trainer.build import (
     build_distillation,
@@ -32,10 +33,13 @@ from trainer.training import (
     TrainingSettings,
     flat_metrics,
 )
+from trainer.visualizer import rankings_text
 from utils.config import Config
 from utils.seeds import seed_everything
 
 _log = logging.getLogger(__name__)
+
+RANKINGS_IN_TENSORBOARD = 5
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def train_run(config: Config, seed: int, folder: RunFolder, options: Options) ->
                 **options.marks,
             },
             writer=writer,
-            on_evaluation=_page_drawer(config, folder, loader.retrieval),
+            on_evaluation=_on_evaluation(config, folder, net, loader.retrieval, writer),
         )
         if checkpoint:
             trainer.resume(checkpoint, options.resume)
@@ -185,7 +189,7 @@ def run_test(
     visualizer = build_visualizer(config)
     if visualizer:
         title = f"{config.name}: rankings of the test on {split}"
-        page = visualizer.draw(evaluation, loader.retrieval, folder.web, title)
+        page = visualizer.draw(net, evaluation, loader.retrieval, folder.web, title)
     return TestResult(evaluation.metrics, split, page)
 
 
@@ -211,17 +215,28 @@ def _settings(section: dict[str, Any], options: Options) -> TrainingSettings:
     return TrainingSettings(**chosen)
 
 
-def _page_drawer(
-    config: Config, folder: RunFolder, retrieval: Any
+def _on_evaluation(
+    config: Config,
+    folder: RunFolder,
+    net: torch.nn.Module,
+    retrieval: RetrievalSet,
+    writer: TensorBoardWriter,
 ) -> Callable[[int, Evaluation], None]:
+    """What an evaluation leaves for the eye: ranks, some rankings, and now and then a page."""
     visualizer = build_visualizer(config)
 
-    def draw(epoch: int, evaluation: Evaluation) -> None:
+    def show(epoch: int, evaluation: Evaluation) -> None:
+        for direction in ("t2v", "v2t"):
+            ranks = getattr(evaluation.ranks, direction).tolist()
+            writer.histogram(f"val_{direction}_ranks", ranks, epoch)
+        if visualizer and writer.is_enabled:
+            sampled = visualizer.rankings(net, evaluation, retrieval, RANKINGS_IN_TENSORBOARD)
+            writer.text("val_rankings", rankings_text(sampled), epoch)
         if visualizer and visualizer.is_due(epoch):
             title = f"{config.name}: rankings after epoch {epoch}"
-            visualizer.draw(evaluation, retrieval, folder.web / f"epoch-{epoch}", title)
+            visualizer.draw(net, evaluation, retrieval, folder.web, title, epoch)
 
-    return draw
+    return show
 
 
 def _save_similarities(evaluation: Evaluation, path: Path) -> None:

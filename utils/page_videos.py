@@ -14,17 +14,24 @@ from data_loader.files import make_folder, reason, replacing
 
 _log = logging.getLogger(__name__)
 
-_LINK = "videos"
+LINK = "videos"
 _PLAYABLE = (".mp4", ".webm")
 _NOT_PLAYABLE = (".avi", ".mkv")
+_PICTURES = (".jpg", ".png", ".webp")
+# What of a folder of videos a page may ask for.
+SHOWN_SUFFIXES = _PLAYABLE + _NOT_PLAYABLE + _PICTURES
 
 
 @dataclass(frozen=True)
 class Video:
-    """Where a video is, as a page sees it; `url` is None where there is no file."""
+    """Where a video is, as a page sees it; `url` is None where there is no file.
+
+    `thumbnail` is the URL of a picture of it, where one lies beside the video.
+    """
 
     url: str | None = None
     suffix: str = ""
+    thumbnail: str | None = None
 
     @property
     def playable(self) -> bool:
@@ -39,7 +46,7 @@ class VideoFiles:
     """
 
     folder: Path | None
-    _found: dict[str, tuple[str, Video]] = field(default_factory=dict)
+    _found: dict[str, tuple[list[str], Video]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.folder is not None and not Path(self.folder).is_dir():
@@ -53,15 +60,22 @@ class VideoFiles:
             self._found[video_id] = self._look_up(video_id)
         return self._found[video_id][1]
 
-    def _look_up(self, video_id: str) -> tuple[str, Video]:
+    def _look_up(self, video_id: str) -> tuple[list[str], Video]:
+        """The files of an id, and where the page finds them."""
         # An id is data: "../../etc/passwd" or "/etc/passwd" must not name a file elsewhere.
         if self.folder is None or {"", ".", ".."} & set(re.split(r"[/\\]", video_id)):
-            return "", Video()
-        for suffix in _PLAYABLE + _NOT_PLAYABLE:
-            path = f"{video_id}{suffix}"
-            if _is_file(self.folder / path):
-                return path, Video(f"{_LINK}/{quote(os.fsencode(path))}", suffix)
-        return "", Video()
+            return [], Video()
+        suffix = self._first_of(video_id, _PLAYABLE + _NOT_PLAYABLE)
+        if suffix is None:
+            return [], Video()
+        picture = self._first_of(video_id, _PICTURES)
+        paths = [video_id + end for end in (suffix, picture) if end]
+        urls = [f"{LINK}/{quote(os.fsencode(path))}" for path in paths]
+        return paths, Video(urls[0], suffix, urls[1] if picture else None)
+
+    def _first_of(self, video_id: str, suffixes: tuple[str, ...]) -> str | None:
+        files = ((suffix, self.folder / f"{video_id}{suffix}") for suffix in suffixes)
+        return next((suffix for suffix, path in files if is_file(path)), None)
 
     def bring_to(self, page_folder: Path) -> None:
         """Link the folder as `videos` into the page's; where links are impossible, copy.
@@ -74,7 +88,7 @@ class VideoFiles:
         """
         if self.folder is None:
             return
-        link = page_folder / _LINK
+        link = page_folder / LINK
         if link.is_dir() and not link.is_symlink():
             if not link.samefile(self.folder):
                 self._copy_to(link)
@@ -90,11 +104,11 @@ class VideoFiles:
                 self._copy_to(link)
 
     def _copy_to(self, target: Path) -> None:
-        for path in filter(None, (path for path, _ in self._found.values())):
+        for path in (path for paths, _ in self._found.values() for path in paths):
             original, copy = self.folder / path, target / path
             make_folder(copy.parent)
             try:
-                if _is_file(copy) and copy.stat().st_mtime >= original.stat().st_mtime:
+                if is_file(copy) and copy.stat().st_mtime >= original.stat().st_mtime:
                     continue
                 with original.open("rb") as reader, replacing(copy) as writer:
                     shutil.copyfileobj(reader, writer)
@@ -102,7 +116,8 @@ class VideoFiles:
                 raise UserError(f"Cannot copy the video {original}: {reason(error)}.") from error
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether there is such a file, for any path that data may name."""
     try:
         return path.is_file()
     except OSError:  # a name longer than the file system allows, a folder we may not enter

@@ -1,13 +1,13 @@
 """The rankings page: what a model retrieves for sampled queries, as static HTML with videos.
 
-The page knows no model. It takes plain data and writes `index.html`, `style.css` and `page.js`
-into one folder, with the videos linked beside them, ready for `python3 -m http.server`.
+The page knows no model. It takes plain data and writes `index.html` with its style sheet and
+scripts into one folder, with the videos linked beside them, ready for any static server.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -17,10 +17,16 @@ from markupsafe import Markup
 
 from data_loader.errors import UserError
 from data_loader.files import make_folder, replacing
-from utils.page_videos import Video, VideoFiles
+from utils.page_cards import Cards, number
+from utils.page_charts import recall_chart
+from utils.page_data import Ranking, VideoRanking
+from utils.page_list import PageEntry, add_to_page_list
+from utils.page_videos import VideoFiles
+from utils.rank_summary import histogram
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
-_STATIC = ("style.css", "page.js")
+SCRIPTS = ("near.js", "find.js", "videos.js", "experts.js", "keyboard.js", "summary.js")
+STYLES = ("style.css", "top.css", "tools.css", "cards.css", "matches.css")
 _METRIC_LABELS = {
     **{f"R{k}": f"R@{k}" for k in (1, 5, 10, 50)},
     "MedR": "MedR",
@@ -30,30 +36,6 @@ _METRIC_LABELS = {
 _DIRECTION_LABELS = {"t2v": "text to video", "v2t": "video to text"}
 # Neither HTML nor UTF-8 can carry these; a caption read from JSON may hold them all the same.
 _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-@dataclass(frozen=True)
-class Retrieved:
-    """One video that the model retrieved, with the similarity that it gave."""
-
-    video_id: str
-    similarity: float
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """One query, its true video and the best-ranked videos.
-
-    `rank` is 1-based among all videos, ties count half a place each; `similarity` is that of the
-    query and its true video; `retrieved` holds the top k, best first.
-    """
-
-    query_id: str
-    captions: list[str]
-    video_id: str
-    rank: float
-    similarity: float
-    retrieved: list[Retrieved]
 
 
 def sample_queries(num_queries: int, num_samples: int, seed: int) -> np.ndarray:
@@ -81,8 +63,14 @@ def write_rankings_page(
     rankings: Sequence[Ranking],
     video_folder: Path | None,
     num_videos: int,
+    video_rankings: Sequence[VideoRanking] = (),
+    num_texts: int | None = None,
+    ranks: Mapping[str, Sequence[float]] | None = None,
+    experts: Sequence[str] = (),
     captions_of: Mapping[str, Sequence[str]] | None = None,
     file_name: str = "index.html",
+    name: str = "test",
+    order: int = 0,
 ) -> Path:
     """Write the page with everything it needs into `folder` and return the path of the page.
 
@@ -92,88 +80,58 @@ def write_rankings_page(
         folder: made if needed; `videos` in it becomes a link to `video_folder` (where the file
             system has no links, the videos shown are copied).
         metrics: direction ("t2v", "v2t") -> name of the metric -> value, shown as a table.
-        rankings: one card each, in this order.
-        video_folder: holds `<video id>.mp4` or `.webm`; ids without a file get a note instead.
+        rankings: text to video, one card each, in this order.
+        video_folder: holds `<video id>.mp4` or `.webm`; ids without a file get a note instead. A
+            picture `<video id>.jpg`, `.png` or `.webp` there is the video's thumbnail.
         num_videos: size of the retrieval set.
+        video_rankings: video to text, one card each, in this order.
+        num_texts: number of texts that are ranked for a video; as many as videos by default.
+        ranks: direction -> the ranks of all queries, shown as a histogram and a recall curve.
+        experts: names of the experts that the rankings' `speakers` are about.
         captions_of: video id -> captions, shown below retrieved videos.
+        name: what the page is called in the list of the folder's pages ("epoch 3").
+        order: place in that list.
 
     Raises:
         UserError: the folder cannot be written, or a file named `videos` is in the way.
     """
     folder = make_folder(folder)
     files = VideoFiles(video_folder)
-    page = _environment().get_template("rankings.html")
-    html = page.render(
-        title=title,
-        table=_metric_table(metrics),
-        cards=_cards(rankings, files, captions_of or {}),
-        num_videos=num_videos,
+    num_texts = num_videos if num_texts is None else num_texts
+    cards = Cards(rankings, video_rankings, files, captions_of or {})
+    candidates = {"t2v": num_videos, "v2t": num_texts}
+    ranks = {way: values for way, values in (ranks or {}).items() if len(values)}
+    html = (
+        _environment()
+        .get_template("rankings.html")
+        .render(
+            title=title,
+            table=_metric_table(metrics),
+            histograms={
+                _DIRECTION_LABELS[way]: histogram(values, candidates[way])
+                for way, values in ranks.items()
+            },
+            chart=recall_chart(ranks, candidates),
+            cards=cards.texts,
+            video_cards=cards.videos,
+            experts=json.dumps(list(experts)),
+            num_videos=num_videos,
+            num_texts=num_texts,
+            styles=STYLES,
+            scripts=SCRIPTS,
+        )
     )
-    for name in _STATIC:
-        with replacing(folder / name) as handle:
-            handle.write((_TEMPLATES / name).read_bytes())
+    for file in (*STYLES, *SCRIPTS):
+        with replacing(folder / file) as handle:
+            handle.write((_TEMPLATES / file).read_bytes())
     files.bring_to(folder)
     with replacing(folder / file_name, "w", encoding="utf-8", newline="\n") as handle:
         handle.write(html)
+    add_to_page_list(folder, PageEntry(file_name, name, _figures(metrics), order))
     return folder / file_name
 
 
 # What the template shows ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """One video of a card: the true one (`place` 0) or the retrieved one at a place from 1."""
-
-    video_id: str
-    video: Video
-    similarity: str
-    bar: float  # percent of the highest similarity on the page
-    place: int
-    is_true: bool
-    captions: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class _Card:
-    ranking: Ranking
-    rank: str
-    level: str  # "first" (rank 1), "near" (up to 10), "far"
-    true: _Tile
-    tiles: list[_Tile]
-
-
-def _cards(
-    rankings: Sequence[Ranking], files: VideoFiles, captions_of: Mapping[str, Sequence[str]]
-) -> list[_Card]:
-    shown = [r.similarity for r in rankings]
-    shown += [found.similarity for r in rankings for found in r.retrieved]
-    highest = max((value for value in shown if math.isfinite(value)), default=0.0)
-
-    def tile(video_id: str, similarity: float, place: int, is_true: bool) -> _Tile:
-        return _Tile(
-            video_id,
-            files.find(video_id),
-            _number(similarity, ".3f"),
-            round(100 * similarity / highest, 1) if similarity > 0 and highest > 0 else 0.0,
-            place,
-            is_true,
-            captions_of.get(video_id, ()) if place else (),
-        )
-
-    return [
-        _Card(
-            ranking,
-            _number(ranking.rank, ".0f" if float(ranking.rank).is_integer() else ".1f"),
-            "first" if ranking.rank <= 1 else "near" if ranking.rank <= 10 else "far",
-            tile(ranking.video_id, ranking.similarity, 0, True),
-            [
-                tile(found.video_id, found.similarity, place, found.video_id == ranking.video_id)
-                for place, found in enumerate(ranking.retrieved, start=1)
-            ],
-        )
-        for ranking in rankings
-    ]
 
 
 def _metric_table(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, list]:
@@ -183,7 +141,7 @@ def _metric_table(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, list]
         (
             _DIRECTION_LABELS.get(direction, direction),
             [
-                _number(values.get(name, math.nan), ".1f" if name in _METRIC_LABELS else ".4g")
+                number(values.get(name, math.nan), ".1f" if name in _METRIC_LABELS else ".4g")
                 for name in names
             ],
         )
@@ -192,8 +150,15 @@ def _metric_table(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, list]
     return {"columns": [_METRIC_LABELS.get(name, name) for name in names], "rows": rows}
 
 
-def _number(value: float, style: str) -> str:
-    return format(value, style).replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else "–"
+def _figures(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """The two figures by which a page is told from the others of its list."""
+    values = metrics.get("t2v", {})
+    shown = [
+        (label, values[label.replace("@", "")])
+        for label in ("R@1", "MedR")
+        if label.replace("@", "") in values
+    ]
+    return ", ".join(f"{label} {number(value, '.1f')}" for label, value in shown)
 
 
 @cache

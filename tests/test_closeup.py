@@ -1,0 +1,163 @@
+"""A closer look at an evaluation: naive twins, small blocks, several captions, missing experts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import trainer.closeup as closeup_module
+import trainer.evaluation as evaluation_module
+from model.metric import t2v_metrics
+from model.similarity import TextEmbeddings, VideoEmbeddings, expert_similarities, similarity
+from tests.rankings_html import Page
+from tests.tiny_set import make_tiny_set, tiny_config, write_json
+from trainer.build import build_loader, build_net
+from trainer.closeup import Closeup
+from trainer.evaluation import evaluate
+from trainer.visualizer import Visualizer, rankings_text
+from utils.config import Config
+
+CAPTIONS = {"one": (1, "indep"), "several": (3, "indep"), "averaged": (3, "avg")}
+
+
+@pytest.fixture(scope="module")
+def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_set(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(params=CAPTIONS)
+def parts(request, tiny_set, tmp_path):
+    """A model that was never trained, and the retrieval set that it is evaluated on."""
+    values = tiny_config(tiny_set, tmp_path)
+    number, mode = CAPTIONS[request.param]
+    values["data_loader"]["args"]["num_test_captions"] = number
+    values["arch"]["args"]["test_caption_mode"] = mode
+    config = Config.from_file(write_json(tmp_path / "config.json", values))
+    loader = build_loader(config, 0)
+    torch.manual_seed(0)
+    return build_net(config, loader), loader.retrieval
+
+
+@pytest.fixture(params=["kept", "in blocks"])
+def evaluated(request, parts, monkeypatch):
+    net, retrieval = parts
+    if request.param == "in blocks":
+        monkeypatch.setattr(evaluation_module, "KEPT_MATRIX_BYTES", 0)
+        monkeypatch.setattr(evaluation_module, "QUERIES_PER_BLOCK", 5)
+        monkeypatch.setattr(closeup_module, "QUERIES_PER_BLOCK", 5)
+    names = ["t2v_metrics", "v2t_metrics"]
+    evaluation = evaluate(net, retrieval, names, torch.device("cpu"))
+    assert (evaluation.sims is None) == (request.param == "in blocks")
+    return net, retrieval, evaluation
+
+
+def test_what_is_found_is_what_a_sort_of_the_whole_matrix_gives(evaluated):
+    net, retrieval, evaluation = evaluated
+    closeup = Closeup(net, retrieval, evaluation)
+    matrix = torch.cat(list(evaluation.blocks())).numpy()  # (Q, N)
+    exists, width = closeup.existing.numpy(), closeup.num_captions
+    queries = closeup.existing.nonzero().flatten()
+    found = closeup.best_videos(queries, 4)
+    for at, query in enumerate(queries.tolist()):
+        row = matrix[query]
+        np.testing.assert_allclose(found.similarities[at], np.sort(row)[::-1][:4], atol=1e-5)
+        np.testing.assert_allclose(row[found.videos[at]], found.similarities[at], atol=1e-5)
+        assert found.own[at].item() == pytest.approx(row[query // width], abs=1e-5)
+        assert found.ranks[at] == evaluation.ranks.t2v[at]
+
+    videos = torch.tensor([3, 0, len(retrieval) - 1])
+    found = closeup.best_queries(videos, 1000)
+    for at, video in enumerate(videos.tolist()):
+        column = matrix[exists, video]
+        assert len(found.queries[at]) == len(column)
+        np.testing.assert_allclose(found.similarities[at], np.sort(column)[::-1], atol=1e-5)
+        np.testing.assert_allclose(matrix[found.queries[at], video], found.similarities[at])
+        assert exists[found.queries[at]].all()
+        for c in range(width):
+            own = matrix[video * width + c, video]
+            if not exists[video * width + c]:
+                assert found.own[at, c] == -torch.inf
+                continue
+            rank = 1 + (column > own).sum() + ((column == own).sum() - 1) / 2
+            assert (found.own[at, c].item(), found.ranks[at, c].item()) == (own, rank)
+        assert found.ranks[at][exists[video * width :][:width]].min() == evaluation.ranks.v2t[video]
+
+
+def test_the_experts_of_every_match_add_up_to_its_similarity(evaluated):
+    net, retrieval, evaluation = evaluated
+    closeup = Closeup(net, retrieval, evaluation)
+    net.train()
+    matrix = torch.cat(list(evaluation.blocks()))
+    queries = closeup.existing.nonzero().flatten()
+    pairs = torch.cartesian_prod(queries, torch.arange(len(retrieval))).unbind(1)
+    weights, similarities = closeup.experts(*pairs)
+    assert net.training, "the model is left as it was"
+    is_missing = similarities.isnan()
+    assert is_missing.any() and torch.equal(
+        is_missing, evaluation.video.availability[pairs[1]] == 0
+    )
+    assert (weights[is_missing] == 0).all()
+    total = (weights * similarities.nan_to_num()).sum(dim=1)
+    torch.testing.assert_close(total, matrix[pairs], atol=1e-5, rtol=1e-4)
+    some = ~is_missing.all(dim=1)
+    torch.testing.assert_close(weights.sum(dim=1)[some], torch.ones(int(some.sum())))
+
+
+@pytest.mark.parametrize("has_weights", [True, False])
+def test_pairs_taken_apart_are_the_diagonal_of_the_matrix(has_weights):
+    generator = torch.Generator().manual_seed(1)
+    sizes = (3, 5, 2)
+    texts, videos = (
+        tuple(torch.randn(6, size, generator=generator) for size in sizes) for _ in range(2)
+    )
+    weights = torch.rand(6, 3, generator=generator).softmax(dim=1) if has_weights else None
+    availability = torch.tensor(
+        [[1.0, 0, 1], [1, 1, 1], [0, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1]]
+    )
+    videos = tuple(v * a.unsqueeze(1) for v, a in zip(videos, availability.unbind(1), strict=True))
+    text, video = TextEmbeddings(texts, weights), VideoEmbeddings(videos, availability)
+    shares, similarities = expert_similarities(text, video)
+    torch.testing.assert_close((shares * similarities).sum(1), similarity(text, video).diagonal())
+    joint = TextEmbeddings((torch.cat(texts, dim=1),), None)
+    with pytest.raises(ValueError, match="joint"):
+        expert_similarities(joint, VideoEmbeddings((torch.cat(videos, dim=1),), availability))
+
+
+def test_a_page_is_drawn_for_any_number_of_captions(evaluated, tmp_path):
+    net, retrieval, evaluation = evaluated
+    path = Visualizer(num_samples=4, top_k=3).draw(net, evaluation, retrieval, tmp_path, "Tiny")
+    page = Page(path)
+    ids = [e["attrs"]["id"] for e in page.elements if e["tag"] == "article"]
+    assert ids == [f"{kind}-{n}" for kind in ("query", "video") for n in range(1, 5)]
+    tiles = [e["attrs"]["data-experts"] for e in page.elements if "data-experts" in e["attrs"]]
+    assert len(tiles) == 1 + 4 * (1 + 3) + 4 * 3  # the names of the experts come first
+    assert tiles[0] == '["look", "sound"]'
+    assert page.words("td")[1] == f"{t2v_of(evaluation)['R1']:.1f}"
+    second = Visualizer(num_samples=4, top_k=3).draw(net, evaluation, retrieval, tmp_path, "2", 2)
+    assert second.name == "epoch-2.html" and '"epoch 2"' in (tmp_path / "pages.js").read_text()
+
+
+def t2v_of(evaluation):
+    if evaluation.sims is not None and evaluation.sims.shape[0] == evaluation.sims.shape[1]:
+        assert evaluation.metrics["t2v_metrics"] == t2v_metrics(evaluation.sims)
+    return evaluation.metrics["t2v_metrics"]
+
+
+def test_no_sample_gives_a_page_without_cards(parts, tmp_path):
+    net, retrieval = parts
+    evaluation = evaluate(net, retrieval, ["t2v_metrics"], torch.device("cpu"))
+    path = Visualizer(num_samples=0).draw(net, evaluation, retrieval, tmp_path, "None")
+    assert "no query was sampled" in path.read_text()
+
+
+def test_rankings_as_text_are_code_in_every_line(parts):
+    net, retrieval = parts
+    evaluation = evaluate(net, retrieval, ["t2v_metrics"], torch.device("cpu"))
+    [first, *_] = rankings = Visualizer(top_k=2).rankings(net, evaluation, retrieval, 3)
+    first.captions[:] = ["<b>\n# heading", "`x`"]
+    text = rankings_text(rankings)
+    assert len(rankings) == 3 and first.speakers is None
+    assert all(line.startswith("    ") for line in text.split("\n"))
+    assert "    <b> # heading / `x`\n" in text
+    assert f"{first.video_id}: rank {first.rank:g}" in text
