@@ -7,6 +7,10 @@ The exit code is 0 if nothing is wrong, 1 if there are problems, 2 if there is n
 """
 
 import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: the rooms lie in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_loader.description import find_description
 from misc.data_set_problems import check_data_set

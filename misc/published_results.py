@@ -16,6 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+if not __package__:  # run as a file: the rooms lie in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from data_loader.files import read_json
 from utils.command_line import Parser, run_main
 from utils.config import config_name

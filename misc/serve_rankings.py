@@ -21,6 +21,9 @@ from werkzeug.serving import (
 from werkzeug.utils import redirect, send_file
 from werkzeug.wrappers import Request, Response
 
+if not __package__:  # run as a file: the rooms lie in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from data_loader.errors import UserError
 from data_loader.files import reason
 from utils.command_line import Parser, run_main
