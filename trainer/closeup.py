@@ -125,9 +125,11 @@ class Closeup:
         return weights, similarities
 
     @property
+    @torch.inference_mode()
     def has_weights(self) -> bool:
         """Whether the model shares its attention out among the experts."""
-        return not getattr(self._net.ce, "keep_missing_modalities", False)
+        text, _ = self._embed(torch.tensor([0]))
+        return text.weights is not None
 
     # ---- similarities, a few at a time ----
 
