@@ -42,10 +42,12 @@ class MNNet(nn.Module):
         super().__init__()
         check_choice("task", task, TASKS)
         check_choice("test_caption_mode", test_caption_mode, CAPTION_MODES)
-        dims = dict(expert_dims)
-        if len(dims) != 1:
-            raise ValueError(f"MNNet compares captions with one expert, not {len(dims)}.")
-        [(self.expert, (size, _))] = dims.items()
+        self.expert_dims = {name: tuple(dims) for name, dims in dict(expert_dims).items()}
+        if len(self.expert_dims) != 1:
+            raise ValueError(
+                f"MNNet compares captions with one expert, not {len(self.expert_dims)}."
+            )
+        [(self.expert, (size, _))] = self.expert_dims.items()
         if size != text_dim:
             raise ValueError(
                 f'MNNet needs text and video embeddings of one space, but "{self.expert}" has size '
