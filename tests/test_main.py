@@ -291,6 +291,17 @@ def test_mini_train_is_short_and_has_no_tensorboard(
     assert not (log / "seed-0").exists()
 
 
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_config_says_how_short_a_quick_try_is(
+    run: Run, config_path: Path, tmp_path: Path, batches: int
+) -> None:
+    override = f"trainer.mini_train_batches@{batches}+trainer.epochs@2"
+    code, _ = run(train_program, "--config", config_path, "--mini_train", "--custom_args", override)
+    assert code == 0
+    last = torch.load(only_run(tmp_path / "saved") / "checkpoint-epoch2.pth", weights_only=True)
+    assert {int(state["step"]) for state in last["optimizer"]["state"].values()} == {2 * batches}
+
+
 def test_purging_removes_earlier_runs(run: Run, config_path: Path, tmp_path: Path) -> None:
     run(train_program, "--config", config_path)
     mark = only_run(tmp_path / "saved") / "of-the-first-run"

@@ -211,7 +211,7 @@ def _settings(section: dict[str, Any], options: Options) -> TrainingSettings:
     if options.single_epoch:
         chosen["epochs"] = 1
     if options.mini_train:
-        chosen["batches_per_epoch"] = MINI_TRAIN_BATCHES
+        chosen["batches_per_epoch"] = section.get("mini_train_batches", MINI_TRAIN_BATCHES)
     return TrainingSettings(**chosen)
 
 
