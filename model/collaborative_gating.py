@@ -6,7 +6,9 @@ Liu et al., "Use What You Have: Video Retrieval Using Representations From Colla
 Axes: B videos, M experts, P partners (or pairs of partners) of an expert, D shared embedding size.
 """
 
+from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from model.expert_module import ExpertModule
 from model.gating import GatedEmbeddingUnitReasoning, GroupedBatchNorm1d, ReduceDim
+from model.mish import Mish
 from model.similarity import VideoEmbeddings
 
 # Keeps the mean over partners finite where an expert has none.
@@ -70,7 +73,7 @@ class CollaborativeGating(ExpertModule):
         raise TypeError(f"{type(self).__name__} has no first layers of its own.")
 
     def activation(self) -> nn.Module:
-        return nn.Mish() if self.use_mish else nn.ReLU()
+        return Mish() if self.use_mish else nn.ReLU()
 
     def _reasoning_layers(self, count: int) -> nn.Sequential:
         layers: list[nn.Module] = []
@@ -92,16 +95,14 @@ class CollaborativeGating(ExpertModule):
                 self.replace(i, embeddings[i], partners)
         return VideoEmbeddings(tuple(embeddings), availability_BM)
 
-    def prepare(self, embeddings: list[Tensor], availability_BM: Tensor) -> list[Tensor]:
+    def prepare(self, embeddings: list[Tensor], availability_BM: Tensor) -> Any:
         """Compute once what the experts, still ungated, bring to their partners."""
         return list(embeddings)
 
-    def replace(self, i: int, gated_BD: Tensor, partners: list[Tensor]) -> None:
+    def replace(self, i: int, gated_BD: Tensor, partners: Any) -> None:
         """Let expert i, now gated, take its place among the partners of those after it."""
 
-    def reason_about(
-        self, i: int, x_BD: Tensor, partners: list[Tensor], availability_BM: Tensor
-    ) -> Tensor:
+    def reason_about(self, i: int, x_BD: Tensor, partners: Any, availability_BM: Tensor) -> Tensor:
         """What the others say of expert i: (B, D)."""
         raise TypeError(f"{type(self).__name__} does not say what partners say.")
 
@@ -109,10 +110,32 @@ class CollaborativeGating(ExpertModule):
         return [j for j in range(len(self.expert_dims)) if self.include_self or j != i]
 
 
-def mean_over_partners(reasons_BPD: Tensor, present_BP: Tensor) -> Tensor:
+def mean_over_partners(x_BPD: Tensor, present_BP: Tensor) -> Tensor:
     """Mean (B, D) over the partners that are there; zeros where there is none."""
-    total_BD = torch.einsum("bpd,bp->bd", reasons_BPD, present_BP)
+    total_BD = torch.einsum("bpd,bp->bd", x_BPD, present_BP)
     return total_BD / (present_BP.sum(dim=1, keepdim=True) + NO_PARTNER_EPSILON)
+
+
+def mean_of_reasons(layers: nn.Sequential, pairs_BPD: Tensor, present_BP: Tensor) -> Tensor:
+    """Mean (B, D) of `layers(pairs)` over the partners that are there; zeros where there is none.
+
+    The last layer is linear. It is applied to the mean, once for each video instead of once for
+    each partner; its bias counts where there is a partner.
+    """
+    if not len(layers):
+        return mean_over_partners(pairs_BPD, present_BP)
+    mean_BD = mean_over_partners(layers[:-1](pairs_BPD), present_BP)
+    has_partner_B1 = present_BP.amax(dim=1, keepdim=True)
+    return F.linear(mean_BD, layers[-1].weight) + layers[-1].bias * has_partner_B1
+
+
+@dataclass
+class _Pairs:
+    """The first layer's two halves, applied to each expert: W [x_i; x_j] = W_a x_i + W_b x_j."""
+
+    second_weight: Tensor  # W_b (D, D)
+    as_first: tuple[Tensor, ...]  # M times (B, D): W_a x_i and the bias
+    as_second: list[Tensor]  # M times (B, D): W_b x_j
 
 
 class PairwiseGating(CollaborativeGating):
@@ -120,34 +143,35 @@ class PairwiseGating(CollaborativeGating):
 
     Only pairs whose both experts are there count. All partners of an expert go through g as one
     batch. The shared BatchNorm layers still see one batch of B videos for each pair, in the order
-    of the partners (`GroupedBatchNorm1d`), and the first layer W [x_i; x_j] is split into
-    W_a x_i + W_b x_j, so that no pair is ever concatenated.
+    of the partners (`GroupedBatchNorm1d`), and the first layer is split (`_Pairs`), so that no pair
+    is ever concatenated.
     """
 
     def build_first_layers(self) -> None:
         self.g_reason_1 = nn.Linear(2 * self.shared_size, self.shared_size)
 
-    def prepare(self, embeddings: list[Tensor], availability_BM: Tensor) -> list[Tensor]:
-        return [self._as_partner(x) for x in embeddings]
+    def prepare(self, embeddings: list[Tensor], availability_BM: Tensor) -> _Pairs:
+        first, second = self.g_reason_1.weight.chunk(2, dim=1)
+        x_MBD = torch.stack(embeddings)
+        return _Pairs(
+            second_weight=second,
+            as_first=F.linear(x_MBD, first, self.g_reason_1.bias).unbind(),
+            as_second=list(F.linear(x_MBD, second).unbind()),
+        )
 
-    def replace(self, i: int, gated_BD: Tensor, partners: list[Tensor]) -> None:
-        partners[i] = self._as_partner(gated_BD)
-
-    def _as_partner(self, x_BD: Tensor) -> Tensor:
-        return F.linear(x_BD, self.g_reason_1.weight[:, self.shared_size :])
+    def replace(self, i: int, gated_BD: Tensor, partners: _Pairs) -> None:
+        partners.as_second[i] = F.linear(gated_BD, partners.second_weight)
 
     def reason_about(
-        self, i: int, x_BD: Tensor, partners: list[Tensor], availability_BM: Tensor
+        self, i: int, x_BD: Tensor, partners: _Pairs, availability_BM: Tensor
     ) -> Tensor:
         chosen = self.partners_of(i)
         if not chosen:
             return torch.zeros_like(x_BD)
-        weight, bias = self.g_reason_1.weight[:, : self.shared_size], self.g_reason_1.bias
-        pairs_BPD = F.linear(x_BD, weight, bias).unsqueeze(1) + torch.stack(
-            [partners[j] for j in chosen], dim=1
-        )
+        as_second_BPD = torch.stack([partners.as_second[j] for j in chosen], dim=1)
+        pairs_BPD = partners.as_first[i].unsqueeze(1) + as_second_BPD
         both_BP = availability_BM[:, i : i + 1] * availability_BM[:, chosen]
-        return mean_over_partners(self.g_reason_shared(pairs_BPD), both_BP)
+        return mean_of_reasons(self.g_reason_shared, pairs_BPD, both_BP)
 
 
 class TripletGating(CollaborativeGating):
@@ -175,4 +199,4 @@ class TripletGating(CollaborativeGating):
         there_BJ = availability_BM[:, chosen]
         both_BP = (there_BJ.unsqueeze(2) * there_BJ.unsqueeze(1)).flatten(1)
         all_BP = availability_BM[:, i : i + 1] * both_BP
-        return mean_over_partners(self.g_reason_shared(triplets_BPD), all_BP)
+        return mean_of_reasons(self.g_reason_shared, triplets_BPD, all_BP)
