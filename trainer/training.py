@@ -22,6 +22,7 @@ from logger.tensorboard import TensorBoardWriter
 from trainer.checkpoint import link_checkpoint, load_weights, save_checkpoint
 from trainer.distillation import Distillation
 from trainer.evaluation import Evaluation, evaluate
+from trainer.memory import keeping_freed_memory
 from trainer.precision import computing_in
 from trainer.run_folder import RunFolder
 
@@ -138,8 +139,9 @@ class Trainer:
         Raises:
             UserError: the training diverges, or a checkpoint cannot be written.
         """
-        while self.progress.epoch < self.settings.epochs and not self._is_stopped():
-            self._run_epoch(self.progress.epoch + 1)
+        with keeping_freed_memory(self.parts.device.type == "cpu"):
+            while self.progress.epoch < self.settings.epochs and not self._is_stopped():
+                self._run_epoch(self.progress.epoch + 1)
         return self.progress
 
     def _is_stopped(self) -> bool:
