@@ -6,13 +6,15 @@ on (seed, epoch, video) alone, so that a resumed training draws what an unbroken
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from data_loader.devices import send
 from data_loader.draws import epoch_permutation, item_uniform
 from data_loader.errors import UserError
+from data_loader.prefetch import prefetch
 from data_loader.views import ExpertView, TextView
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,18 @@ class Batch:
     text_token_mask: torch.Tensor
     video_indices: torch.Tensor
     caption_indices: torch.Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the same batch on a device (the indices stay on the host)."""
+        if self.text.device == device:
+            return self
+        return replace(
+            self,
+            experts={name: send(x, device) for name, x in self.experts.items()},
+            ind={name: send(x, device) for name, x in self.ind.items()},
+            text=send(self.text, device),
+            text_token_mask=send(self.text_token_mask, device),
+        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +114,8 @@ class TrainingSet:
         self.video_ids = video_ids
         self.batch_size = batch_size
         self._experts, self._text, self._choice = experts, text, choice
-        self._text_dropout, self._seed, self._device = text_dropout, seed, device
+        self._text_dropout, self._seed = text_dropout, seed
+        self._device = torch.device(device)
         # A single video has no negative, and batch normalisation cannot take it.
         self._used = len(video_ids) - (len(video_ids) % batch_size == 1)
         if self._used < len(video_ids):
@@ -115,7 +130,20 @@ class TrainingSet:
         return -(-self._used // self.batch_size)
 
     def batches(self, epoch: int, limit: int | None = None) -> Iterator[Batch]:
-        """Give the batches of an epoch, at most `limit` of them."""
+        """Give the batches of an epoch, at most `limit` of them, on the device.
+
+        Where a device computes and the features are with the host, a thread gathers the next ones.
+        """
+        batches = self._gathered(epoch, limit)
+        if self._device.type != "cpu" and not self._is_resident:
+            batches = prefetch(batches)
+        return (batch.to(self._device) for batch in batches)
+
+    @property
+    def _is_resident(self) -> bool:
+        return all(view.device == self._device for view in (*self._experts, self._text))
+
+    def _gathered(self, epoch: int, limit: int | None) -> Iterator[Batch]:
         order = epoch_permutation(self._seed, epoch, len(self.video_ids))[: self._used]
         for number in range(len(self) if limit is None else min(limit, len(self))):
             videos = order[number * self.batch_size : (number + 1) * self.batch_size]
@@ -134,7 +162,7 @@ class TrainingSet:
         caption_indices: np.ndarray,
         word_keep: np.ndarray | None = None,
     ) -> Batch:
-        """Return the tensors of given videos with given captions.
+        """Return the tensors of given videos with given captions, where their features lie.
 
         Args:
             video_indices: (B,) places in the training list.
@@ -144,14 +172,12 @@ class TrainingSet:
         videos = np.asarray(video_indices, dtype=np.int64)
         captions = np.asarray(caption_indices, dtype=np.int64)
         text, tokens = self._text.gather(videos, captions, word_keep)
-        experts, ind = gather_experts(self._experts, videos, self._device)
+        experts, ind = gather_experts(self._experts, videos)
         return Batch(
             experts=experts,
             ind=ind,
-            text=text[:, None].to(self._device),
-            text_token_mask=torch.as_tensor(
-                tokens[:, None], dtype=torch.float32, device=self._device
-            ),
+            text=text[:, None],
+            text_token_mask=send(tokens[:, None].astype(np.float32), text.device),
             video_indices=torch.from_numpy(videos),
             caption_indices=torch.from_numpy(captions),
         )
@@ -180,12 +206,10 @@ class TrainingSet:
 
 
 def gather_experts(
-    views: list[ExpertView], videos: np.ndarray, device: str | torch.device
+    views: list[ExpertView], videos: np.ndarray
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return the experts' features and availability of some videos, by name."""
     experts, ind = {}, {}
     for view in views:
-        features, available = view.gather(videos)
-        experts[view.expert.name] = features.to(device)
-        ind[view.expert.name] = available.to(device)
+        experts[view.expert.name], ind[view.expert.name] = view.gather(videos)
     return experts, ind

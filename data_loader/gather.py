@@ -6,14 +6,14 @@ B samples, T tokens, D feature size.
 import numpy as np
 import torch
 
+from data_loader.devices import send
+
 
 def gather_rows(values: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
     """Return `values[rows]` as (B, D) float32; a row of -1 gives zeros."""
-    present = torch.as_tensor(rows >= 0, device=values.device)
+    present = np.flatnonzero(rows >= 0)
     result = values.new_zeros((len(rows), values.shape[1]), dtype=torch.float32)
-    index = torch.as_tensor(rows[rows >= 0], device=values.device)
-    result[present] = values.index_select(0, index).float()
-    return result
+    return _copy_rows(values, rows[present], result, present)
 
 
 def gather_tokens(
@@ -50,7 +50,14 @@ def gather_tokens(
     index = (starts[:, None] + position)[valid]
     filled = np.zeros((len(starts), width), dtype=bool)
     filled[:, : valid.shape[1]] = valid
-    result = values.new_zeros((len(starts), width, values.shape[1]), dtype=torch.float32)
-    where = torch.as_tensor(filled, device=values.device)
-    result[where] = values.index_select(0, torch.as_tensor(index, device=values.device)).float()
-    return result, counts
+    result = values.new_zeros((len(starts) * width, values.shape[1]), dtype=torch.float32)
+    _copy_rows(values, index, result, np.flatnonzero(filled))
+    return result.view(len(starts), width, -1), counts
+
+
+def _copy_rows(
+    values: torch.Tensor, rows: np.ndarray, result: torch.Tensor, places: np.ndarray
+) -> torch.Tensor:
+    """Copy `values[rows]` to `result[places]`, on the device where both lie."""
+    chosen = values.index_select(0, send(rows, values.device)).float()
+    return result.index_copy_(0, send(places, values.device), chosen)

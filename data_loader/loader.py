@@ -1,6 +1,7 @@
 """`ExpertDataLoader`: from the names in a config to a training set and a retrieval set."""
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from data_loader.batches import CaptionChoice, TrainingSet
 from data_loader.declared import check_values, chosen_experts, token_limit
 from data_loader.description import ListEntry, find_description
+from data_loader.devices import fits_on
 from data_loader.errors import UserError
 from data_loader.feature_store import ExpertFeatures, FeatureStore, TextFeatures
 from data_loader.formats import read_id_list, read_plain_mapping
@@ -101,7 +103,7 @@ class ExpertDataLoader:
     ) -> None:
         check_values(text_agg, text_dropout, num_test_captions, restrict_train_captions)
         self._max_tokens = max_tokens
-        self._device = device
+        self._device = torch.device(device)
         self._fuse, self._average = fuse_captions, text_agg == "avg"
         self.description = find_description(dataset_name, data_dir)
         self._finder = FileFinder(self.description, root_feat_folder)
@@ -123,6 +125,7 @@ class ExpertDataLoader:
             store = FeatureStore(self._retrieval_finder, cache_dir)
             retrieval_text = store.text(text_feat, text_dim)
         self._raw = store.captions()
+        self._make_resident({*features, text, retrieval_text})
         self.experts = tuple(self._expert(item) for item in features)
         self.text_size = text.size
         self.max_text_tokens = 1 if self._average else token_limit(max_tokens, "text")
@@ -137,6 +140,15 @@ class ExpertDataLoader:
             seed=seed,
         )
         self.retrieval = self._retrieval_set(features, retrieval_text, num_test_captions)
+
+    def _make_resident(self, parts: Collection[ExpertFeatures | TextFeatures]) -> None:
+        """Keep all features on the device that computes, if it has room for them."""
+        if fits_on(self._device, (part.values for part in parts)):
+            for part in parts:
+                part.values = part.values.to(self._device)
+            logger.info("All features lie on %s.", self._device)
+        elif self._device.type != "cpu":
+            logger.info("The features are too large for %s: batches go there.", self._device)
 
     def _expert(self, features: ExpertFeatures) -> Expert:
         name = features.source.name
@@ -203,7 +215,9 @@ class ExpertDataLoader:
         if self._fuse:
             counts = np.ones_like(counts)
         packed = open_teacher(path, self._store.folders)
-        return Teacher(str(path), packed, self.train.video_ids, counts)
+        teacher = Teacher(str(path), packed, self.train.video_ids, counts)
+        teacher.move_to(self._device)
+        return teacher
 
     def training_queries(self) -> RetrievalSet:
         """Return the training videos with all of their captions as a retrieval set."""

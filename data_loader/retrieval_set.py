@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from data_loader.batches import gather_experts
+from data_loader.devices import send
 from data_loader.feature_store import RawCaptions
 from data_loader.views import ExpertView, TextView
 
@@ -70,7 +71,7 @@ class RetrievalSet:
         self.caption_indices = caption_indices
         self.query_masks = (caption_indices >= 0).astype(np.float32)
         self._experts, self._text, self._raw = experts, text, captions
-        self._fused, self._device = fused, device
+        self._fused, self._device = fused, torch.device(device)
 
     def __len__(self) -> int:
         return len(self.video_ids)
@@ -95,8 +96,8 @@ class RetrievalSet:
         """Give all videos in order, `block_size` at a time."""
         for start in range(0, len(self), block_size):
             videos = np.arange(start, min(start + block_size, len(self)))
-            experts, ind = gather_experts(self._experts, videos, self._device)
-            yield VideoBatch(start, experts, ind)
+            experts, ind = gather_experts(self._experts, videos)
+            yield VideoBatch(start, self._sent(experts), self._sent(ind))
 
     def text_blocks(self, videos_per_block: int) -> Iterator[TextBatch]:
         """Give all captions in the order of the videos, those of `videos_per_block` at a time."""
@@ -107,7 +108,7 @@ class RetrievalSet:
             text, tokens = self._text.gather(videos, chosen.reshape(-1))
             yield TextBatch(
                 start=start,
-                text=text.view(len(chosen), width, *text.shape[1:]).to(self._device),
+                text=send(text.view(len(chosen), width, *text.shape[1:]), self._device),
                 text_token_mask=self._tensor(tokens.reshape(len(chosen), width)),
                 query_masks=self._tensor(self.query_masks[start : start + len(chosen)]),
             )
@@ -121,10 +122,13 @@ class RetrievalSet:
         """
         videos = chosen // self.caption_indices.shape[1]
         text, tokens = self._text.gather(videos, self.caption_indices.reshape(-1)[chosen])
-        return text.unsqueeze(1).to(self._device), self._tensor(tokens.reshape(-1, 1))
+        return send(text.unsqueeze(1), self._device), self._tensor(tokens.reshape(-1, 1))
+
+    def _sent(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: send(values, self._device) for name, values in tensors.items()}
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(values, dtype=torch.float32, device=self._device)
+        return send(values.astype(np.float32), self._device)
 
 
 def first_captions(counts: np.ndarray, width: int) -> np.ndarray:

@@ -6,6 +6,7 @@ B captions or videos that are asked for, M experts, D embedding size of an exper
 import numpy as np
 import torch
 
+from data_loader.devices import fits_on
 from data_loader.errors import UserError
 from data_loader.gather import gather_rows
 from data_loader.packed import Packed
@@ -64,6 +65,11 @@ class Teacher:
                 "differ): it was made from other captions; make it again with "
                 "misc/make_teachers.py."
             )
+
+    def move_to(self, device: torch.device) -> None:
+        """Keep the embeddings on a device, where there is room for them."""
+        if fits_on(device, self._arrays.values()):
+            self._arrays = {part: values.to(device) for part, values in self._arrays.items()}
 
     def text(
         self, videos: np.ndarray, captions: np.ndarray

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from data_loader.devices import send
 from data_loader.feature_store import ExpertFeatures, TextFeatures
 from data_loader.gather import gather_rows, gather_tokens
 
@@ -47,9 +48,14 @@ class ExpertView:
             self._starts = np.asarray(starts)
             self._counts = np.where(self._rows >= 0, stops - starts, 0)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the features lie, and what is gathered of them."""
+        return self._values.device
+
     def gather(self, videos: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the features of videos, (B, D) or (B, T, D), and their availability (B,)."""
-        available = torch.from_numpy(self.availability[videos])
+        available = send(self.availability[videos], self._values.device)
         if self.expert.variable_length:
             starts, counts = self._starts[videos], self._counts[videos]
             width = self.expert.max_tokens
@@ -58,7 +64,8 @@ class ExpertView:
             features = gather_rows(self._values, self._rows[videos])
         if self._binarise:
             # The published system fills the whole padded array, so padding counts as present.
-            features[available.to(features.device) > 0] = 1.0
+            is_there = available.view(-1, *[1] * (features.dim() - 1)) > 0
+            features = features.masked_fill(is_there, 1.0)
         return features, available
 
     def log(self, role: str) -> None:
@@ -100,6 +107,11 @@ class TextView:
         self.size = features.size
 
     @property
+    def device(self) -> torch.device:
+        """Where the word features lie, and what is gathered of them."""
+        return self._values.device
+
+    @property
     def queries_per_video(self) -> np.ndarray:
         """(V,) number of captions to choose from: one where all are fused."""
         return np.ones_like(self.caption_counts) if self._fuse else self.caption_counts
@@ -128,7 +140,7 @@ class TextView:
         words, counts = gather_tokens(
             self._values, starts, counts, max(1, int(counts.max(initial=0))), keep
         )
-        divisor = torch.from_numpy(np.maximum(counts, 1)).to(words.device)
+        divisor = send(np.maximum(counts, 1), words.device)
         return words.sum(dim=1, keepdim=True) / divisor[:, None, None], np.minimum(counts, 1)
 
     def _spans(self, videos: np.ndarray, captions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     with open_log(None):
         make_data_set(config.values)
         device = torch.device(select_device(args.device))
-        loader = build_loader(config, seed=0)
+        loader = build_loader(config, seed=0, device=str(device))
         queries = loader.training_queries()
         ranked = rank_captions(queries, open_teachers(config, loader), args.aggregate, device)
         kinds = _kinds_of(Path(args.kinds), ranked) if args.kinds else None

@@ -84,7 +84,7 @@ def make_teacher(
         UserError: the checkpoint does not fit the config, or the file cannot be written.
     """
     checkpoint = load_checkpoint(checkpoint_path, leave_out=("optimizer",))
-    loader = build_loader(config, seed=0)
+    loader = build_loader(config, seed=0, device=str(device))
     net = build_net(config, loader)
     load_weights(net, checkpoint["state_dict"], checkpoint_path)
     net.to(device).eval()

@@ -110,6 +110,12 @@ class CollaborativeGating(ExpertModule):
         return [j for j in range(len(self.expert_dims)) if self.include_self or j != i]
 
 
+def columns(x_BM: Tensor, chosen: list[int]) -> Tensor:
+    """`x_BM[:, chosen]` without a tensor of indices, which the host would have to send."""
+    every = x_BM.unbind(dim=1)
+    return torch.stack([every[j] for j in chosen], dim=1)
+
+
 def mean_over_partners(x_BPD: Tensor, present_BP: Tensor) -> Tensor:
     """Mean (B, D) over the partners that are there; zeros where there is none."""
     total_BD = torch.einsum("bpd,bp->bd", x_BPD, present_BP)
@@ -170,7 +176,7 @@ class PairwiseGating(CollaborativeGating):
             return torch.zeros_like(x_BD)
         as_second_BPD = torch.stack([partners.as_second[j] for j in chosen], dim=1)
         pairs_BPD = partners.as_first[i].unsqueeze(1) + as_second_BPD
-        both_BP = availability_BM[:, i : i + 1] * availability_BM[:, chosen]
+        both_BP = availability_BM[:, i : i + 1] * columns(availability_BM, chosen)
         return mean_of_reasons(self.g_reason_shared, pairs_BPD, both_BP)
 
 
@@ -196,7 +202,7 @@ class TripletGating(CollaborativeGating):
         triplets_BPD = F.linear(x_BD, first, self.g_reason_1.bias).unsqueeze(1) + torch.stack(
             [as_second[j] + as_third[k] for j, k in pairs], dim=1
         )
-        there_BJ = availability_BM[:, chosen]
+        there_BJ = columns(availability_BM, chosen)
         both_BP = (there_BJ.unsqueeze(2) * there_BJ.unsqueeze(1)).flatten(1)
         all_BP = availability_BM[:, i : i + 1] * both_BP
         return mean_of_reasons(self.g_reason_shared, triplets_BPD, all_BP)

@@ -288,8 +288,11 @@ def test_a_teacher_whose_numbers_were_damaged_is_noticed(tmp_path: Path) -> None
     of = RandomTeacher([2, 3], SIZES)
     of.text[1][0]["audio"][:] = np.inf
     teacher = opened(of.write(tmp_path / "a.teacher"), of)
+    distillation = Distillation([teacher])
+    distillation.check()
+    distillation.teacher_similarities(np.arange(2), np.zeros(2, dtype=int))
     with pytest.raises(UserError, match=r"a\.teacher has embeddings that are not finite"):
-        Distillation([teacher]).teacher_similarities(np.arange(2), np.zeros(2, dtype=int))
+        distillation.check()
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_older_one(tmp_path: Path) -> None:

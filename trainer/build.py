@@ -29,9 +29,9 @@ VISUALIZERS = {"Visualizer": Visualizer}
 _LOADER_KEYS = ("modalities", "text_feat", "text_agg", "drop_feats", "face_dim", "text_dim")
 
 
-def build_loader(config: Config, seed: int) -> ExpertDataLoader:
-    """Open the data set of a config; `seed` fixes the order of videos and the captions drawn."""
-    args = _loader_args(config)
+def build_loader(config: Config, seed: int, device: str = "cpu") -> ExpertDataLoader:
+    """Open the data set of a config for a device; `seed` fixes order and captions drawn."""
+    args = _loader_args(config) | {"device": device}
     return _make("data_loader", LOADERS, config["data_loader.type"], **args, seed=seed)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from data_loader.batches import Batch
+from data_loader.devices import send
 from data_loader.draws import item_uniform
 from data_loader.errors import UserError, did_you_mean
 from data_loader.teachers import Teacher
@@ -61,6 +62,7 @@ class Distillation:
         self.aggregate = aggregate
         self.distance = DistillationLoss()
         self._seed, self._device = seed, torch.device(device)
+        self._are_finite = torch.ones(len(teachers), dtype=torch.bool, device=self._device)
 
     def teacher_similarities(
         self, video_indices: Tensor | np.ndarray, caption_indices: Tensor | np.ndarray
@@ -70,21 +72,28 @@ class Distillation:
         Args:
             video_indices: (B,) places in the training list.
             caption_indices: (B,) which of each video's captions.
-
-        Raises:
-            UserError: a teacher's embeddings are not finite.
         """
         videos, captions = np.asarray(video_indices), np.asarray(caption_indices)
         sims = []
         for teacher in self.teachers:
             text, video = text_side(teacher, videos, captions), video_side(teacher, videos)
             sims.append(similarity(text.to(self._device), video.to(self._device)))
-            if not torch.isfinite(sims[-1]).all():
+        stacked = torch.stack(sims)
+        self._are_finite &= torch.isfinite(stacked).all(dim=2).all(dim=1)
+        return stacked
+
+    def check(self) -> None:
+        """See to it that all similarities so far were finite: at the end of an epoch, as it waits.
+
+        Raises:
+            UserError: a teacher's embeddings are not finite.
+        """
+        for teacher, is_finite in zip(self.teachers, self._are_finite.tolist(), strict=True):
+            if not is_finite:
                 raise UserError(
                     f"The teacher {teacher.name} has embeddings that are not finite: it is "
                     "damaged; make it again with misc/make_teachers.py."
                 )
-        return torch.stack(sims)
 
     def target(
         self,
@@ -100,7 +109,7 @@ class Distillation:
         chosen = None
         if self.aggregate == "random":
             drawn = item_uniform(self._seed, epoch, np.asarray(video_indices), _TEACHER_STREAM)
-            chosen = torch.as_tensor((drawn * len(sims)).astype(np.int64), device=self._device)
+            chosen = send((drawn * len(sims)).astype(np.int64), self._device)
         return aggregate_teachers(sims, self.aggregate, chosen)
 
     def loss(self, sims: Tensor, batch: Batch, epoch: int = 0) -> Tensor:

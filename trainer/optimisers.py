@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
-from torch.optim.adam import adam
 
 from data_loader.errors import UserError, did_you_mean
 
@@ -17,8 +16,8 @@ class RAdam(torch.optim.RAdam):
     """RAdam (Liu et al. 2020, arXiv 1908.03265) with decoupled weight decay.
 
     The numbers are those of `torch.optim.RAdam`. That takes a dozen passes over all parameters;
-    with `fused` a step is one pass of its kernel for Adam (on the CPU), as each step of RAdam is
-    one of Adam with other constants.
+    with `fused` a step is one pass of its kernel for Adam, as each of RAdam is one of Adam with
+    other constants.
     """
 
     def __init__(
@@ -50,32 +49,29 @@ class RAdam(torch.optim.RAdam):
     def _step_by_adam(self, group: dict[str, Any]) -> None:
         lists: tuple[list[Tensor], ...] = ([], [], [], [], [])
         self._init_group(group, *lists)
-        by_step: dict[int, list[int]] = {}
-        for place, step in enumerate(lists[-1]):
-            by_step.setdefault(int(step) + 1, []).append(place)
-        for step, places in by_step.items():
-            params, grads, exp_avgs, exp_avg_sqs, steps = (
-                [tensors[place] for place in places] for tensors in lists
-            )
+        by_step: dict[tuple[torch.device, int], list[int]] = {}
+        for place, (parameter, step) in enumerate(zip(lists[0], lists[-1], strict=True)):
+            step += 1
+            by_step.setdefault((parameter.device, int(step)), []).append(place)
+        for (device, step), places in by_step.items():
+            chosen = [[tensors[place] for place in places] for tensors in lists[:-1]]
             lr, eps = adam_constants(step, group["lr"], group["betas"], group["eps"])
             decay = group["weight_decay"]
+            kernel = torch._fused_adam_
             if group["decoupled_weight_decay"]:
+                kernel = torch._fused_adamw_
                 decay *= group["lr"] / lr if lr else 0.0  # Adam multiplies it by its own rate
-            adam(
-                params,
-                grads,
-                exp_avgs,
-                exp_avg_sqs,
+            kernel(
+                *chosen,
                 [],
-                steps,
-                fused=True,
-                decoupled_weight_decay=group["decoupled_weight_decay"],
-                amsgrad=False,
+                # Filled on the device: the host need not wait for it.
+                [torch.full((), step, dtype=torch.float32, device=device)] * len(places),
+                lr=lr,
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
-                lr=lr,
                 weight_decay=decay,
                 eps=eps,
+                amsgrad=False,
                 maximize=group["maximize"],
             )
 
@@ -206,8 +202,7 @@ SCHEDULES = _classes(lr_scheduler, lr_scheduler.LRScheduler) | {
 
 _IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 # Those with one kernel for the CPU as well as for GPUs.
-_FUSED = ("Adam", "AdamW", "SGD")
-_FUSED_ON_CPU = ("RAdam", "Ranger")
+_FUSED = ("Adam", "AdamW", "SGD", "RAdam", "Ranger")
 
 
 def build_optimiser(kind: str, settings: dict[str, Any], net: nn.Module) -> Optimizer:
@@ -228,9 +223,9 @@ def _fastest(kind: str, settings: dict[str, Any], learned: list[nn.Parameter]) -
     """
     if kind not in OPTIMISERS or _IMPLEMENTATIONS & settings.keys():
         return {}
-    on_cpu = all(p.device.type == "cpu" for p in learned)
-    if kind in _FUSED or (kind in _FUSED_ON_CPU and on_cpu):
+    if kind in _FUSED:
         return {"fused": True}
+    on_cpu = all(p.device.type == "cpu" for p in learned)
     takes_lists = "foreach" in inspect.signature(OPTIMISERS[kind]).parameters
     return {"foreach": True} if on_cpu and takes_lists else {}
 

@@ -1,15 +1,49 @@
 """In which precision a training step computes."""
 
-from contextlib import AbstractContextManager
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
+_log = logging.getLogger(__name__)
+
+PRECISIONS = ("float32", "tf32", "bf16")
+
+# Processors on which torch's matrix products of bfloat16 have no instructions to use.
+_WITHOUT_BFLOAT16 = ("DEFAULT", "AVX2")
+
 
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager:
-    """Context in which a training step runs the model forward: "float32" or "bf16".
+    """Context in which a training step runs the model forward: "float32", "tf32" or "bf16".
 
-    Weights, statistics, similarities and losses are float32 in either case; with "bf16" the matrix
+    Weights, statistics, similarities and losses are float32 in each case; with "bf16" the matrix
     products of the model are bfloat16. Evaluation always is float32: a checkpoint's metrics do not
     depend on how it was trained.
     """
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def matrix_products_in(precision: str) -> Iterator[None]:
+    """Context of a whole step: with "tf32", float32 products keep 10 bits of the mantissa on a GPU.
+
+    On the CPU "tf32" is float32.
+    """
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def warn_if_slow(precision: str, device: torch.device) -> None:
+    """Say so where a precision makes a training slower instead of faster."""
+    if precision != "bf16" or device.type != "cpu":
+        return
+    if torch.backends.cpu.get_cpu_capability() in _WITHOUT_BFLOAT16:
+        _log.warning(
+            "precision bf16: this processor has no instructions for bfloat16, a step will take "
+            "many times as long as with float32."
+        )

@@ -79,7 +79,7 @@ def train_run(config: Config, seed: int, folder: RunFolder, options: Options) ->
     seed_everything(seed)
     _log.info("Setting experiment random seed to %d", seed)
     config.save(folder.config)
-    loader = build_loader(config, seed)
+    loader = build_loader(config, seed, options.device)
     net = build_net(config, loader).to(options.device)
     _log.info("Trainable parameters: %d", count_parameters(net))
     optimiser = build_optimiser_of(config, net)
@@ -96,7 +96,9 @@ def train_run(config: Config, seed: int, folder: RunFolder, options: Options) ->
         precision=config.get("precision", "float32"),
     )
     if config.get("compile", False):
-        net.compile()
+        # On a GPU the kernels of a step are launched as one graph.
+        on_gpu = torch.device(options.device).type == "cuda"
+        net.compile(mode="reduce-overhead" if on_gpu else None)
     checkpoint = load_checkpoint(options.resume) if options.resume else None
     with TensorBoardWriter(
         folder.log / f"seed-{seed}",
@@ -169,7 +171,7 @@ def run_test(
         UserError: the checkpoint does not fit the config, or cannot be read.
     """
     checkpoint = load_checkpoint(checkpoint_path, leave_out=("optimizer",))
-    loader = build_loader(config, seed)
+    loader = build_loader(config, seed, device)
     net = build_net(config, loader)
     load_weights(net, checkpoint["state_dict"], checkpoint_path)
     net.to(device)

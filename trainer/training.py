@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from data_loader.batches import Batch, TrainingSet
+from data_loader.batches import TrainingSet
 from data_loader.errors import UserError, did_you_mean
 from data_loader.retrieval_set import RetrievalSet
 from logger.progress import progress
@@ -23,8 +23,9 @@ from trainer.checkpoint import link_checkpoint, load_weights, save_checkpoint
 from trainer.distillation import Distillation
 from trainer.evaluation import Evaluation, evaluate
 from trainer.memory import keeping_freed_memory
-from trainer.precision import computing_in
+from trainer.precision import warn_if_slow
 from trainer.run_folder import RunFolder
+from trainer.step import TrainingStep, sum_of
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Parts:
     metric_names: list[str]
     device: torch.device
     distillation: Distillation | None = None  # the teachers, for a student of TeachText
-    precision: str = "float32"  # or "bf16"
+    precision: str = "float32"  # see `trainer.precision`
 
 
 @dataclass
@@ -131,6 +132,10 @@ class Trainer:
         self.writer = writer
         self.on_evaluation = on_evaluation
         self.monitor = Monitor(settings.monitor)
+        self.step = TrainingStep(
+            parts.net, parts.loss, parts.optimiser, parts.precision, parts.distillation
+        )
+        warn_if_slow(parts.precision, parts.device)
         self.progress = Progress()
 
     def train(self) -> Progress:
@@ -174,21 +179,16 @@ class Trainer:
         started = time.perf_counter()
         limit = self.settings.batches_per_epoch
         count = len(parts.train) if limit is None else min(limit, len(parts.train))
-        total = torch.zeros((), dtype=torch.float64, device=parts.device)
-        distilled = torch.zeros_like(total)
+        losses, distances = [], []
         batches = parts.train.batches(epoch, limit=limit)
         for batch in progress(batches, total=count, description=f"epoch {epoch}"):
-            parts.optimiser.zero_grad(set_to_none=True)
-            sims = self._similarities(batch)
-            loss = parts.loss(sims)
-            if parts.distillation:
-                distance = parts.distillation.loss(sims, batch, epoch)
-                distilled += distance.detach()
-                loss = loss + distance
-            loss.backward()
-            parts.optimiser.step()
-            total += loss.detach()
-        mean = total.item() / count
+            loss, distance = self.step(batch.to(parts.device), epoch)
+            losses.append(loss)
+            if distance is not None:
+                distances.append(distance)
+        mean = sum_of(losses) / count
+        if parts.distillation:
+            parts.distillation.check()
         if not math.isfinite(mean):
             raise UserError(
                 f"The training loss of epoch {epoch} is {mean}: the training has diverged. Lower "
@@ -196,19 +196,8 @@ class Trainer:
             )
         record = {"loss": mean, "steps_per_second": count / (time.perf_counter() - started)}
         if parts.distillation:
-            record["distil_loss"] = distilled.item() / count
+            record["distil_loss"] = sum_of(distances) / count
         return record
-
-    def _similarities(self, batch: Batch) -> Tensor:
-        device = self.parts.device
-        with computing_in(self.parts.precision, device):
-            output = self.parts.net(
-                experts={name: x.to(device) for name, x in batch.experts.items()},
-                ind={name: x.to(device) for name, x in batch.ind.items()},
-                text=batch.text.to(device),
-                text_token_mask=batch.text_token_mask.to(device),
-            )
-        return output["cross_view_conf_matrix"]
 
     def _validate(self, epoch: int, record: dict[str, Any]) -> bool:
         parts = self.parts

@@ -174,7 +174,7 @@ REPLACEABLE: dict[str, Kind] = {
     "experiment_name": Str(r"(?!\.{1,2}$)[^/\\]+", "a name without slashes"),
     "seed": Int(0, 2**32 - 1),
     "n_gpu": Int(0),
-    "precision": Choice("float32", "bf16"),
+    "precision": Choice("float32", "tf32", "bf16"),
     "compile": Bool(),
     "arch": Section({"type": Choice("CENet", "MNNet"), "args": ARCH_ARGS}),
     "experts": EXPERTS,
