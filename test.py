@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
                 checkpoint=checkpoint,
                 log=folder.log,
                 page=result.page,
+                predictions=result.predictions,
             )
         )
 

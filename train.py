@@ -61,12 +61,14 @@ def main(arguments: list[str] | None = None) -> None:
                     log=folder.log,
                     page=result.page,
                     tensorboard=options.use_tensorboard(config),
+                    predictions=result.predictions,
                 )
             )
-            metrics[seed] = result.metrics
-    if len(runs) > 1:
+            if not result.predictions:  # of a challenge, in place of metrics
+                metrics[seed] = result.metrics
+    if len(metrics) > 1:
         report_seeds(config.name, save_dir / "log" / config.name / group_id, metrics)
-    if args.leaderboard:
+    if args.leaderboard and metrics:
         append_to_leaderboard(Path(args.leaderboard), config.name, metrics)
 
 

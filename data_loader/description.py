@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_loader.description_entries import ExpertEntry, ListEntry, SplitEntry, TextEntry
+from data_loader.description_entries import (
+    Counts,
+    ExpertEntry,
+    ListEntry,
+    SplitEntry,
+    TextEntry,
+)
 from data_loader.description_reader import DescriptionReader
 from data_loader.errors import UserError, did_you_mean
 from data_loader.files import read_json
 
 __all__ = [
+    "Counts",
     "DataDescription",
     "ExpertEntry",
     "ListEntry",

@@ -46,6 +46,22 @@ class ListEntry:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """How large a retrieval set is.
+
+    Attributes:
+        videos: that are searched.
+        queries: that exist.
+    """
+
+    videos: int
+    queries: int
+
+    def __str__(self) -> str:
+        return f"{self.videos} videos and {self.queries} queries"
+
+
+@dataclass(frozen=True)
 class SplitEntry:
     """The two lists of a split, and what this split replaces.
 
@@ -56,6 +72,7 @@ class SplitEntry:
         test_caption_index: file of the one caption by which each video is searched.
         challenge_test: whether the retrieval set, with its captions, is that of a challenge's test
             phase, which was published later in a folder of its own.
+        expected: the size of the retrieval set, where it is published; a query is any caption.
     """
 
     train: ListEntry
@@ -63,3 +80,4 @@ class SplitEntry:
     experts: dict[str, ExpertEntry] = field(default_factory=dict)
     test_caption_index: str | None = None
     challenge_test: bool = False
+    expected: Counts | None = None

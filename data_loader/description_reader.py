@@ -4,7 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_loader.description_entries import ExpertEntry, ListEntry, SplitEntry, TextEntry
+from data_loader.description_entries import (
+    Counts,
+    ExpertEntry,
+    ListEntry,
+    SplitEntry,
+    TextEntry,
+)
 from data_loader.errors import UserError, did_you_mean
 
 
@@ -61,7 +67,10 @@ class DescriptionReader:
         return (self.text(value, where),)
 
     def size(self, value: Any, where: str) -> int | None:
-        if value is not None and (type(value) is not int or value < 1):
+        return None if value is None else self.count(value, where)
+
+    def count(self, value: Any, where: str) -> int:
+        if type(value) is not int or value < 1:
             raise self.fail(where, "it must be a whole number of at least 1")
         return value
 
@@ -96,7 +105,7 @@ class DescriptionReader:
         )
 
     def split(self, value: Any, where: str) -> SplitEntry:
-        optional = ("experts", "test_caption_index", "challenge_test")
+        optional = ("experts", "test_caption_index", "challenge_test", "expected")
         entry = self.mapping(value, where, ("train", "val"), optional)
         return SplitEntry(
             train=self.id_list(entry["train"], f"{where}.train"),
@@ -104,7 +113,14 @@ class DescriptionReader:
             experts=self.entries(entry.get("experts", {}), f"{where}.experts", self.expert),
             test_caption_index=self.text_or_none(entry, "test_caption_index", where),
             challenge_test=self.flag(entry, "challenge_test", where),
+            expected=self.counts(entry["expected"], f"{where}.expected")
+            if "expected" in entry
+            else None,
         )
+
+    def counts(self, value: Any, where: str) -> Counts:
+        entry = self.mapping(value, where, ("videos", "queries"))
+        return Counts(**{key: self.count(entry[key], f"{where}.{key}") for key in entry})
 
     def id_list(self, value: Any, where: str) -> ListEntry:
         if isinstance(value, str):

@@ -14,6 +14,7 @@ def describe_run(
     log: Path,
     page: Path | None,
     tensorboard: bool = False,
+    predictions: Path | None = None,
 ) -> str:
     """Tell in a few lines how a run went and how to look at it.
 
@@ -24,8 +25,13 @@ def describe_run(
         log: folder of the log.
         page: the rankings page, where one was drawn.
         tensorboard: whether there are curves beside the log.
+        predictions: those for a challenge, which stand in place of metrics.
     """
-    lines = [f"Test on {split}:", metrics_table(metrics), ""]
+    if predictions:
+        lines = [f"Predictions for {split}, no metrics (challenge_mode):", ""]
+        lines.append(f"predictions  {predictions}")
+    else:
+        lines = [f"Test on {split}:", metrics_table(metrics), ""]
     lines.append(f"checkpoint   {checkpoint}")
     lines.append(f"log          {log / 'info.log'}  (metrics as JSON beside it)")
     if tensorboard:

@@ -130,6 +130,8 @@ def _row(
 
     runs = keep(runs, lambda run: not run.is_quick_try, "is a quick try, not a whole training")
     runs = keep(runs, lambda run: run.is_finished, "has not come to its test yet")
+    challenge = "has predictions for a challenge, no metrics"
+    runs = keep(runs, lambda run: "test" in run.metrics or "tests" in run.metrics, challenge)
     has = f'has no test on "{split}"'
     runs = keep(runs, lambda run: run.test_on(split) is not None, has)
     if any(run.seed is not None for run in runs):

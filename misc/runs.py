@@ -50,8 +50,9 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has the test that ends a training, or is nothing but a test."""
-        return "test" in self.metrics and (self.seed is not None or "epochs" not in self.metrics)
+        """Whether it has the test (or predictions) that end a training, or is but a test."""
+        has_test = "test" in self.metrics or "predictions" in self.metrics
+        return has_test and (self.seed is not None or "epochs" not in self.metrics)
 
     @property
     def final_split(self) -> str:
@@ -63,7 +64,7 @@ class Run:
         Raises:
             UserError: what stands there are no metrics.
         """
-        if self.is_finished and split == self.final_split:
+        if self.is_finished and split == self.final_split and "test" in self.metrics:
             return self._checked(self.metrics["test"])
         tests = self.metrics.get("tests", [])
         if not isinstance(tests, list) or not all(isinstance(test, dict) for test in tests):
@@ -71,6 +72,31 @@ class Run:
         found = [t for t in tests if t.get("test_split") == split]
         best = [t for t in found if t.get("checkpoint") == BEST_CHECKPOINT] or found
         return self._checked(best[-1].get("test")) if best and self.is_finished else None
+
+    def ended_with(self, split: str) -> bool:
+        """Whether its training ended with a test on a split, or with predictions for it.
+
+        Raises:
+            UserError: what stands there are no metrics.
+        """
+        if not self.is_finished or split != self.final_split:
+            return False
+        return "predictions" in self.metrics or self.test_on(split) is not None
+
+    def predictions_on(self, split: str) -> Path | None:
+        """Return the predictions of its best model for a challenge, None where there are none.
+
+        Raises:
+            UserError: what stands there are no predictions.
+        """
+        made = self.metrics.get("predictions", [])
+        if not isinstance(made, list) or not all(isinstance(entry, dict) for entry in made):
+            raise self._damage()
+        for entry in made:
+            if entry.get("test_split") == split and entry.get("checkpoint") == BEST_CHECKPOINT:
+                path = self.log / Path(str(entry.get("file"))).name
+                return path if self.is_finished and path.is_file() else None
+        return None
 
     def _checked(self, metrics: Any) -> Metrics:
         rows = metrics.values() if isinstance(metrics, dict) else [None]

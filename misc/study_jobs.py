@@ -51,7 +51,7 @@ class State:
     """How far a job is.
 
     Attributes:
-        done: the run that has its final test; None where there is none yet.
+        done: the run that has its final test (or predictions); None where there is none yet.
         checkpoint: of an interrupted run, to go on from.
         notes: what lies there but does not count, and why.
     """
@@ -82,7 +82,7 @@ def state_of(job: Job) -> State:
             continue
         others = differing_keys(run.config, config.values) if run.config else ["config"]
         if run.is_finished and run.seed == job.seed and not others:
-            if run.final_split == split and run.test_on(split) is not None:
+            if run.ended_with(split):
                 return State(done=run)
         elif others and run.seed == job.seed:
             notes.append(f"the run {run.log} was made with other values ({_listed(others)})")

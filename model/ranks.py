@@ -87,6 +87,40 @@ def ranks_in_rows(candidates: Tensor, own: Tensor) -> Tensor:
     return 1 + above.double() + (equal.double() - 1) / 2
 
 
+def find_best(source: BlockSource, query_masks: Tensor, k: int) -> Tensor:
+    """Find the k most similar videos of each query in one pass over the blocks.
+
+    Args:
+        source: gives the blocks of the (Q, N) similarity matrix; see `BlockSource`.
+        query_masks: (N, C), 1 for captions that exist.
+        k: at most N.
+
+    Returns:
+        (valid queries, k) int64, the most similar first and of equals the lower index first, in
+        the order of videos, then captions.
+
+    Raises:
+        ValueError: a similarity is NaN, or the sizes do not fit.
+    """
+    valid_Q = query_masks.bool().flatten()
+    found = [torch.empty((0, k), dtype=torch.int64)]
+    for rows, block in _numbered(source, len(valid_Q), len(query_masks)):
+        found.append(best_in_rows(block[valid_Q[rows].to(block.device)], k).cpu())
+    return torch.cat(found)
+
+
+def best_in_rows(candidates: Tensor, k: int) -> Tensor:
+    """Return (q, k) the places of the k largest of each row (q, N), of equals the lower first."""
+    # topk knows the k-th value, but takes any of those that equal it, in any order.
+    last = candidates.topk(k, dim=1).values[:, -1:]  # (q, 1)
+    above, equal = candidates > last, candidates == last
+    room = k - above.sum(dim=1, keepdim=True)
+    chosen = above | (equal & (equal.cumsum(dim=1) <= room))
+    places = chosen.nonzero()[:, 1].view(-1, k)  # (q, k), ascending
+    order = candidates.gather(1, places).argsort(dim=1, descending=True, stable=True)
+    return places.gather(1, order)
+
+
 def _numbered(
     source: BlockSource, num_queries: int, num_videos: int
 ) -> Iterator[tuple[slice, Tensor]]:

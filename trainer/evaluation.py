@@ -38,6 +38,16 @@ class Evaluation:
     averaged: bool  # a query is the mean over a video's captions: Q is N
 
 
+@dataclass(frozen=True)
+class Compared:
+    """The queries of a retrieval set beside its videos, before anything is ranked."""
+
+    video: VideoEmbeddings
+    blocks: BlockSource  # the rows (q, N) of the similarity matrix, kept or made anew
+    sims: Tensor | None  # that matrix on the model's device, where it is kept
+    averaged: bool  # a query is the mean over a video's captions: Q is N
+
+
 @torch.inference_mode()
 def evaluate(
     net: nn.Module, retrieval: RetrievalSet, metric_names: Sequence[str], device: torch.device
@@ -53,21 +63,29 @@ def evaluate(
                 f'The metric "{name}" needs labels, and a retrieval set has captions: use '
                 f"{' and '.join(RANK_METRICS)}."
             )
+    compared = compare(net, retrieval, device)
+    query_masks = torch.from_numpy(np.asarray(retrieval.query_masks))
+    masks = query_masks[:, :1] if compared.averaged else query_masks
+    try:
+        ranks = compute_ranks(compared.blocks, masks)
+    except ValueError as error:
+        raise UserError(
+            f"The model cannot be evaluated: {error} If it has just been trained, its training "
+            "has diverged: lower optimizer.args.lr."
+        ) from error
+    metrics = {name: rank_metrics(getattr(ranks, RANK_METRICS[name])) for name in metric_names}
+    sims = None if compared.sims is None else compared.sims.cpu()
+    return Evaluation(metrics, ranks, sims, compared.blocks, compared.video, compared.averaged)
+
+
+@torch.inference_mode()
+def compare(net: nn.Module, retrieval: RetrievalSet, device: torch.device) -> Compared:
+    """Embed a retrieval set, and make the rows of its similarity matrix ready to be walked."""
     with evaluating(net):
         video = embed_videos(net, retrieval, device)
-        query_masks = torch.from_numpy(np.asarray(retrieval.query_masks))
-        average = net.test_caption_mode == "avg" and query_masks.shape[1] > 1
-        source, kept = _similarity_blocks(net, retrieval, video, device, average)
-        try:
-            ranks = compute_ranks(source, query_masks[:, :1] if average else query_masks)
-        except ValueError as error:
-            raise UserError(
-                f"The model cannot be evaluated: {error} If it has just been trained, its training "
-                "has diverged: lower optimizer.args.lr."
-            ) from error
-    metrics = {name: rank_metrics(getattr(ranks, RANK_METRICS[name])) for name in metric_names}
-    sims = None if kept is None else kept.cpu()
-    return Evaluation(metrics, ranks, sims, source, video, average)
+        averaged = net.test_caption_mode == "avg" and retrieval.query_masks.shape[1] > 1
+        blocks, sims = _similarity_blocks(net, retrieval, video, device, averaged)
+    return Compared(video, blocks, sims, averaged)
 
 
 @contextmanager

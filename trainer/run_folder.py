@@ -104,6 +104,10 @@ class RunFolder:
     def metrics(self) -> Path:
         return self.log / "metrics.json"
 
+    def predictions(self, split: str) -> Path:
+        """The predictions of a challenge on one split."""
+        return self.log / f"predictions-{split}.csv"
+
     def epoch_checkpoint(self, epoch: int) -> Path:
         return self.models / f"checkpoint-epoch{epoch}.pth"
 

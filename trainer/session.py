@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from data_loader.files import replacing
+from data_loader.loader import ExpertDataLoader
 from data_loader.retrieval_set import RetrievalSet
 from logger.tensorboard import TensorBoardWriter
 from trainer.build import (
@@ -23,6 +24,7 @@ from trainer.build import (
     build_visualizer,
     count_parameters,
 )
+from trainer.challenge import counts_of, predict, warn_of_other_counts, write_predictions
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint, load_weights
 from trainer.evaluation import Evaluation, evaluate
 from trainer.run_folder import RunFolder
@@ -63,11 +65,15 @@ class Options:
 
 @dataclass(frozen=True)
 class TestResult:
-    """The outcome of a test, and where it was left."""
+    """The outcome of a test, and where it was left.
+
+    In challenge mode it is predictions, without metrics.
+    """
 
     metrics: dict[str, dict[str, float]]
     split: str
     page: Path | None
+    predictions: Path | None = None
 
 
 def train_run(config: Config, seed: int, folder: RunFolder, options: Options) -> TestResult:
@@ -165,7 +171,8 @@ def run_test(
     """Evaluate a checkpoint on the retrieval set of a config; leave metrics, matrix and page.
 
     The metrics file lists every test under `tests`; `test` is the one that a training ended with
-    (`is_final`), which no later test of another split or checkpoint replaces.
+    (`is_final`), which no later test of another split or checkpoint replaces. In challenge mode
+    there are predictions instead, listed under `predictions` by split.
 
     Raises:
         UserError: the checkpoint does not fit the config, or cannot be read.
@@ -175,24 +182,48 @@ def run_test(
     net = build_net(config, loader)
     load_weights(net, checkpoint["state_dict"], checkpoint_path)
     net.to(device)
+    outcome = {
+        "test_split": config.get("data_loader.args.split_name", ""),
+        "test_videos": len(loader.retrieval),
+        "test_epoch": checkpoint["epoch"],
+        "checkpoint": checkpoint_path.name,
+    }
+    if config.get("challenge_mode", False):
+        return _predict(net, loader, folder, outcome, device, is_final)
     evaluation = evaluate(net, loader.retrieval, config["metrics"], torch.device(device))
-    split = config.get("data_loader.args.split_name", "")
     for name, value in flat_metrics("test", evaluation.metrics).items():
         _log.info(" %s: %s", name, value)
-    outcome = {
-        "test": evaluation.metrics,
-        "test_split": split,
-        "test_videos": len(loader.retrieval.video_ids),
-        "test_epoch": checkpoint["epoch"],
-    }
-    _record_test(folder, outcome | {"checkpoint": checkpoint_path.name}, is_final)
+    _record_test(folder, {"test": evaluation.metrics} | outcome, is_final)
     _save_similarities(evaluation, folder.models / "test-similarities.npy")
     page = None
     visualizer = build_visualizer(config)
     if visualizer:
-        title = f"{config.name}: rankings of the test on {split}"
+        title = f"{config.name}: rankings of the test on {outcome['test_split']}"
         page = visualizer.draw(net, evaluation, loader.retrieval, folder.web, title)
-    return TestResult(evaluation.metrics, split, page)
+    return TestResult(evaluation.metrics, outcome["test_split"], page)
+
+
+def _predict(
+    net: torch.nn.Module,
+    loader: ExpertDataLoader,
+    folder: RunFolder,
+    outcome: dict[str, Any],
+    device: str,
+    is_final: bool,
+) -> TestResult:
+    """Leave the predictions of a challenge in place of metrics."""
+    split = outcome["test_split"]
+    counts = counts_of(loader.retrieval)
+    expected = loader.description.split(split).expected
+    warn_of_other_counts(counts, expected, f"{loader.description.name} {split}")
+    path = folder.predictions(split)
+    write_predictions(path, predict(net, loader.retrieval, torch.device(device)))
+    _log.info("Saved predictions of %d queries to %s", counts.queries, path)
+    metrics = _with_final(folder.read_metrics(), outcome, is_final)
+    others = [made for made in metrics.get("predictions", []) if made["test_split"] != split]
+    made = outcome | {"test_queries": counts.queries, "file": path.name}
+    folder.write_metrics(metrics | {"predictions": [*others, made]})
+    return TestResult({}, split, page=None, predictions=path)
 
 
 def _record_test(folder: RunFolder, outcome: dict[str, Any], is_final: bool) -> None:
@@ -202,9 +233,15 @@ def _record_test(folder: RunFolder, outcome: dict[str, Any], is_final: bool) -> 
         for test in metrics.get("tests", [])
         if any(test[key] != outcome[key] for key in ("test_split", "checkpoint"))
     ]
-    if is_final or "test" not in metrics:
-        metrics |= {key: value for key, value in outcome.items() if key.startswith("test")}
+    metrics = _with_final(metrics, outcome, is_final)
     folder.write_metrics(metrics | {"tests": [*others, outcome]})
+
+
+def _with_final(metrics: dict[str, Any], outcome: dict[str, Any], is_final: bool) -> dict[str, Any]:
+    """Note what a training ended with, or, where it has not been trained here, the first test."""
+    if not is_final and ("test" in metrics or "predictions" in metrics):
+        return metrics
+    return metrics | {key: value for key, value in outcome.items() if key.startswith("test")}
 
 
 def _settings(section: dict[str, Any], options: Options) -> TrainingSettings:
