@@ -140,13 +140,23 @@ def run_jobs(jobs: Sequence[Job]) -> Mapping[Job, int]:
             failed[job] = EXIT_WRONG_INPUT
             continue
         print(state.describe(), flush=True)
-        code = 0 if state.done else run_command(job.command(state.checkpoint))
-        if code in (EXIT_INTERRUPTED, -signal.SIGINT):
-            raise KeyboardInterrupt
+        code = 0 if state.done else run_uninterrupted(job.command(state.checkpoint))
         if code:
             failed[job] = code
             print(f"failed with exit code {code}: {job.config_path}, seed {job.seed}")
     return failed
+
+
+def run_uninterrupted(command: Sequence[str]) -> int:
+    """Run a program to its end and return its exit code.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, here or there.
+    """
+    code = run_command(command)
+    if code in (EXIT_INTERRUPTED, -signal.SIGINT):
+        raise KeyboardInterrupt
+    return code
 
 
 def run_command(command: Sequence[str]) -> int:

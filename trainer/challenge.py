@@ -4,7 +4,6 @@ Whoever holds the challenge knows which video is the right one, and measures.
 """
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,14 +11,12 @@ from torch import nn
 
 from data_loader.description import Counts
 from data_loader.errors import UserError
-from data_loader.files import replacing
 from data_loader.retrieval_set import RetrievalSet
+from logger.predictions import VIDEOS_PER_QUERY
 from model.ranks import find_best
 from trainer.evaluation import compare
 
 _log = logging.getLogger(__name__)
-
-VIDEOS_PER_QUERY = 10
 
 
 @torch.inference_mode()
@@ -50,17 +47,6 @@ def predict(net: nn.Module, retrieval: RetrievalSet, device: torch.device) -> np
         return find_best(compared.blocks, masks, VIDEOS_PER_QUERY).numpy()
     except ValueError as error:
         raise UserError(f"The model cannot predict: {error}") from error
-
-
-def write_predictions(path: Path, predictions: np.ndarray) -> None:
-    """Write predictions (queries, 10) as CSV: integers, one query a row."""
-    with replacing(path, "w", encoding="ascii", newline="\n") as handle:
-        handle.write(as_csv(predictions))
-
-
-def as_csv(predictions: np.ndarray) -> str:
-    """Spell predictions as integers with commas between them, one query a row."""
-    return "".join(",".join(map(str, row)) + "\n" for row in predictions.tolist())
 
 
 def counts_of(retrieval: RetrievalSet) -> Counts:

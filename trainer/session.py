@@ -13,6 +13,7 @@ import torch
 from data_loader.files import replacing
 from data_loader.loader import ExpertDataLoader
 from data_loader.retrieval_set import RetrievalSet
+from logger.predictions import write_predictions
 from logger.tensorboard import TensorBoardWriter
 from trainer.build import (
     build_distillation,
@@ -24,7 +25,7 @@ from trainer.build import (
     build_visualizer,
     count_parameters,
 )
-from trainer.challenge import counts_of, predict, warn_of_other_counts, write_predictions
+from trainer.challenge import counts_of, predict, warn_of_other_counts
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint, load_weights
 from trainer.evaluation import Evaluation, evaluate
 from trainer.run_folder import RunFolder
