@@ -18,8 +18,9 @@ MOST_CAPTIONS = 3
 SMALLER = {
     "arch.args.vlad_clusters.text": 1,
     "arch.args.ghost_clusters.text": 0,
-    "experts.ce_shared_dim": 4,
+    "experts.ce_shared_dim": 64,
     "data_loader.args.batch_size": 3,
+    "optimizer.args.lr": 0.001,
     "trainer.epochs": 1,
     "trainer.tensorboard": "false",
 }

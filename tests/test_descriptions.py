@@ -262,6 +262,14 @@ def test_a_missing_file_of_ones_own_points_to_the_description(tmp_path: Path) ->
         ({"feature_folders": "x"}, "list of texts"),
         ({"ids_end_at": ""}, '"ids_end_at".*non-empty text'),
         ({"splits": {"a": {"train": "x", "val": "y", "challenge_test": 1}}}, "true or false"),
+        (
+            {"splits": {"a": {"train": "x", "val": "y", "expected": {"videos": 3}}}},
+            r'"splits\.a\.expected".*"queries" is missing',
+        ),
+        (
+            {"splits": {"a": {"train": "x", "val": "y", "expected": {"videos": 0, "queries": 1}}}},
+            r'"splits\.a\.expected\.videos".*whole number of at least 1',
+        ),
         ({"text_features": {"t": {"word_vectors": "a", "parts": ["b"]}}}, 'only beside "file"'),
         (
             {"text_features": {"t": {"file": "a", "parts_key_mapping": "b"}}},
