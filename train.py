@@ -25,6 +25,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.resume and args.purge_exp_dir:
         raise UserError("--purge_exp_dir would remove the run that --resume continues: give one.")
     config = read_config(args)
+    if args.leaderboard and config.eval_config().get("challenge_mode", False):
+        raise UserError("--leaderboard collects metrics, which challenge_mode does not measure.")
     seeds = chosen_seeds(args, default=config.get("seed", 0))
     device = select_device(args.device)
     with open_log(None):
@@ -68,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
                 metrics[seed] = result.metrics
     if len(metrics) > 1:
         report_seeds(config.name, save_dir / "log" / config.name / group_id, metrics)
-    if args.leaderboard and metrics:
+    if args.leaderboard:
         append_to_leaderboard(Path(args.leaderboard), config.name, metrics)
 
 

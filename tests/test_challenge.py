@@ -122,7 +122,7 @@ def test_from_training_to_score(workplace: Path, ran: list[str], call: Call) -> 
         truth = workplace / f"truth {phase}.json"
         code, output = call(truth_program, "--phase", phase, "--output", truth, *CUSTOM)
         assert code == 0, output
-        assert "as published: its predictions do not fit the challenge" in output
+        assert "as published: predictions for it do not fit the challenge" in output
         sets = json.loads(truth.read_text())["sets"]
         for name, layout in layouts.items():
             assert sets[name] == {"videos": videos, "video_of_query": layout.queries(phase)}

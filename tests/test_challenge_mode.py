@@ -114,10 +114,11 @@ def test_a_training_validates_and_ends_with_predictions(
     values: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(config_of(values, tmp_path))
-    board = tmp_path / "board.jsonl"
-    flags = ["--seeds", "0,1", "--leaderboard", str(board)]
-    assert run_main(train_program.main, ["--config", path, *flags]) == 0
-    assert not board.exists()
+    flags = ["--config", path, "--seeds", "0,1"]
+    assert run_main(train_program.main, [*flags, "--leaderboard", "board.jsonl"]) == 2
+    assert "--leaderboard collects metrics" in capsys.readouterr().err
+    assert not (tmp_path / "saved").exists()
+    assert run_main(train_program.main, flags) == 0
     logs = sorted((tmp_path / "saved/log").rglob("metrics.json"))
     assert len(logs) == 2
     found = json.loads(logs[0].read_text())

@@ -461,10 +461,11 @@ def test_a_perfect_submission_has_a_hundred(tmp_path: Path, truth: GroundTruth) 
     ("arguments", "sentence"),
     [
         (["none.zip"], "tells no phase: give --phase"),
-        (["none.zip", "--ground_truth", "truth.json"], "There is no submission none.zip"),
+        (["nowhere.zip", "--phase", VAL], "There is no submission nowhere.zip"),
+        (["none.zip", "--ground_truth", "truth.json"], "is damaged, or no zip file"),
         (["none.zip", "--phase", TEST, "--ground_truth", "truth.json"], "is of public_server_val"),
         ([f"{TEST}-0123456789-2020.zip", "--ground_truth", "truth.json"], "is of public_server_v"),
-        (["none.zip", "--phase", VAL, "--datasets", "LSMDC"], "LSMDC is not in a submission"),
+        (["none.zip", "--phase", VAL, "--datasets", "LSMDC"], 'there is no "LSMDC" here'),
         (["none.zip", "--phase", VAL, "--datasets", "MSDV"], 'did you mean "MSVD"'),
         (["none.zip", "--phase", VAL, "--datasets", "MSVD,MSVD"], "twice"),
         (["none.zip", "--phase", VAL, "--datasets", "MSVD"], "sync_experts.py --dataset MSVD"),
@@ -473,6 +474,8 @@ def test_a_perfect_submission_has_a_hundred(tmp_path: Path, truth: GroundTruth) 
 def test_what_cannot_be_scored(
     place: Path, call: Call, arguments: list[str], sentence: str
 ) -> None:
+    if arguments[0] != "nowhere.zip":
+        Path(arguments[0]).write_bytes(b"")
     code, output = call(score_program, *arguments)
     assert code == 2 and sentence in output
     assert output.splitlines()[-1].startswith("error: ") and "Traceback" not in output

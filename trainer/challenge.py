@@ -58,8 +58,8 @@ def warn_of_other_counts(found: Counts, expected: Counts | None, what: str) -> N
     """Say it where a retrieval set is not as large as the published one is."""
     if expected is not None and found != expected:
         _log.warning(
-            "%s has %s here, but %s as published: its predictions do not fit the challenge (small "
-            "copies and other numbers of captions per video have predictions of their own).",
+            "%s has %s here, but %s as published: predictions for it do not fit the challenge; "
+            "look at its list of videos and at data_loader.args.num_test_captions.",
             what,
             found,
             expected,

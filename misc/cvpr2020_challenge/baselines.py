@@ -9,6 +9,7 @@ from pathlib import Path
 from data_loader.errors import UserError
 from data_loader.files import make_folder, reason, replacing
 from misc.cvpr2020_challenge.sets import (
+    BASELINE_SETS,
     BASELINES,
     OUTPUT,
     SETS,
@@ -30,7 +31,7 @@ INTERRUPTED = "the same command goes on where this one stopped"
 
 def baselines_parser(prog: str, description: str) -> Parser:
     parser = Parser(prog=prog, description=description)
-    add_data_flags(parser)
+    add_data_flags(parser, BASELINE_SETS)
     parser.add_argument("--seed", metavar="0", default="0", help="of the trainings (default: 0)")
     parser.add_argument("--device", metavar="0", help="id of the GPU to use (default: the CPU)")
     parser.add_argument(
@@ -59,7 +60,7 @@ def training_jobs(args: argparse.Namespace) -> list[Job]:
     if len(seeds) > 1:
         raise UserError(f'--seed takes one seed, not "{args.seed}".')
     jobs = []
-    for name in read_sets(args.datasets):
+    for name in read_sets(args.datasets, BASELINE_SETS):
         phase_config(args.configs, name, VAL, args.custom_args)
         path = str(config_path(args.configs, name, VAL))
         jobs.append(Job(name, path, seeds[0], args.group_id, args.device, args.custom_args))

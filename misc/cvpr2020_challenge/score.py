@@ -21,7 +21,7 @@ from data_loader.errors import UserError
 from logger.log_file import open_log
 from misc.cvpr2020_challenge.ground_truth import GroundTruth, read_truth, truth_of_data
 from misc.cvpr2020_challenge.sets import SETS, add_data_flags, add_phase_flag, read_sets
-from misc.cvpr2020_challenge.submission import phase_of, read_submission
+from misc.cvpr2020_challenge.submission import check_is_there, phase_of, read_submission
 from misc.table_text import FORMATS, Cell, Table
 from utils.command_line import Parser, run_main
 
@@ -33,6 +33,7 @@ Recalls = Mapping[str, float]
 
 def main(arguments: list[str] | None = None) -> None:
     args = score_parser().parse_args(arguments)
+    check_is_there(args.submission)
     truth = chosen_truth(args)
     rows = score(args.submission, truth)
     print(f"{args.submission}, {truth.phase}:\n")
@@ -84,9 +85,6 @@ def chosen_truth(args: Namespace) -> GroundTruth:
     if phase is None:
         raise UserError(f"The name of {args.submission} tells no phase: give --phase.")
     datasets = read_sets(args.datasets)
-    beside = [name for name in datasets if name not in SETS]
-    if beside:
-        raise UserError(f"{', '.join(beside)} is not in a submission: leave it out of --datasets.")
     with open_log(None):
         return truth_of_data(phase, datasets, args.configs, args.custom_args)
 

@@ -1,5 +1,6 @@
 """The data sets of the challenge, its phases, and the baselines that belong to them."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from data_loader.description import Counts, find_description
@@ -15,8 +16,8 @@ SETS = {
     "ActivityNet": "activity-net",
     "YouCook2": "youcook2",
 }
-# It has baselines, but is none of the five: no submission holds it.
-BESIDE = {"LSMDC": "lsmdc"}
+# LSMDC has baselines, but is none of the five: no submission holds it.
+BASELINE_SETS = {**SETS, "LSMDC": "lsmdc"}
 
 VAL, TEST = "public_server_val", "public_server_test"
 BASELINES = {VAL: "baseline-public-trainval.json", TEST: "baseline-public-test.json"}
@@ -37,7 +38,7 @@ def predictions_file(dataset: str) -> str:
 
 def config_path(configs: Path, dataset: str, phase: str) -> Path:
     """Return the config of a data set's baseline for a phase."""
-    return configs / {**SETS, **BESIDE}[dataset] / BASELINES[phase]
+    return configs / BASELINE_SETS[dataset] / BASELINES[phase]
 
 
 def phase_config(configs: Path, dataset: str, phase: str, custom_args: str | None) -> Config:
@@ -59,33 +60,36 @@ def phase_config(configs: Path, dataset: str, phase: str, custom_args: str | Non
     return config
 
 
-def read_sets(text: str | None) -> list[str]:
+def read_sets(text: str | None, known: Collection[str] = SETS) -> list[str]:
     """Read the value of --datasets: names with commas between them; without one, the five.
+
+    Args:
+        text: the value.
+        known: names that may stand there.
 
     Raises:
         UserError: a name is unknown, or stands there twice.
     """
     if text is None:
         return list(SETS)
-    known = [*SETS, *BESIDE]
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in known:
             raise UserError(
-                f'--datasets: there is no "{name}" in the challenge{did_you_mean(name, known)}; '
-                f"there are {', '.join(known)}."
+                f'--datasets: there is no "{name}" here{did_you_mean(name, known)}; there are '
+                f"{', '.join(known)}."
             )
     if len(set(names)) < len(names):
         raise UserError(f'--datasets "{text}" names a data set twice.')
     return names
 
 
-def add_data_flags(parser: Parser) -> None:
+def add_data_flags(parser: Parser, known: Collection[str] = SETS) -> None:
     """Add the flags that say of which data."""
     parser.add_argument(
         "--datasets",
         metavar="A,B,...",
-        help=f"only these (default: {','.join(SETS)}; {','.join(BESIDE)} is known, too)",
+        help=f"of {', '.join(known)} only these (default: the five of the challenge)",
     )
     parser.add_argument(
         "--configs",

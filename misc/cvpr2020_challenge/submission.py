@@ -93,6 +93,16 @@ def phase_of(path: Path) -> str | None:
     return name[1] if name else None
 
 
+def check_is_there(path: Path) -> None:
+    """Insist that there is a file.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no submission {path}.")
+
+
 def read_submission(path: Path, counts: Mapping[str, Counts]) -> dict[str, np.ndarray]:
     """Read a zip that anybody may have made; nothing of it is written anywhere.
 
@@ -106,8 +116,7 @@ def read_submission(path: Path, counts: Mapping[str, Counts]) -> dict[str, np.nd
     Raises:
         UserError: it is no zip of predictions for these sets; says what, and where.
     """
-    if not path.is_file():
-        raise UserError(f"There is no submission {path}.")
+    check_is_there(path)
     try:
         if path.stat().st_size > LARGEST_ZIP:
             raise UserError(f"The submission {path} is larger than any: {LARGEST_ZIP} bytes.")
