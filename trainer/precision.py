@@ -38,11 +38,14 @@ def matrix_products_in(precision: str) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
+def has_bfloat16() -> bool:
+    """Whether this processor has instructions for matrix products of bfloat16."""
+    return torch.backends.cpu.get_cpu_capability() not in _WITHOUT_BFLOAT16
+
+
 def warn_if_slow(precision: str, device: torch.device) -> None:
     """Say so where a precision makes a training slower instead of faster."""
-    if precision != "bf16" or device.type != "cpu":
-        return
-    if torch.backends.cpu.get_cpu_capability() in _WITHOUT_BFLOAT16:
+    if precision == "bf16" and device.type == "cpu" and not has_bfloat16():
         _log.warning(
             "precision bf16: this processor has no instructions for bfloat16, a step will take "
             "many times as long as with float32."
