@@ -13,8 +13,8 @@ if not __package__:  # run as a file: the rooms lie in the folder above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_loader.description import find_description
-from misc.data_set_problems import check_data_set
-from misc.data_set_report import line_of, summary
+from misc.checking.problems import check_data_set
+from misc.checking.report import line_of, summary
 from utils.command_line import Parser, run_main
 
 EXIT_PROBLEMS = 1

@@ -14,10 +14,10 @@ if not __package__:  # run as a file: the rooms lie in the folder above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_loader.errors import UserError, did_you_mean
-from misc.result_lines import COLUMNS, LAYOUTS
-from misc.results import Row, row_of_config, rows_of_folder
 from misc.studies import load_study
-from misc.table_text import FORMATS
+from misc.tables.result_lines import COLUMNS, LAYOUTS
+from misc.tables.results import Row, row_of_config, rows_of_folder
+from misc.tables.table_text import FORMATS
 from utils.command_line import Parser, parse_seeds, run_main
 
 DEFAULT_COLUMNS = "R1,R5,R10,MedR"

@@ -13,11 +13,11 @@ if not __package__:  # run as a file: the rooms lie in the folder above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_loader.errors import UserError
-from misc.results import row_of_config
 from misc.results_table import add_table_flags, print_table
-from misc.sbatch import write_job_array
 from misc.studies import Study, load_study, study_names
-from misc.study_jobs import Job, run_jobs, state_of
+from misc.studies.jobs import Job, run_jobs, state_of
+from misc.studies.sbatch import write_job_array
+from misc.tables.results import row_of_config
 from utils.command_line import Parser, folder_name, parse_seeds, run_main
 from utils.config import Config
 

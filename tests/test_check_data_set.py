@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from data_loader.description import find_description
 from data_loader.errors import UserError
 from misc.check_data_set import main
-from misc.data_set_problems import check_data_set
-from misc.data_set_report import Finding, Report, Row, line_of, summary
+from misc.checking.problems import check_data_set
+from misc.checking.report import Finding, Report, Row, line_of, summary
 from tests.own_data import OwnData, write_word_vectors
 
 

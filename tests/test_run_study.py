@@ -15,7 +15,7 @@ import pytest
 
 import misc.run_study as study_program
 import misc.studies
-import misc.study_jobs
+import misc.studies.jobs
 import train as train_program
 from misc.studies import load_study, study_names
 from tests.conftest import ROOT
@@ -60,7 +60,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         commands.append(command[2:])
         return run_main(train_program.main, command[2:])
 
-    monkeypatch.setattr(misc.study_jobs, "run_command", train)
+    monkeypatch.setattr(misc.studies.jobs, "run_command", train)
     return commands
 
 
@@ -210,11 +210,11 @@ def test_an_interrupt_of_the_study_alone_is_passed_on(
     monkeypatch.setattr(subprocess.Popen, "wait", wait)
     stand_in = type("subprocess", (), {"Popen": staticmethod(popen)})
     stand_in.TimeoutExpired = subprocess.TimeoutExpired
-    monkeypatch.setattr(misc.study_jobs, "subprocess", stand_in)
-    monkeypatch.setattr(misc.study_jobs, "SECONDS_TO_STOP", 60)
+    monkeypatch.setattr(misc.studies.jobs, "subprocess", stand_in)
+    monkeypatch.setattr(misc.studies.jobs, "SECONDS_TO_STOP", 60)
     mark = tmp_path / "told"
     with pytest.raises(KeyboardInterrupt):
-        misc.study_jobs.run_command([sys.executable, "-c", program, str(mark)])
+        misc.studies.jobs.run_command([sys.executable, "-c", program, str(mark)])
     assert mark.exists()
 
 

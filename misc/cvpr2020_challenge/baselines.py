@@ -20,8 +20,8 @@ from misc.cvpr2020_challenge.sets import (
     predictions_file,
     read_sets,
 )
-from misc.runs import Run
-from misc.study_jobs import Job, run_uninterrupted, state_of
+from misc.studies.jobs import Job, run_uninterrupted, state_of
+from misc.tables.runs import Run
 from utils.command_line import Parser, folder_name, parse_seeds
 
 TEST_PROGRAM = Path(__file__).resolve().parents[2] / "test.py"

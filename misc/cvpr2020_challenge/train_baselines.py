@@ -19,7 +19,7 @@ from misc.cvpr2020_challenge.baselines import (
 )
 from misc.cvpr2020_challenge.sets import VAL
 from misc.run_study import list_jobs
-from misc.study_jobs import run_jobs
+from misc.studies.jobs import run_jobs
 from utils.command_line import run_main
 
 

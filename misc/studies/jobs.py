@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_loader.errors import UserError
-from misc.results import final_split
-from misc.runs import Run, differing_keys, last_checkpoints, runs_of
+from misc.tables.results import final_split
+from misc.tables.runs import Run, differing_keys, last_checkpoints, runs_of
 from utils.command_line import EXIT_INTERRUPTED, EXIT_WRONG_INPUT
 from utils.config import Config
 
-TRAIN = Path(__file__).resolve().parents[1] / "train.py"
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 
 LISTED_KEYS = 3
 SECONDS_TO_STOP = 5

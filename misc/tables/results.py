@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_loader.errors import UserError
-from misc.runs import (
+from misc.tables.runs import (
     Metrics,
     Run,
     differing_keys,

@@ -22,7 +22,7 @@ from data_loader.layout import FileFinder
 from data_loader.packing import all_finite, read_captions, rows_of
 from data_loader.word_vectors import read_word_vectors, wanted_words
 from logger.progress import progress
-from misc.data_set_report import Finding, Report, Row
+from misc.checking.report import Finding, Report, Row
 
 Counts = dict[str, int]
 """Video id -> number of vectors of an expert, or of words or captions; absent where missing."""

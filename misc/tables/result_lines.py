@@ -6,8 +6,8 @@ from typing import Any
 
 from logger.summary import summarise_seeds
 from misc.published_results import DIRECTIONS, PUBLICATIONS, mean_and_std, millions, results_of
-from misc.results import Row, difference_in_std
-from misc.table_text import Cell, Table
+from misc.tables.results import Row, difference_in_std
+from misc.tables.table_text import Cell, Table
 
 # Each published experiment was trained with as many.
 PUBLISHED_SEEDS = 3

@@ -1,0 +1,1 @@
+"""Tables of tested runs: finding the runs, their numbers, their rows, the text."""
