@@ -1,0 +1,209 @@
+"""One measurement: a piece of work done in a process of its own, its time and its memory.
+
+A workload names two ways of doing the same thing, ours and a plain one that anybody believes. Each
+is a function that prepares the work (inputs, model, files: not measured) and returns a `Job`; the
+child process that prepared it then does it several times.
+"""
+
+import importlib
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from data_loader.errors import UserError
+
+GEMM_SIZE = 3072
+
+
+@dataclass(frozen=True)
+class Job:
+    """Prepared work.
+
+    Attributes:
+        run: does it once. The first runs (`warmups`) are not counted.
+        flops: useful floating-point operations of one run (2 for a multiplication with an
+            addition); None where a share of the machine's peak would say nothing.
+        part: how much of the workload a run does, where all of it would take too long; times and
+            operations are extrapolated, and marked with "≈".
+        note: what is to be said of this measurement, below the table.
+        memory: bytes at most resident where `run` starts a process of its own; None takes those of
+            the measuring process.
+        undo: makes the next run a first one again; not measured.
+    """
+
+    run: Callable[[], object]
+    flops: float | None = None
+    repeats: int = 5
+    warmups: int = 1
+    part: float = 1.0
+    note: str = ""
+    memory: Callable[[], int] | None = None
+    undo: Callable[[], object] | None = None
+
+
+# Takes the scale, 1 for the real sizes; smaller ones are quick tries. Defined at the top of a
+# module (or a `functools.partial` of such a function), so that a child process finds it.
+Prepare = Callable[[float], Job]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One row of the table."""
+
+    name: str  # for `--only`
+    title: str  # for the table
+    ours: Prepare
+    reference: Prepare | None = None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a job took: medians over its runs, for the whole workload."""
+
+    cpu_seconds: float
+    seconds: float
+    peak_bytes: int  # resident at most while it ran
+    held_bytes: int  # of those: there before it ran (libraries, inputs, model)
+    flops: float | None
+    part: float
+    note: str
+
+
+@dataclass
+class Meter:
+    """Measures workloads, each side once however many rows it stands in."""
+
+    threads: int = 1
+    scale: float = 1.0
+    _known: dict[Any, Figures] = field(default_factory=dict)
+
+    def figures(self, prepare: Prepare) -> Figures:
+        """Measure a job in a process of its own.
+
+        Raises:
+            UserError: the process came to an end without a result.
+        """
+        key = _identity(prepare)
+        if key not in self._known:
+            self._known[key] = in_own_process(measure, prepare, self.scale, threads=self.threads)
+        return self._known[key]
+
+    def peak_flops(self) -> float:
+        """Return how many float32 operations a cpu-second of this machine does at best."""
+        figures = self.figures(gemm)
+        return figures.flops / figures.cpu_seconds
+
+
+def gemm(scale: float) -> Job:
+    """Prepare the product of two large square matrices, the work that runs at the peak."""
+    size = max(64, round(GEMM_SIZE * min(1.0, scale)))
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    return Job(lambda: a @ b, flops=2.0 * size**3, repeats=7, warmups=2)
+
+
+def count_flops(run: Callable[[], object]) -> float:
+    """Count the operations of the matrix products that a run does."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())
+
+
+def measure(prepare: Prepare, scale: float) -> Figures:
+    """Prepare a job and do it, in this process."""
+    job = prepare(scale)
+    restart_peak()
+    held = resident("VmRSS")
+    cpu_seconds, seconds = [], []
+    for _ in range(job.warmups + job.repeats):
+        cpu, wall = _cpu_seconds(), time.perf_counter()
+        job.run()
+        seconds.append(time.perf_counter() - wall)
+        cpu_seconds.append(_cpu_seconds() - cpu)
+        if job.undo:
+            job.undo()
+    peak = job.memory() if job.memory else resident("VmHWM")
+    return Figures(
+        cpu_seconds=statistics.median(cpu_seconds[job.warmups :]) / job.part,
+        seconds=statistics.median(seconds[job.warmups :]) / job.part,
+        peak_bytes=peak,
+        held_bytes=0 if job.memory else min(held, peak),
+        flops=None if job.flops is None else job.flops / job.part,
+        part=job.part,
+        note=job.note,
+    )
+
+
+def in_own_process(function: Callable, *arguments: Any, threads: int = 1) -> Any:
+    """Call a function in a fresh process and return what it returns.
+
+    Raises:
+        UserError: the process came to an end without a result.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    # Read when the child's libraries start, which is before any of our code runs there.
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    try:
+        process = context.Process(
+            target=_answer, args=(sender, threads, _by_name(function), arguments)
+        )
+        process.start()
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        process.join()
+        raise UserError(
+            f"A measurement ended with the code {process.exitcode} and no result"
+            + (" (was there enough memory?)." if process.exitcode < 0 else ".")
+        ) from None
+    finally:
+        process.join()
+
+
+def _answer(sender: Connection, threads: int, name: tuple[str, str], arguments: tuple) -> None:
+    torch.set_num_threads(threads)
+    module, function = name
+    sender.send(getattr(importlib.import_module(module), function)(*arguments))
+
+
+def _by_name(function: Callable) -> tuple[str, str]:
+    return function.__module__, function.__qualname__
+
+
+def restart_peak() -> None:
+    """Let the largest resident set that the system notes begin anew, where it can (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def resident(name: str) -> int:
+    """Return a line of /proc/self/status in bytes: VmRSS is now, VmHWM the most there was."""
+    status = Path("/proc/self/status").read_text()
+    lines = dict(line.split(":", 1) for line in status.splitlines())
+    return int(lines[name].split()[0]) * 1024
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
+
+
+def _identity(prepare: Prepare) -> Any:
+    if hasattr(prepare, "func"):
+        return prepare.func, prepare.args, tuple(sorted(prepare.keywords.items()))
+    return prepare

@@ -1,0 +1,80 @@
+"""The table of measurements, in Markdown."""
+
+from dataclasses import dataclass
+
+from misc.benchmarks.measure import Figures
+
+HEADS = (
+    "workload",
+    "reference, cpu-s",
+    "ours, cpu-s",
+    "ratio",
+    "reference, memory",
+    "ours, memory",
+    "share of peak",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    title: str
+    reference: Figures | None
+    ours: Figures
+
+
+def markdown(rows: list[Row], peak_flops: float, threads: int, scale: float) -> str:
+    """Return the table, with what its columns mean."""
+    lines = [_line(HEADS), _line(["---"] + ["---:"] * (len(HEADS) - 1))]
+    notes = []
+    for row in rows:
+        lines.append(_line(_cells(row, peak_flops)))
+        sides = (("reference", row.reference), ("ours", row.ours))
+        notes += [f"- {row.title}, {who}: {f.note}" for who, f in sides if f and f.note]
+    return "\n".join([*lines, "", _legend(peak_flops, threads, scale), *notes])
+
+
+def _cells(row: Row, peak_flops: float) -> list[str]:
+    ours, reference = row.ours, row.reference
+    ratio = f"{reference.cpu_seconds / ours.cpu_seconds:.1f}" if reference else "-"
+    share = "-"
+    if ours.flops is not None:
+        reached = ours.flops / ours.cpu_seconds / peak_flops
+        share = f"{100 * reached:.0f} % of {ours.flops / 1e9:.3g} GFLOP"
+    return [
+        row.title,
+        _seconds(reference) if reference else "-",
+        _seconds(ours),
+        ratio,
+        _memory(reference) if reference else "-",
+        _memory(ours),
+        share,
+    ]
+
+
+def _seconds(figures: Figures) -> str:
+    mark = "≈ " if figures.part < 1 else ""
+    return f"{mark}{figures.cpu_seconds:.3g}"
+
+
+def _memory(figures: Figures) -> str:
+    added = figures.peak_bytes - figures.held_bytes
+    text = f"{figures.peak_bytes / 1e9:.2f} GB"
+    return f"{text} (+{added / 1e9:.2f})" if figures.held_bytes else text
+
+
+def _legend(peak_flops: float, threads: int, scale: float) -> str:
+    count = "one thread" if threads == 1 else f"{threads} threads"
+    sizes = "the real sizes" if scale == 1 else f"scale {scale:g} of the real sizes"
+    return (
+        f"Measured with {count} at {sizes}. cpu-s: seconds of processor time of all threads, the "
+        "median of several runs after a first one that is not counted; ≈: extrapolated from a part "
+        "of the work. Ratio: reference / ours. Memory: most that was resident in the process while "
+        "it worked, in parentheses how much more than before (libraries, inputs, model). Share of "
+        "peak: the operations of the workload's matrix products in a second of processor time, "
+        f"against a product of large matrices, which reached {peak_flops / 1e9:.1f} GFLOP/s "
+        "(float32) in the same run."
+    )
+
+
+def _line(cells: list[str] | tuple[str, ...]) -> str:
+    return "| " + " | ".join(cells) + " |"
