@@ -9,7 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.ranks import Ranks, blocks_of, compute_ranks, ranks_in_rows
+from model.ranks import (
+    BlockSource,
+    best_own,
+    blocks_of,
+    holds_nan,
+    rank_captions,
+    rank_videos,
+    ranks_in_rows,
+)
 
 Array = np.ndarray | Tensor
 
@@ -25,7 +33,8 @@ def t2v_metrics(sims: Array, query_masks: Array | None = None) -> dict[str, floa
     Raises:
         ValueError: a similarity is NaN, a video has no caption, or the sizes do not fit.
     """
-    return rank_metrics(_ranks(sims, query_masks).t2v)
+    t2v, _ = rank_videos(*_source(sims, query_masks))
+    return rank_metrics(t2v)
 
 
 def v2t_metrics(sims: Array, query_masks: Array | None = None) -> dict[str, float]:
@@ -33,7 +42,8 @@ def v2t_metrics(sims: Array, query_masks: Array | None = None) -> dict[str, floa
 
     Returns and raises as `t2v_metrics`.
     """
-    return rank_metrics(_ranks(sims, query_masks).v2t)
+    source, masks = _source(sims, query_masks)
+    return rank_metrics(rank_captions(source, masks, best_own(source, masks)))
 
 
 def rank_metrics(ranks: Tensor) -> dict[str, float]:
@@ -95,12 +105,12 @@ def _labelled(sims: Array, label_masks: Array) -> tuple[Tensor, Tensor]:
             f"Expected a matrix and label masks of the same shape with a true label, found "
             f"{tuple(sims.shape)} and {tuple(true.shape)}."
         )
-    if torch.isnan(sims).any():
+    if holds_nan(sims):
         raise ValueError("The similarity matrix holds NaN: it cannot be ranked.")
     return sims, true
 
 
-def _ranks(sims: Array, query_masks: Array | None) -> Ranks:
+def _source(sims: Array, query_masks: Array | None) -> tuple[BlockSource, Tensor]:
     sims = torch.as_tensor(sims)
     if sims.dim() != 2 or not len(sims):
         raise ValueError(f"Expected a similarity matrix, found the shape {tuple(sims.shape)}.")
@@ -113,4 +123,4 @@ def _ranks(sims: Array, query_masks: Array | None) -> Ranks:
     masks = torch.ones(shape) if query_masks is None else torch.as_tensor(query_masks)
     if tuple(masks.shape) != shape:
         raise ValueError(f"query_masks has the shape {tuple(masks.shape)}, expected {shape}.")
-    return compute_ranks(blocks_of(sims), masks)
+    return blocks_of(sims), masks

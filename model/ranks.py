@@ -15,6 +15,10 @@ from torch import Tensor
 # Calling it starts one pass over the similarity matrix: blocks of rows (q, N) from the top down.
 BlockSource = Callable[[], Iterable[Tensor]]
 
+# Rows and columns that are compared at once: what lies in a core's cache, or keeps a GPU busy.
+CACHE_TILE = (64, 4096)
+DEVICE_TILE = (1024, 2**16)
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -57,34 +61,60 @@ def compute_ranks(source: BlockSource, query_masks: Tensor) -> Ranks:
     Raises:
         ValueError: a similarity is NaN, a video has no caption, or the sizes do not fit.
     """
+    t2v, best_own_N = rank_videos(source, query_masks)
+    return Ranks(t2v, rank_captions(source, query_masks, best_own_N))
+
+
+@torch.no_grad()
+def rank_videos(source: BlockSource, query_masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Rank the videos for each caption; arguments and errors as in `compute_ranks`.
+
+    Returns:
+        The ranks of the captions that exist, (valid queries,), and what `best_own` returns.
+    """
     check_query_masks(query_masks)
-    num_videos, num_captions = query_masks.shape
-    valid_Q = query_masks.bool().flatten()
-    t2v = []
-    best_own_N: Tensor | None = None
-    for rows, block in _numbered(source, len(valid_Q), num_videos):
-        own_q = torch.arange(rows.start, rows.stop, device=block.device) // num_captions
-        own_sims = block.gather(1, own_q.unsqueeze(1))  # (q, 1)
-        valid_q = valid_Q[rows].to(block.device)
-        t2v.append(ranks_in_rows(block, own_sims)[valid_q].cpu())
-        if best_own_N is None:
-            best_own_N = block.new_full((num_videos,), -torch.inf)
-        best_own_N.scatter_reduce_(0, own_q[valid_q], own_sims[valid_q].squeeze(1), "amax")
-    above_N = torch.zeros(num_videos, dtype=torch.int64, device=best_own_N.device)
-    equal_N = torch.zeros_like(above_N)
-    for rows, block in _numbered(source, len(valid_Q), num_videos):
-        block = block[valid_Q[rows].to(block.device)]
-        above_N += (block > best_own_N).sum(dim=0)
-        equal_N += (block == best_own_N).sum(dim=0)
-    v2t = 1 + above_N.double() + (equal_N.double() - 1) / 2
-    return Ranks(t2v=torch.cat(t2v), v2t=v2t.cpu())
+    t2v, own = [], []
+    for valid_q, own_q, block in _checked(source, query_masks):
+        t2v.append(ranks_in_rows(block, own_q.unsqueeze(1))[valid_q].cpu())
+        own.append(own_q.masked_fill(~valid_q, -torch.inf))
+    return torch.cat(t2v), torch.cat(own).view(query_masks.shape).amax(dim=1)
 
 
+@torch.no_grad()
+def best_own(source: BlockSource, query_masks: Tensor) -> Tensor:
+    """Similarity of each video and the most similar of its own captions, (N,).
+
+    Arguments and errors as in `compute_ranks`, but for NaN, which is not looked for.
+    """
+    check_query_masks(query_masks)
+    numbered = _numbered(source, query_masks)
+    own = [own_q.masked_fill(~valid_q, -torch.inf) for valid_q, own_q, _ in numbered]
+    return torch.cat(own).view(query_masks.shape).amax(dim=1)
+
+
+@torch.no_grad()
+def rank_captions(source: BlockSource, query_masks: Tensor, best_own_N: Tensor) -> Tensor:
+    """Return the best rank of each video's own captions among all captions, (N,).
+
+    Arguments and errors as in `compute_ranks`; `best_own_N` as `rank_videos` returns it.
+    """
+    check_query_masks(query_masks)
+    counts_N = torch.zeros(len(best_own_N), dtype=torch.float64, device=best_own_N.device)
+    for valid_q, _, block in _checked(source, query_masks):
+        if not valid_q.all():
+            block = block[valid_q]
+        for _, columns, tile in _tiles(block):
+            counts_N[columns] += _place_counts(tile, best_own_N[columns], dim=0)
+    return ((counts_N + 1) / 2).cpu()
+
+
+@torch.no_grad()
 def ranks_in_rows(candidates: Tensor, own: Tensor) -> Tensor:
     """Rank `own` (q, 1), one of the candidates of its row, among the candidates (q, N)."""
-    above = (candidates > own).sum(dim=1)
-    equal = (candidates == own).sum(dim=1)
-    return 1 + above.double() + (equal.double() - 1) / 2
+    counts_q = torch.zeros(len(own), dtype=torch.float64, device=candidates.device)
+    for rows, _, tile in _tiles(candidates):
+        counts_q[rows] += _place_counts(tile, own[rows], dim=1)
+    return (counts_q + 1) / 2
 
 
 def find_best(source: BlockSource, query_masks: Tensor, k: int) -> Tensor:
@@ -102,10 +132,9 @@ def find_best(source: BlockSource, query_masks: Tensor, k: int) -> Tensor:
     Raises:
         ValueError: a similarity is NaN, or the sizes do not fit.
     """
-    valid_Q = query_masks.bool().flatten()
     found = [torch.empty((0, k), dtype=torch.int64)]
-    for rows, block in _numbered(source, len(valid_Q), len(query_masks)):
-        found.append(best_in_rows(block[valid_Q[rows].to(block.device)], k).cpu())
+    for valid_q, _, block in _checked(source, query_masks):
+        found.append(best_in_rows(block[valid_q], k).cpu())
     return torch.cat(found)
 
 
@@ -121,16 +150,53 @@ def best_in_rows(candidates: Tensor, k: int) -> Tensor:
     return places.gather(1, order)
 
 
-def _numbered(
-    source: BlockSource, num_queries: int, num_videos: int
-) -> Iterator[tuple[slice, Tensor]]:
+def _place_counts(tile: Tensor, own: Tensor, dim: int) -> Tensor:
+    """How many candidates are more similar, plus how many are at least as similar: 2 rank - 1.
+
+    The comparisons give 0.0 and 1.0: sums of floats run over whole vector registers, those of
+    booleans do not, and as long as a tile has less than 2^24 rows and columns they are exact.
+    """
+    marks = torch.empty(tile.shape, dtype=torch.float32, device=tile.device)
+    above = torch.gt(tile, own, out=marks).sum(dim=dim)
+    return above + torch.ge(tile, own, out=marks).sum(dim=dim)
+
+
+def _tiles(block: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    height, width = CACHE_TILE if block.device.type == "cpu" else DEVICE_TILE
+    for top in range(0, len(block), height):
+        for left in range(0, block.shape[1], width):
+            rows, columns = slice(top, top + height), slice(left, left + width)
+            yield rows, columns, block[rows, columns]
+
+
+def _numbered(source: BlockSource, query_masks: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Give each block with its queries' validity and their own videos' similarities, (q,) each."""
+    num_videos, num_captions = query_masks.shape
+    valid_Q = query_masks.bool().flatten()
     start = 0
     for block in source():
         if block.shape[1] != num_videos:
             raise ValueError(f"Expected {num_videos} videos in a row, found {block.shape[1]}.")
-        if torch.isnan(block).any():
+        stop = start + len(block)
+        if stop > len(valid_Q):
+            raise ValueError(f"Expected {len(valid_Q)} queries, found at least {stop}.")
+        own_videos_q1 = torch.arange(start, stop, device=block.device).unsqueeze(1) // num_captions
+        own_q = block.gather(1, own_videos_q1).squeeze(1)
+        yield valid_Q[start:stop].to(block.device), own_q, block
+        start = stop
+    if start != len(valid_Q):
+        raise ValueError(f"Expected {len(valid_Q)} queries, found {start}.")
+
+
+def _checked(source: BlockSource, query_masks: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Give the same as `_numbered`, and refuse NaN."""
+    for valid_q, own_q, block in _numbered(source, query_masks):
+        if holds_nan(block):
             raise ValueError("The similarity matrix holds NaN: it cannot be ranked.")
-        yield slice(start, start + len(block)), block
-        start += len(block)
-    if start != num_queries:
-        raise ValueError(f"Expected {num_queries} queries, found {start}.")
+        yield valid_q, own_q, block
+
+
+def holds_nan(block: Tensor) -> bool:
+    """Whether a block holds NaN; quick where it does not."""
+    # A sum with a NaN is NaN. So is one of both infinities: then it has to be looked up.
+    return bool(torch.isnan(block.sum())) and bool(torch.isnan(block).any())
