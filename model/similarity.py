@@ -6,11 +6,13 @@ teacher that stored its embeddings and an index all call the same function.
 Axes: Q queries (captions), N videos, M experts, D embedding size of an expert.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+VIDEOS_PER_TILE = 8192
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,38 @@ def similarity(text: TextEmbeddings, video: VideoEmbeddings) -> Tensor:
     over all experts' dimensions and no (Q, N, M) tensor is ever made. Similarities are float32 also
     where the embeddings have less precision: close ones would tie otherwise.
     """
-    with torch.autocast(video.availability.device.type, enabled=False):
-        return _similarity(_at_least_float32(text), _at_least_float32(video))
+    return similarity_to(video)(text)
+
+
+def similarity_to(video: VideoEmbeddings) -> Callable[[TextEmbeddings], Tensor]:
+    """Prepare videos once for many blocks of captions: gives `similarity` as a function of text.
+
+    Without gradients, videos beyond `VIDEOS_PER_TILE` are compared that many at a time: what is
+    needed besides the result does not grow with N.
+    """
+    video = _at_least_float32(video)
+    joined: dict[bool, Tensor] = {}
+
+    def compare(text: TextEmbeddings) -> Tensor:
+        with torch.autocast(video.availability.device.type, enabled=False):
+            text = _at_least_float32(text)
+            is_weighted = text.weights is not None
+            if is_weighted not in joined:
+                joined[is_weighted] = _joined(
+                    video.embeddings, video.availability if is_weighted else None
+                )
+            text_QD = _joined(text.embeddings, text.weights)
+            if torch.is_grad_enabled() or len(video) <= VIDEOS_PER_TILE:
+                return _compare(text_QD, text.weights, joined[is_weighted], video.availability)
+            result = text_QD.new_empty((len(text_QD), len(video)))
+            for start in range(0, len(video), VIDEOS_PER_TILE):
+                tile = slice(start, start + VIDEOS_PER_TILE)
+                result[:, tile] = _compare(
+                    text_QD, text.weights, joined[is_weighted][tile], video.availability[tile]
+                )
+            return result
+
+    return compare
 
 
 def _at_least_float32(side: TextEmbeddings | VideoEmbeddings) -> TextEmbeddings | VideoEmbeddings:
@@ -89,24 +121,23 @@ def _at_least_float32(side: TextEmbeddings | VideoEmbeddings) -> TextEmbeddings 
     return side.to(torch.float32) if is_short else side
 
 
-def _similarity(text: TextEmbeddings, video: VideoEmbeddings) -> Tensor:
-    if text.weights is None:
-        return torch.cat(text.embeddings, dim=1) @ torch.cat(video.embeddings, dim=1).T
-    weighted_text = torch.cat(
-        [e * w.unsqueeze(1) for e, w in zip(text.embeddings, text.weights.unbind(1), strict=True)],
-        dim=1,
-    )  # (Q, sum of D)
-    present_video = torch.cat(
-        [
-            e * a.unsqueeze(1)
-            for e, a in zip(video.embeddings, video.availability.unbind(1), strict=True)
-        ],
-        dim=1,
-    )  # (N, sum of D)
-    total_weight_QN = text.weights @ video.availability.T
+def _joined(embeddings: Sequence[Tensor], weights: Tensor | None) -> Tensor:
+    """All experts' embeddings beside one another, times their weights, (rows, sum of D)."""
+    if weights is None:
+        return torch.cat(list(embeddings), dim=1)
+    pairs = zip(embeddings, weights.unbind(1), strict=True)
+    return torch.cat([e * w.unsqueeze(1) for e, w in pairs], dim=1)
+
+
+def _compare(
+    text_QD: Tensor, weights_QM: Tensor | None, video_ND: Tensor, availability_NM: Tensor
+) -> Tensor:
+    if weights_QM is None:
+        return text_QD @ video_ND.T
+    total_weight_QN = weights_QM @ availability_NM.T
     # Without any expert the numerator is 0 as well: divide by 1 there instead of by 0.
     total_weight_QN = torch.where(total_weight_QN > 0, total_weight_QN, 1.0)
-    return (weighted_text @ present_video.T) / total_weight_QN
+    return (text_QD @ video_ND.T) / total_weight_QN
 
 
 def expert_similarities(text: TextEmbeddings, video: VideoEmbeddings) -> tuple[Tensor, Tensor]:

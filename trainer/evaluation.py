@@ -15,10 +15,12 @@ from data_loader.errors import UserError
 from data_loader.retrieval_set import RetrievalSet
 from model.metric import rank_metrics
 from model.ranks import BlockSource, Ranks, blocks_of, compute_ranks
-from model.similarity import TextEmbeddings, VideoEmbeddings, similarity
+from model.similarity import TextEmbeddings, VideoEmbeddings, similarity_to
 
 VIDEOS_PER_BLOCK = 256
 QUERIES_PER_BLOCK = 1024
+# A block of similarities has at most this many (256 MiB), however many videos there are.
+BLOCK_VALUES = 2**26
 # A similarity matrix up to this size is kept; a larger one is made anew, block by block, in each
 # of the two passes that ranking takes.
 KEPT_MATRIX_BYTES = 2 * 1024**3
@@ -84,7 +86,7 @@ def compare(net: nn.Module, retrieval: RetrievalSet, device: torch.device) -> Co
     with evaluating(net):
         video = embed_videos(net, retrieval, device)
         averaged = net.test_caption_mode == "avg" and retrieval.query_masks.shape[1] > 1
-        blocks, sims = _similarity_blocks(net, retrieval, video, device, averaged)
+        blocks, sims = _similarity_blocks(_Queries(net, retrieval, device), video, averaged)
     return Compared(video, blocks, sims, averaged)
 
 
@@ -109,40 +111,71 @@ def embed_videos(net: nn.Module, retrieval: RetrievalSet, device: torch.device) 
     return VideoEmbeddings.cat(blocks)
 
 
-def embed_texts(
-    net: nn.Module, retrieval: RetrievalSet, device: torch.device
-) -> Iterable[TextEmbeddings]:
-    """Embed the captions of a few videos at a time, C queries for each."""
-    videos = max(1, QUERIES_PER_BLOCK // retrieval.query_masks.shape[1])
-    for batch in retrieval.text_blocks(videos):
-        yield net.encode_text(batch.text.to(device), batch.text_token_mask.to(device))
+@dataclass(frozen=True)
+class _Queries:
+    """Embeds the captions of a retrieval set, and those alone that exist."""
+
+    net: nn.Module
+    retrieval: RetrievalSet
+    device: torch.device
+
+    @property
+    def rows_per_block(self) -> int:
+        """The captions of whole videos."""
+        num_captions = self.retrieval.query_masks.shape[1]
+        return max(1, QUERIES_PER_BLOCK // num_captions) * num_captions
+
+    def blocks(self) -> Iterator[tuple[Tensor, TextEmbeddings]]:
+        """Give (q,) which of a block's captions exist, and the embeddings of those."""
+        exists = np.asarray(self.retrieval.query_masks).reshape(-1) > 0
+        for start in range(0, len(exists), self.rows_per_block):
+            here = exists[start : start + self.rows_per_block]
+            chosen = start + np.flatnonzero(here)
+            # Where there is none, one that is not there is embedded, and left out again.
+            text, tokens = self.retrieval.queries(chosen if len(chosen) else np.array([start]))
+            embedded = self.net.encode_text(text.to(self.device), tokens.to(self.device))
+            yield torch.from_numpy(here), embedded[: len(chosen)]
 
 
 def _similarity_blocks(
-    net: nn.Module,
-    retrieval: RetrievalSet,
-    video: VideoEmbeddings,
-    device: torch.device,
-    average: bool,
+    queries: _Queries, video: VideoEmbeddings, average: bool
 ) -> tuple[BlockSource, Tensor | None]:
     """Choose between a matrix kept in memory and blocks made anew in each pass."""
-    query_masks = torch.from_numpy(np.asarray(retrieval.query_masks)).to(device)  # (N, C)
-    num_videos, num_captions = query_masks.shape
+    num_videos, num_captions = queries.retrieval.query_masks.shape
+    compare = similarity_to(video)
+    most_rows = max(1, BLOCK_VALUES // num_videos // num_captions) * num_captions
+
+    def make_blocks(texts: Iterable[tuple[Tensor, TextEmbeddings]]) -> Iterator[Tensor]:
+        for all_exist, text in texts:
+            at = 0
+            for exists in all_exist.split(most_rows):
+                count = int(exists.sum())
+                block = compare(text[at : at + count])
+                at += count
+                if count < len(exists):
+                    block = _with_gaps(block, exists)
+                yield _means(block, exists, num_captions) if average else block
+
     rows = num_videos if average else num_videos * num_captions
-
-    def make_blocks(texts: Iterable[TextEmbeddings]) -> Iterable[Tensor]:
-        start = 0
-        for text in texts:
-            block = similarity(text, video)  # (b C, N)
-            count = len(text) // num_captions
-            if average:
-                mask = query_masks[start : start + count].to(block.dtype).unsqueeze(2)  # (b, C, 1)
-                block = (block.view(count, num_captions, -1) * mask).sum(1) / mask.sum(1)
-            start += count
-            yield block
-
     if rows * num_videos * 4 <= KEPT_MATRIX_BYTES:
-        sims = torch.cat(list(make_blocks(embed_texts(net, retrieval, device))))
+        sims = torch.empty(rows, num_videos, device=queries.device)
+        start = 0
+        for block in make_blocks(queries.blocks()):
+            sims[start : start + len(block)] = block
+            start += len(block)
         return blocks_of(sims), sims
-    texts = list(embed_texts(net, retrieval, device))
+    texts = list(queries.blocks())
     return lambda: make_blocks(texts), None
+
+
+def _with_gaps(block: Tensor, exists: Tensor) -> Tensor:
+    """Put rows of zeros where a caption does not exist."""
+    result = block.new_zeros(len(exists), block.shape[1])
+    result[exists.to(block.device)] = block
+    return result
+
+
+def _means(block: Tensor, exists: Tensor, num_captions: int) -> Tensor:
+    """Mean over the existing captions of each video, (videos, N)."""
+    sums = block.view(-1, num_captions, block.shape[1]).sum(dim=1)
+    return sums / exists.view(-1, num_captions).sum(dim=1, keepdim=True).to(block.device)
