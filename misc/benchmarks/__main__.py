@@ -36,12 +36,11 @@ def main(arguments: list[str] | None = None) -> None:
     if options.threads < 1 or not 0 < options.scale <= 1:
         raise UserError("--threads takes a number from 1, --scale one above 0 and up to 1.")
     meter = Meter(options.threads, options.scale)
-    peak = meter.peak_flops()
     rows = []
     for workload in progress(chosen, description="measuring"):
         reference = meter.figures(workload.reference) if workload.reference else None
         rows.append(Row(workload.title, reference, meter.figures(workload.ours)))
-    print(markdown(rows, peak, options.threads, options.scale))
+    print(markdown(rows, options.threads, options.scale))
 
 
 def choose(names: list[str] | None) -> list[Workload]:

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data_loader.errors import UserError
 
-GEMM_SIZE = 3072
+GEMM_SIZE = 2048
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Job:
         part: how much of the workload a run does, where all of it would take too long; times and
             operations are extrapolated, and marked with "≈".
         note: what is to be said of this measurement, below the table.
+        needed: bytes that all of the workload would need, where a run does a part of it.
         memory: bytes at most resident where `run` starts a process of its own; None takes those of
             the measuring process.
         undo: makes the next run a first one again; not measured.
@@ -47,6 +48,7 @@ class Job:
     part: float = 1.0
     note: str = ""
     memory: Callable[[], int] | None = None
+    needed: float | None = None
     undo: Callable[[], object] | None = None
 
 
@@ -73,7 +75,9 @@ class Figures:
     seconds: float
     peak_bytes: int  # resident at most while it ran
     held_bytes: int  # of those: there before it ran (libraries, inputs, model)
+    needed: float | None
     flops: float | None
+    machine_flops: float  # in a cpu-second, of a large matrix product in the same process
     part: float
     note: str
 
@@ -97,17 +101,27 @@ class Meter:
             self._known[key] = in_own_process(measure, prepare, self.scale, threads=self.threads)
         return self._known[key]
 
-    def peak_flops(self) -> float:
-        """Return how many float32 operations a cpu-second of this machine does at best."""
-        figures = self.figures(gemm)
-        return figures.flops / figures.cpu_seconds
 
+class MatrixProduct:
+    """The product of two large square matrices, the work that runs at the machine's peak.
 
-def gemm(scale: float) -> Job:
-    """Prepare the product of two large square matrices, the work that runs at the peak."""
-    size = max(64, round(GEMM_SIZE * min(1.0, scale)))
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    return Job(lambda: a @ b, flops=2.0 * size**3, repeats=7, warmups=2)
+    It is measured between the runs of a job, in the same process: a machine is not equally fast at
+    all times.
+    """
+
+    def __init__(self, scale: float) -> None:
+        self._size = max(512, round(GEMM_SIZE * scale))
+        self._a, self._b, self._out = (torch.randn(self._size, self._size) for _ in range(3))
+        self._run()
+
+    def _run(self) -> None:
+        torch.mm(self._a, self._b, out=self._out)
+
+    def flops(self) -> float:
+        """Measure it: operations in a cpu-second."""
+        before = _cpu_seconds()
+        self._run()
+        return 2.0 * self._size**3 / (_cpu_seconds() - before)
 
 
 def count_flops(run: Callable[[], object]) -> float:
@@ -120,14 +134,17 @@ def count_flops(run: Callable[[], object]) -> float:
 def measure(prepare: Prepare, scale: float) -> Figures:
     """Prepare a job and do it, in this process."""
     job = prepare(scale)
+    product = MatrixProduct(scale)
     restart_peak()
     held = resident("VmRSS")
     cpu_seconds, seconds = [], []
+    machine_flops = [product.flops()]
     for _ in range(job.warmups + job.repeats):
         cpu, wall = _cpu_seconds(), time.perf_counter()
         job.run()
         seconds.append(time.perf_counter() - wall)
         cpu_seconds.append(_cpu_seconds() - cpu)
+        machine_flops.append(product.flops())
         if job.undo:
             job.undo()
     peak = job.memory() if job.memory else resident("VmHWM")
@@ -136,6 +153,8 @@ def measure(prepare: Prepare, scale: float) -> Figures:
         seconds=statistics.median(seconds[job.warmups :]) / job.part,
         peak_bytes=peak,
         held_bytes=0 if job.memory else min(held, peak),
+        needed=job.needed,
+        machine_flops=statistics.median(machine_flops),
         flops=None if job.flops is None else job.flops / job.part,
         part=job.part,
         note=job.note,

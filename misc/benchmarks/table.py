@@ -22,23 +22,23 @@ class Row:
     ours: Figures
 
 
-def markdown(rows: list[Row], peak_flops: float, threads: int, scale: float) -> str:
+def markdown(rows: list[Row], threads: int, scale: float) -> str:
     """Return the table, with what its columns mean."""
     lines = [_line(HEADS), _line(["---"] + ["---:"] * (len(HEADS) - 1))]
     notes = []
     for row in rows:
-        lines.append(_line(_cells(row, peak_flops)))
+        lines.append(_line(_cells(row)))
         sides = (("reference", row.reference), ("ours", row.ours))
         notes += [f"- {row.title}, {who}: {f.note}" for who, f in sides if f and f.note]
-    return "\n".join([*lines, "", _legend(peak_flops, threads, scale), *notes])
+    return "\n".join([*lines, "", _legend(rows, threads, scale), *notes])
 
 
-def _cells(row: Row, peak_flops: float) -> list[str]:
+def _cells(row: Row) -> list[str]:
     ours, reference = row.ours, row.reference
     ratio = f"{reference.cpu_seconds / ours.cpu_seconds:.1f}" if reference else "-"
     share = "-"
     if ours.flops is not None:
-        reached = ours.flops / ours.cpu_seconds / peak_flops
+        reached = ours.flops / ours.cpu_seconds / ours.machine_flops
         share = f"{100 * reached:.0f} % of {ours.flops / 1e9:.3g} GFLOP"
     return [
         row.title,
@@ -57,12 +57,15 @@ def _seconds(figures: Figures) -> str:
 
 
 def _memory(figures: Figures) -> str:
+    if figures.needed is not None:
+        return f"≈ {figures.needed / 1e9:.0f} GB"
     added = figures.peak_bytes - figures.held_bytes
     text = f"{figures.peak_bytes / 1e9:.2f} GB"
     return f"{text} (+{added / 1e9:.2f})" if figures.held_bytes else text
 
 
-def _legend(peak_flops: float, threads: int, scale: float) -> str:
+def _legend(rows: list[Row], threads: int, scale: float) -> str:
+    speeds = [row.ours.machine_flops / 1e9 for row in rows]
     count = "one thread" if threads == 1 else f"{threads} threads"
     sizes = "the real sizes" if scale == 1 else f"scale {scale:g} of the real sizes"
     return (
@@ -71,8 +74,8 @@ def _legend(peak_flops: float, threads: int, scale: float) -> str:
         "of the work. Ratio: reference / ours. Memory: most that was resident in the process while "
         "it worked, in parentheses how much more than before (libraries, inputs, model). Share of "
         "peak: the operations of the workload's matrix products in a second of processor time, "
-        f"against a product of large matrices, which reached {peak_flops / 1e9:.1f} GFLOP/s "
-        "(float32) in the same run."
+        "against a product of large matrices (float32) between the runs, which reached "
+        f"{min(speeds):.0f} to {max(speeds):.0f} GFLOP/s."
     )
 
 

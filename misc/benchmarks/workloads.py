@@ -1,5 +1,5 @@
 """All workloads, in the order of the table."""
 
-from misc.benchmarks import metrics
+from misc.benchmarks import evaluation, metrics
 
-WORKLOADS = (*metrics.WORKLOADS,)
+WORKLOADS = (*metrics.WORKLOADS, *evaluation.WORKLOADS)
