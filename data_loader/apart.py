@@ -12,14 +12,13 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from data_loader.content import BadContent, Truncated, largest_unpacked
-from data_loader.hdf5 import read_hdf5, read_matlab_hdf5
 from data_loader.pickle_values import read_pickle
 
-READERS = {"hdf5": read_hdf5, "matlab": read_matlab_hdf5}
 _FAILURES = {"bad": BadContent, "truncated": Truncated}
 _PROGRAM = ["-m", __name__]
 _FREE_MEMORY = 256 << 20
@@ -55,17 +54,25 @@ def read_apart(reader: str, path: Path) -> Any:
     return value
 
 
+def readers() -> dict[str, Callable[[Path], Any]]:
+    """Return the readers by name. Only a process that reads loads the library."""
+    from data_loader.hdf5 import read_hdf5, read_matlab_hdf5
+
+    return {"hdf5": read_hdf5, "matlab": read_matlab_hdf5}
+
+
 def _import_path() -> list[str]:
     return [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
 
 
 def main(reader: str, path: str) -> None:
     """Write a pickle of ("value", what was read), or ("bad" or "truncated", why not)."""
+    read = readers()[reader]
     limit = memory_in_use() + _FREE_MEMORY + largest_unpacked(Path(path).stat().st_size)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        answer = ("value", READERS[reader](Path(path)))
+        answer = ("value", read(Path(path)))
     except Truncated as error:
         answer = ("truncated", str(error))
     except MemoryError:

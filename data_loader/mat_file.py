@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 
 from data_loader.apart import read_apart
 from data_loader.content import BadContent, Truncated, check_unpacked_size, short
@@ -45,6 +44,8 @@ def read_mat(path: Path) -> dict[str, Any]:
         if kind != _MATRIX:
             raise BadContent(f"it holds an element of kind {kind} at byte {start + _HEAD}")
         _check_matrix(data, order, 0)
+    import scipy.io  # takes its time, and few data sets have such files
+
     found = scipy.io.loadmat(io.BytesIO(head + bytes(plain)), chars_as_strings=True)
     return {name: _plain(value) for name, value in found.items() if not name.startswith("__")}
 

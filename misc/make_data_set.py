@@ -5,9 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from data_loader.errors import UserError, did_you_mean
-from misc.demo_set import make_demo_set
 
-MAKERS: dict[str, Callable[..., None]] = {"demo": make_demo_set}
+
+def _make_demo_set(folder: Path, **args: Any) -> None:
+    # Its libraries of pictures and sound take their time: only who asks for it waits for them.
+    from misc.demo_set import make_demo_set
+
+    make_demo_set(folder, **args)
+
+
+MAKERS: dict[str, Callable[..., None]] = {"demo": _make_demo_set}
 
 
 def make_data_set(config: Mapping[str, Any]) -> None:

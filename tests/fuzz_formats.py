@@ -28,7 +28,7 @@ HDF5 = ("e.hickle", "four.hickle", "e.h5", "grouped.h5", "seven.mat")
 def main(folder: Path, count: int, names: list[str]) -> None:
     np.seterr(all="ignore")
     faulthandler.dump_traceback_later(SECONDS * 6, exit=True)
-    formats.read_apart = mat_file.read_apart = lambda reader, path: apart.READERS[reader](path)
+    formats.read_apart = mat_file.read_apart = lambda reader, path: apart.readers()[reader](path)
     used = apart.memory_in_use()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -23,6 +23,9 @@ from utils.page_data import Ranking, VideoRanking
 from utils.page_list import PageEntry, add_to_page_list
 from utils.page_videos import VideoFiles
 from utils.rank_summary import histogram
+
+if TYPE_CHECKING:
+    import jinja2
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 SCRIPTS = ("near.js", "find.js", "videos.js", "experts.js", "keyboard.js", "summary.js")
@@ -162,7 +165,9 @@ def _figures(metrics: Mapping[str, Mapping[str, float]]) -> str:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def _environment() -> "jinja2.Environment":
+    import jinja2  # only who draws a page waits for it
+
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,

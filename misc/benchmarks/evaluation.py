@@ -1,10 +1,6 @@
 """Evaluating MSRVTT's largest model (9 experts, 183M parameters) from features to metrics."""
 
-import atexit
-import shutil
-import tempfile
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -59,9 +55,7 @@ def reference(scale: float, videos: int, captions: int) -> Job:
 
 def parts(scale: float, videos: int, captions: int) -> tuple[nn.Module, RetrievalSet]:
     """Return a model and a retrieval set, whose files go when the process ends."""
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder)
-    synthetic.make_files(folder, train=2, test=max(4, round(videos * scale)))
+    folder = synthetic.temporary_files(train=2, test=max(4, round(videos * scale)))
     config = Config.from_file(synthetic.CONFIG)
     loader = synthetic.open_loader(folder, config, captions)
     torch.manual_seed(0)

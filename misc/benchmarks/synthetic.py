@@ -1,7 +1,10 @@
 """A data set of the sizes of MSRVTT with random features, as files and as the loader opens it."""
 
+import atexit
 import json
 import pickle
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,14 @@ EXPERTS = {
     "speech": (300, 32, 0.6),
 }
 _POOL = 2000
+
+
+def temporary_files(train: int, test: int) -> Path:
+    """Write the files (see `make_files`) into a folder that goes when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="benchmark-"))
+    atexit.register(shutil.rmtree, folder)
+    make_files(folder, train, test)
+    return folder
 
 
 def make_files(folder: Path, train: int, test: int) -> None:

@@ -1,5 +1,10 @@
 """All workloads, in the order of the table."""
 
-from misc.benchmarks import evaluation, metrics
+from misc.benchmarks import evaluation, feature_store, imports, metrics
 
-WORKLOADS = (*metrics.WORKLOADS, *evaluation.WORKLOADS)
+WORKLOADS = (
+    *metrics.WORKLOADS,
+    *evaluation.WORKLOADS,
+    *feature_store.WORKLOADS,
+    *imports.WORKLOADS,
+)

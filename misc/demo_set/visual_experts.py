@@ -7,7 +7,6 @@ layer can compare them.
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import uniform_filter
 
 APPEARANCE_SIZE, SCENE_SIZE = 128, 96
 
@@ -91,6 +90,9 @@ def _box_around(weights: np.ndarray) -> tuple[int, int, int, int]:
     """Find the box (left, top, right, bottom) around the heaviest blob; all of it when empty."""
     height, width = weights.shape
     half = 17
+    # The package takes its time, and whoever finds the set complete needs none of it.
+    from scipy.ndimage import uniform_filter
+
     crowd = uniform_filter(weights, 11)
     row, column = np.unravel_index(int(crowd.argmax()), crowd.shape)
     top, left = max(row - half, 0), max(column - half, 0)
