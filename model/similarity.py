@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-VIDEOS_PER_TILE = 8192
+VIDEOS_PER_TILE = 4096
+# Videos up to this size are laid out for many blocks once, larger ones anew for each block.
+PREPARED_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class VideoEmbeddings:
     embeddings: tuple[Tensor, ...]  # M times (N, D)
     availability: Tensor  # (N, M), 1 where the expert is there, 0 where it is missing
 
-    def __getitem__(self, videos: Tensor) -> "VideoEmbeddings":
+    def __getitem__(self, videos: slice | Tensor) -> "VideoEmbeddings":
         return VideoEmbeddings(tuple(e[videos] for e in self.embeddings), self.availability[videos])
 
     def __len__(self) -> int:
@@ -92,28 +94,38 @@ def similarity_to(video: VideoEmbeddings) -> Callable[[TextEmbeddings], Tensor]:
     needed besides the result does not grow with N.
     """
     video = _at_least_float32(video)
-    joined: dict[bool, Tensor] = {}
+    is_small = sum(e.numel() * e.itemsize for e in video.embeddings) <= PREPARED_BYTES
+    prepared: dict[bool, Tensor] = {}
+
+    def laid_out(videos: slice, is_weighted: bool) -> Tensor:
+        if not is_small:
+            return _video_side(video[videos], is_weighted)
+        if is_weighted not in prepared:
+            prepared[is_weighted] = _video_side(video, is_weighted)
+        return prepared[is_weighted][videos]
 
     def compare(text: TextEmbeddings) -> Tensor:
         with torch.autocast(video.availability.device.type, enabled=False):
             text = _at_least_float32(text)
-            is_weighted = text.weights is not None
-            if is_weighted not in joined:
-                joined[is_weighted] = _joined(
-                    video.embeddings, video.availability if is_weighted else None
-                )
             text_QD = _joined(text.embeddings, text.weights)
+
+            def part(videos: slice) -> Tensor:
+                video_ND = laid_out(videos, text.weights is not None)
+                return _compare(text_QD, text.weights, video_ND, video.availability[videos])
+
             if torch.is_grad_enabled() or len(video) <= VIDEOS_PER_TILE:
-                return _compare(text_QD, text.weights, joined[is_weighted], video.availability)
+                return part(slice(None))
             result = text_QD.new_empty((len(text_QD), len(video)))
             for start in range(0, len(video), VIDEOS_PER_TILE):
                 tile = slice(start, start + VIDEOS_PER_TILE)
-                result[:, tile] = _compare(
-                    text_QD, text.weights, joined[is_weighted][tile], video.availability[tile]
-                )
+                result[:, tile] = part(tile)
             return result
 
     return compare
+
+
+def _video_side(video: VideoEmbeddings, is_weighted: bool) -> Tensor:
+    return _joined(video.embeddings, video.availability if is_weighted else None)
 
 
 def _at_least_float32(side: TextEmbeddings | VideoEmbeddings) -> TextEmbeddings | VideoEmbeddings:

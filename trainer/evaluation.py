@@ -3,7 +3,7 @@
 Axes: Q queries (captions), N videos, C captions per video, M experts.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -143,18 +143,9 @@ def _similarity_blocks(
     """Choose between a matrix kept in memory and blocks made anew in each pass."""
     num_videos, num_captions = queries.retrieval.query_masks.shape
     compare = similarity_to(video)
-    most_rows = max(1, BLOCK_VALUES // num_videos // num_captions) * num_captions
 
     def make_blocks(texts: Iterable[tuple[Tensor, TextEmbeddings]]) -> Iterator[Tensor]:
-        for all_exist, text in texts:
-            at = 0
-            for exists in all_exist.split(most_rows):
-                count = int(exists.sum())
-                block = compare(text[at : at + count])
-                at += count
-                if count < len(exists):
-                    block = _with_gaps(block, exists)
-                yield _means(block, exists, num_captions) if average else block
+        return similarity_blocks(texts, compare, num_videos, num_captions, average)
 
     rows = num_videos if average else num_videos * num_captions
     if rows * num_videos * 4 <= KEPT_MATRIX_BYTES:
@@ -166,6 +157,36 @@ def _similarity_blocks(
         return blocks_of(sims), sims
     texts = list(queries.blocks())
     return lambda: make_blocks(texts), None
+
+
+def similarity_blocks(
+    texts: Iterable[tuple[Tensor, TextEmbeddings]],
+    compare: Callable[[TextEmbeddings], Tensor],
+    num_videos: int,
+    num_captions: int = 1,
+    average: bool = False,
+) -> Iterator[Tensor]:
+    """Give the rows of a similarity matrix, at most `BLOCK_VALUES` values at a time.
+
+    Args:
+        texts: the captions of some videos at a time: (q,) bool, which of them exist, and the
+            embeddings of those.
+        compare: gives the similarities (q, N) of embedded captions, see `similarity_to`.
+        num_videos: N.
+        num_captions: C.
+        average: give the means over each video's captions. Otherwise a caption that does not exist
+            is a row of zeros.
+    """
+    most_rows = max(1, BLOCK_VALUES // num_videos // num_captions) * num_captions
+    for all_exist, text in texts:
+        start = 0
+        for exists in all_exist.split(most_rows):
+            count = int(exists.sum())
+            block = compare(text[start : start + count])
+            start += count
+            if count < len(exists):
+                block = _with_gaps(block, exists)
+            yield _means(block, exists, num_captions) if average else block
 
 
 def _with_gaps(block: Tensor, exists: Tensor) -> Tensor:
