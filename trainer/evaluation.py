@@ -18,7 +18,7 @@ from model.ranks import BlockSource, Ranks, blocks_of, compute_ranks
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity_to
 
 VIDEOS_PER_BLOCK = 256
-QUERIES_PER_BLOCK = 1024
+QUERIES_PER_BLOCK = 512
 # A block of similarities has at most this many (256 MiB), however many videos there are.
 BLOCK_VALUES = 2**26
 # A similarity matrix up to this size is kept; a larger one is made anew, block by block, in each
