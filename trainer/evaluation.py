@@ -142,10 +142,10 @@ def _similarity_blocks(
 ) -> tuple[BlockSource, Tensor | None]:
     """Choose between a matrix kept in memory and blocks made anew in each pass."""
     num_videos, num_captions = queries.retrieval.query_masks.shape
-    compare = similarity_to(video)
+    similarity_of = similarity_to(video)
 
     def make_blocks(texts: Iterable[tuple[Tensor, TextEmbeddings]]) -> Iterator[Tensor]:
-        return similarity_blocks(texts, compare, num_videos, num_captions, average)
+        return similarity_blocks(texts, similarity_of, num_videos, num_captions, average)
 
     rows = num_videos if average else num_videos * num_captions
     if rows * num_videos * 4 <= KEPT_MATRIX_BYTES:
@@ -161,7 +161,7 @@ def _similarity_blocks(
 
 def similarity_blocks(
     texts: Iterable[tuple[Tensor, TextEmbeddings]],
-    compare: Callable[[TextEmbeddings], Tensor],
+    similarity_of: Callable[[TextEmbeddings], Tensor],
     num_videos: int,
     num_captions: int = 1,
     average: bool = False,
@@ -171,7 +171,7 @@ def similarity_blocks(
     Args:
         texts: the captions of some videos at a time: (q,) bool, which of them exist, and the
             embeddings of those.
-        compare: gives the similarities (q, N) of embedded captions, see `similarity_to`.
+        similarity_of: gives the similarities (q, N) of embedded captions, see `similarity_to`.
         num_videos: N.
         num_captions: C.
         average: give the means over each video's captions. Otherwise a caption that does not exist
@@ -182,7 +182,7 @@ def similarity_blocks(
         start = 0
         for exists in all_exist.split(most_rows):
             count = int(exists.sum())
-            block = compare(text[start : start + count])
+            block = similarity_of(text[start : start + count])
             start += count
             if count < len(exists):
                 block = _with_gaps(block, exists)
