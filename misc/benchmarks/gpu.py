@@ -1,0 +1,129 @@
+"""Train MSRVTT's CE model (9 experts, 183M parameters) on a GPU, from the config to the last epoch.
+
+python3 -m misc.benchmarks.gpu [--device 0] [--epochs 100] [--precision tf32] [--compile]
+
+The features are random, of the real sizes: 6,513 training videos in batches of 64, and 497 videos
+validated after each epoch. Prints one row of a Markdown table, and what bounds it: a step cannot
+take less time than the GPU's memory needs to pass on the weights, gradients and optimiser state.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from data_loader.errors import UserError
+from logger.log_file import open_log
+from misc.benchmarks import synthetic
+from trainer.build import build_net, count_parameters, inputs_of
+from trainer.precision import PRECISIONS
+from trainer.run_folder import RunFolder
+from trainer.session import Options, train_run
+from utils.command_line import Parser, run_main, select_device
+from utils.config import Config
+
+TRAIN, VALIDATION = 6513, 497
+# Forward and backward read the weights, backward writes the gradients; the update reads weights,
+# gradients and two moments, and writes weights and moments.
+PASSES = 10
+HEADS = (
+    "device",
+    "precision",
+    "compile",
+    "epochs",
+    "seconds",
+    "steps/s",
+    "share of the memory floor",
+    "peak memory",
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = Parser(prog="python3 -m misc.benchmarks.gpu", description=__doc__.split("\n")[0])
+    parser.add_argument("--device", metavar="0", default="0", help='GPU, or "cpu" (default: 0)')
+    parser.add_argument("--epochs", type=int, default=100, help="default: 100")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument("--compile", action="store_true", help="with torch.compile and CUDA graphs")
+    parser.add_argument("--scale", type=float, default=1.0, help="part of the sizes, for a try")
+    options = parser.parse_args(arguments)
+    if options.epochs < 1 or not 0 < options.scale <= 1:
+        raise UserError("--epochs takes a number from 1, --scale one above 0 and up to 1.")
+    device = torch.device(select_device(options.device))
+    train, validation = (max(4, round(n * options.scale)) for n in (TRAIN, VALIDATION))
+    folder = synthetic.temporary_files(train, validation)
+    config = make_config(folder, options.epochs, options.precision, options.compile, options.scale)
+    with open_log(None):
+        print(row(config, device))
+
+
+def make_config(
+    folder: Path, epochs: int, precision: str, compiled: bool, scale: float = 1.0
+) -> Config:
+    """Return the published config on the data set of a folder, whose results stay there."""
+    config = Config.from_file(synthetic.CONFIG)
+    size = max(8, round(config["experts.ce_shared_dim"] * scale))
+    lists = {"dataset_name": str(folder), "split_name": "full-test", "num_test_captions": 1}
+    return config.merged(
+        {
+            "precision": precision,
+            "compile": compiled,
+            "experts": {
+                "modalities": list(synthetic.EXPERTS),
+                "text_feat": "text",
+                "ce_shared_dim": size,
+            },
+            "data_loader": {"args": {"data_dir": str(folder), "feat_aggregation": {}, **lists}},
+            "eval_settings": {"data_loader": {"args": lists}},
+            "visualizer": {"args": {"vis_vid_freq": epochs + 1}},
+            "trainer": {"epochs": epochs, "save_dir": str(folder / "saved"), "tensorboard": False},
+        }
+    )
+
+
+def row(config: Config, device: torch.device) -> str:
+    """Train, and return the table with its one row."""
+    on_gpu = device.type == "cuda"
+    folder = RunFolder.create(Path(config["trainer.save_dir"]), "benchmark")
+    started = time.perf_counter()
+    train_run(config, 0, folder, Options(device=str(device)))
+    whole = time.perf_counter() - started
+    epochs = json.loads((folder.log / "metrics.json").read_text())["epochs"]
+    # The first epoch compiles kernels and fills caches: the rate is that of the others.
+    steady = [epoch["steps_per_second"] for epoch in epochs[1:] or epochs]
+    rate = sum(steady) / len(steady)
+    floor = floor_of_a_step(config, device) if on_gpu else None
+    peak = torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else None
+    cells = (
+        torch.cuda.get_device_name(device) if on_gpu else "CPU",
+        config["precision"],
+        "yes" if config["compile"] else "no",
+        f"{len(epochs)}",
+        f"{sum(epoch['seconds'] for epoch in epochs):.1f}",
+        f"{rate:.1f}",
+        f"{100 * floor * rate:.0f} % of {1000 * floor:.2f} ms" if floor else "-",
+        f"{peak:.1f} GB" if peak else "-",
+    )
+    lines = [HEADS, ["---"] * len(HEADS), cells]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{table}\n\nWith opening the data, checkpoints and the last test: {whole:.1f} s."
+
+
+def floor_of_a_step(config: Config, device: torch.device) -> float:
+    """Seconds that the memory needs for `PASSES` over the parameters, at its measured speed."""
+    net = build_net(config, inputs_of(config))
+    source = torch.empty(2**28, device=device)  # 1 GiB
+    target = torch.empty_like(source)
+    target.copy_(source)
+    torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    for _ in range(10):
+        target.copy_(source)
+    torch.cuda.synchronize(device)
+    bytes_per_second = 10 * 2 * source.nbytes / (time.perf_counter() - started)
+    return PASSES * 4 * count_parameters(net) / bytes_per_second
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main, sys.argv[1:]))
