@@ -93,8 +93,8 @@ def test_every_workload_can_be_prepared_and_done(workload) -> None:
     for prepare in filter(None, sides):
         job = prepare(0.001)
         job.run()
-        if job.undo:
-            job.undo()
+        for after in filter(None, (job.undo, job.close)):
+            after()
         assert 0 < job.part <= 1
 
 

@@ -28,6 +28,7 @@ from trainer.build import (
 from trainer.challenge import counts_of, predict, warn_of_other_counts
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint, load_weights
 from trainer.evaluation import Evaluation, evaluate
+from trainer.memory import keeping_freed_memory
 from trainer.run_folder import RunFolder
 from trainer.training import (
     MINI_TRAIN_BATCHES,
@@ -191,7 +192,8 @@ def run_test(
     }
     if config.get("challenge_mode", False):
         return _predict(net, loader, folder, outcome, device, is_final)
-    evaluation = evaluate(net, loader.retrieval, config["metrics"], torch.device(device))
+    with keeping_freed_memory(device == "cpu"):
+        evaluation = evaluate(net, loader.retrieval, config["metrics"], torch.device(device))
     for name, value in flat_metrics("test", evaluation.metrics).items():
         _log.info(" %s: %s", name, value)
     _record_test(folder, {"test": evaluation.metrics} | outcome, is_final)

@@ -38,6 +38,7 @@ class Job:
         needed: bytes that all of the workload would need, where a run does a part of it.
         memory: bytes at most resident where `run` starts a process of its own; None takes those of
             the measuring process.
+        close: ends what preparing began, when all is measured.
         undo: makes the next run a first one again; not measured.
     """
 
@@ -50,6 +51,7 @@ class Job:
     memory: Callable[[], int] | None = None
     needed: float | None = None
     undo: Callable[[], object] | None = None
+    close: Callable[[], object] | None = None
 
 
 # Takes the scale, 1 for the real sizes; smaller ones are quick tries. Defined at the top of a
@@ -148,6 +150,8 @@ def measure(prepare: Prepare, scale: float) -> Figures:
         if job.undo:
             job.undo()
     peak = job.memory() if job.memory else resident("VmHWM")
+    if job.close:
+        job.close()
     return Figures(
         cpu_seconds=statistics.median(cpu_seconds[job.warmups :]) / job.part,
         seconds=statistics.median(seconds[job.warmups :]) / job.part,
