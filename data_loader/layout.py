@@ -58,6 +58,10 @@ class TextSource:
     key_mapping: Path | None = None
 
 
+# Releases of published features that are unpacked into a folder of their own name.
+RELEASES_WITH_A_FOLDER = ("challenge-release-1", "challenge-release-2")
+
+
 class FileFinder:
     """Looks files up in the configured folder first, then in those of the other releases."""
 
@@ -125,9 +129,12 @@ class FileFinder:
     def remedy(self) -> str:
         """Return what to do where a file of the data set is missing."""
         if self.description.published:
-            return (
-                f"run `python3 misc/sync_experts.py --dataset {self.description.name}` to fetch it"
-            )
+            command = f"python3 misc/sync_experts.py --dataset {self.description.name}"
+            # The folder that is configured has the name of the release that fills it.
+            release = self.folders[0].name
+            if release in RELEASES_WITH_A_FOLDER:
+                command += f" --release {release}"
+            return f"run `{command}` to fetch it"
         return f"check the path in {self.description.source}"
 
 

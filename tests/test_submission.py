@@ -374,7 +374,10 @@ def test_a_perfect_submission_has_a_hundred(tmp_path: Path, truth: GroundTruth) 
         (["none.zip", "--phase", VAL, "--datasets", "LSMDC"], 'there is no "LSMDC" here'),
         (["none.zip", "--phase", VAL, "--datasets", "MSDV"], 'did you mean "MSVD"'),
         (["none.zip", "--phase", VAL, "--datasets", "MSVD,MSVD"], "twice"),
-        (["none.zip", "--phase", VAL, "--datasets", "MSVD"], "sync_experts.py --dataset MSVD"),
+        (
+            ["none.zip", "--phase", VAL, "--datasets", "MSVD"],
+            "sync_experts.py --dataset MSVD --release challenge-release-1",
+        ),
     ],
 )
 def test_what_cannot_be_scored(
