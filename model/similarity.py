@@ -109,16 +109,16 @@ def similarity_to(video: VideoEmbeddings) -> Callable[[TextEmbeddings], Tensor]:
             text = _at_least_float32(text)
             text_QD = _joined(text.embeddings, text.weights)
 
-            def part(videos: slice) -> Tensor:
+            def part(videos: slice, out: Tensor | None = None) -> Tensor:
                 video_ND = laid_out(videos, text.weights is not None)
-                return _compare(text_QD, text.weights, video_ND, video.availability[videos])
+                return _compare(text_QD, text.weights, video_ND, video.availability[videos], out)
 
             if torch.is_grad_enabled() or len(video) <= VIDEOS_PER_TILE:
                 return part(slice(None))
             result = text_QD.new_empty((len(text_QD), len(video)))
             for start in range(0, len(video), VIDEOS_PER_TILE):
                 tile = slice(start, start + VIDEOS_PER_TILE)
-                result[:, tile] = part(tile)
+                part(tile, out=result[:, tile])
             return result
 
     return compare
@@ -142,14 +142,18 @@ def _joined(embeddings: Sequence[Tensor], weights: Tensor | None) -> Tensor:
 
 
 def _compare(
-    text_QD: Tensor, weights_QM: Tensor | None, video_ND: Tensor, availability_NM: Tensor
+    text_QD: Tensor,
+    weights_QM: Tensor | None,
+    video_ND: Tensor,
+    availability_NM: Tensor,
+    out: Tensor | None = None,
 ) -> Tensor:
     if weights_QM is None:
-        return text_QD @ video_ND.T
+        return torch.mm(text_QD, video_ND.T, out=out)
     total_weight_QN = weights_QM @ availability_NM.T
     # Without any expert the numerator is 0 as well: divide by 1 there instead of by 0.
     total_weight_QN = torch.where(total_weight_QN > 0, total_weight_QN, 1.0)
-    return (text_QD @ video_ND.T) / total_weight_QN
+    return torch.div(text_QD @ video_ND.T, total_weight_QN, out=out)
 
 
 def expert_similarities(text: TextEmbeddings, video: VideoEmbeddings) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_loader.errors import UserError
@@ -29,6 +29,7 @@ from utils.config import Config
 
 
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
 def test_sorted_ranks_are_our_ranks(videos: int, captions: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     sims = rng.integers(0, 9, (videos * captions, videos)).astype(np.float32)

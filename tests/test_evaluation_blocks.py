@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -35,6 +35,7 @@ def sides(
     seed=st.integers(0, 2**32 - 1),
     weighted=st.booleans(),
 )
+@settings(deadline=None)
 def test_videos_compared_in_tiles_give_the_same(
     queries: int, videos: int, tile: int, prepared: int, seed: int, weighted: bool
 ) -> None:
@@ -55,6 +56,7 @@ def test_videos_compared_in_tiles_give_the_same(
     seed=st.integers(0, 2**32 - 1),
     average=st.booleans(),
 )
+@settings(deadline=None)
 def test_blocks_are_small_and_give_the_rows_of_the_whole(
     videos: int, captions: int, most: int, seed: int, average: bool
 ) -> None:
@@ -81,6 +83,7 @@ def test_blocks_are_small_and_give_the_rows_of_the_whole(
 @given(
     st.integers(1, 12), st.integers(1, 12), st.integers(1, 5), st.integers(1, 5), st.integers(0, 99)
 )
+@settings(deadline=None)
 def test_ranks_do_not_depend_on_tiles(
     rows: int, columns: int, height: int, width: int, seed: int
 ) -> None:

@@ -15,6 +15,7 @@ from model.loss import MaxMarginRankingLoss
 from model.ranks import BlockSource, rank_captions, rank_videos
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity_to
 from trainer.evaluation import QUERIES_PER_BLOCK, similarity_blocks
+from trainer.memory import keeping_freed_memory
 from trainer.optimisers import build_optimiser
 
 # Small embeddings, so that those of a million videos fit in memory: 9 experts of 32 numbers.
@@ -63,7 +64,7 @@ def evaluation(num_videos: int) -> EvaluationFigures:
     part = min(1.0, MOST_PAIRS / num_videos**2)
     restart_peak()
     held, started = resident("VmRSS"), time.process_time()
-    with torch.inference_mode():
+    with torch.inference_mode(), keeping_freed_memory():
         compare = similarity_to(video)
 
         def blocks() -> Iterator[Tensor]:
@@ -122,13 +123,14 @@ def step(num_experts: int) -> StepFigures:
     ind = dict.fromkeys(names, torch.ones(BATCH_SIZE))
     text = torch.randn(BATCH_SIZE, 1, WORDS, SHARED_SIZE)
     seconds = []
-    for _ in range(1 + STEPS):
-        started = time.process_time()
-        optimiser.zero_grad(set_to_none=True)
-        matrix = net(experts=experts, ind=ind, text=text)["cross_view_conf_matrix"]
-        loss(matrix).backward()
-        optimiser.step()
-        seconds.append(time.process_time() - started)
+    with keeping_freed_memory():
+        for _ in range(1 + STEPS):
+            started = time.process_time()
+            optimiser.zero_grad(set_to_none=True)
+            matrix = net(experts=experts, ind=ind, text=text)["cross_view_conf_matrix"]
+            loss(matrix).backward()
+            optimiser.step()
+            seconds.append(time.process_time() - started)
     return StepFigures(
         experts=num_experts,
         parameters=sum(p.numel() for p in net.parameters()),
