@@ -5,7 +5,6 @@ is a function that prepares the work (inputs, model, files: not measured) and re
 child process that prepared it then does it several times.
 """
 
-import importlib
 import multiprocessing
 import os
 import statistics
@@ -177,9 +176,7 @@ def in_own_process(function: Callable, *arguments: Any, threads: int = 1) -> Any
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
-        process = context.Process(
-            target=_answer, args=(sender, threads, _by_name(function), arguments)
-        )
+        process = context.Process(target=_answer, args=(sender, threads, function, arguments))
         process.start()
     finally:
         if before is None:
@@ -199,14 +196,9 @@ def in_own_process(function: Callable, *arguments: Any, threads: int = 1) -> Any
         process.join()
 
 
-def _answer(sender: Connection, threads: int, name: tuple[str, str], arguments: tuple) -> None:
+def _answer(sender: Connection, threads: int, function: Callable, arguments: tuple) -> None:
     torch.set_num_threads(threads)
-    module, function = name
-    sender.send(getattr(importlib.import_module(module), function)(*arguments))
-
-
-def _by_name(function: Callable) -> tuple[str, str]:
-    return function.__module__, function.__qualname__
+    sender.send(function(*arguments))
 
 
 def restart_peak() -> None:
