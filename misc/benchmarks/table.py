@@ -76,11 +76,12 @@ def _legend(rows: list[Row], threads: int, scale: float) -> str:
     sizes = "the real sizes" if scale == 1 else f"scale {scale:g} of the real sizes"
     return (
         f"Measured with {count} at {sizes}. cpu-s: seconds of processor time of all threads"
-        f"{passed}, the median of several runs after a first one that is not counted; ≈: "
-        "extrapolated from a part of the work. Ratio: reference / ours. Memory: most that was resident in the process "
-        "while it worked, in parentheses how much more than before (libraries, inputs, model). "
-        "Share of peak: the operations of the workload's matrix products in a second of processor "
-        "time, against a product of large matrices (float32) between the runs, which reached "
+        f"{passed}, the median of several runs after a first one that is not counted; "
+        "≈: extrapolated from a part of the work. Ratio: reference / ours. Memory: most that was "
+        "resident in the process while it worked, in parentheses how much more than before "
+        "(libraries, inputs, model). Share of peak: the operations of the workload's matrix "
+        "products in a second of processor time, against a product of large matrices (float32) "
+        "between the runs, which reached "
         f"{min(speeds):.0f} to {max(speeds):.0f} GFLOP/s."
     )
 
