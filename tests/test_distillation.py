@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -117,6 +118,14 @@ def test_the_target_joins_the_teachers(teachers: list, aggregate: str) -> None:
     sims = student.teacher_similarities(videos, captions)
     expected = NAIVE[aggregate](sims.numpy())
     np.testing.assert_allclose(student.target(videos, captions), expected, atol=1e-6)
+
+
+def test_the_loss_counts_what_its_weight_says(teachers: list) -> None:
+    batch = SimpleNamespace(video_indices=np.array([5, 1]), caption_indices=np.array([2, 0]))
+    sims = torch.tensor([[0.9, -0.3], [0.1, 0.4]])
+    once = Distillation(teachers).loss(sims, batch)
+    assert once > 0
+    torch.testing.assert_close(Distillation(teachers, weight=10.0).loss(sims, batch), 10 * once)
 
 
 def published_config(golden: Path, name: str, cache: Path) -> Config:

@@ -131,6 +131,7 @@ def build_distillation(
         config.get("distil_params.aggregate", "mean"),
         seed,
         device,
+        weight=config.get("distil_params.weight", 1.0),
     )
 
 

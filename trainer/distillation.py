@@ -39,6 +39,7 @@ class Distillation:
         seed: seed of the run; with "random" it decides, with the epoch and the video, which
             teacher a caption follows.
         device: where the similarities are computed.
+        weight: what the loss counts beside the ranking loss, 1 as published.
 
     Raises:
         UserError: the aggregate is not known, or there is no teacher.
@@ -50,6 +51,7 @@ class Distillation:
         aggregate: str = "mean",
         seed: int = 0,
         device: torch.device | str = "cpu",
+        weight: float = 1.0,
     ) -> None:
         if aggregate not in AGGREGATES:
             raise UserError(
@@ -61,6 +63,7 @@ class Distillation:
         self.teachers = list(teachers)
         self.aggregate = aggregate
         self.distance = DistillationLoss()
+        self.weight = weight
         self._seed, self._device = seed, torch.device(device)
         self._are_finite = torch.ones(len(teachers), dtype=torch.bool, device=self._device)
 
@@ -113,5 +116,6 @@ class Distillation:
         return aggregate_teachers(sims, self.aggregate, chosen)
 
     def loss(self, sims: Tensor, batch: Batch, epoch: int = 0) -> Tensor:
-        """Return the distillation loss of a student's similarities (B, B) of a batch."""
-        return self.distance(sims, self.target(batch.video_indices, batch.caption_indices, epoch))
+        """Return the weighted distillation loss of a student's similarities (B, B) of a batch."""
+        target = self.target(batch.video_indices, batch.caption_indices, epoch)
+        return self.weight * self.distance(sims, target)

@@ -202,6 +202,7 @@ REPLACEABLE: dict[str, Kind] = {
             "base_path": Str(),
             "teachers": ListOf(Str(), minimum=1),
             "aggregate": Choice("mean", "max", "min", "median", "random"),
+            "weight": Float(0),
         }
     ),
     "loss": Section(
