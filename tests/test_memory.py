@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 from trainer.memory import keeping_freed_memory
 
-BLOCK = 16 * 2**20  # numbers of 4 bytes
+BLOCK = 10 * 2**20  # numbers of 4 bytes: more than the C library ever keeps by itself
 
 def faults():
-    # Pages that the system has to provide for five blocks, each freed before the next.
-    torch.ones(BLOCK)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
-        torch.ones(BLOCK)
+    # Pages that the system has to provide for eight blocks that were there and freed before.
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        blocks = [torch.ones(BLOCK) for _ in range(8)]
+        del blocks
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 def resident():
@@ -60,5 +60,5 @@ def test_it_can_be_left_off(found: dict[str, int]) -> None:
 
 
 def test_memory_goes_back_at_the_end(found: dict[str, int]) -> None:
-    assert found["held"] > 60 * 2**20
+    assert found["held"] > 200 * 2**20
     assert found["held after"] < 20 * 2**20

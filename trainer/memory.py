@@ -1,7 +1,7 @@
 """Freed memory stays with the process while a training or a test runs on the CPU.
 
 The C library gives large blocks back to the system as soon as they are freed: the gradients and
-activations of each step are then mapped, zeroed and unmapped anew, a third of a step's time for a
+activations of each step are then mapped, zeroed and unmapped anew, a tenth of a step's time for a
 model of 183 million parameters.
 """
 
