@@ -14,7 +14,7 @@ from torch import Tensor
 
 VIDEOS_PER_TILE = 4096
 # Videos up to this size are laid out for many blocks once, larger ones anew for each block.
-PREPARED_BYTES = 2**28
+PREPARED_BYTES = 2**27
 
 
 @dataclass(frozen=True)

@@ -179,8 +179,11 @@ def similarity_blocks(
     """
     most_rows = max(1, BLOCK_VALUES // num_videos // num_captions) * num_captions
     for all_exist, text in texts:
+        # Parts of one size: the memory of one serves for the next.
+        parts = -(-len(all_exist) // most_rows)
+        rows = -(-len(all_exist) // parts // num_captions) * num_captions
         start = 0
-        for exists in all_exist.split(most_rows):
+        for exists in all_exist.split(rows):
             count = int(exists.sum())
             block = similarity_of(text[start : start + count])
             start += count

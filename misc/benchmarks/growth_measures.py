@@ -64,7 +64,7 @@ def evaluation(num_videos: int) -> EvaluationFigures:
     part = min(1.0, MOST_PAIRS / num_videos**2)
     restart_peak()
     held, started = resident("VmRSS"), time.process_time()
-    with torch.inference_mode(), keeping_freed_memory():
+    with torch.inference_mode():
         compare = similarity_to(video)
 
         def blocks() -> Iterator[Tensor]:
