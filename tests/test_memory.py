@@ -1,6 +1,6 @@
-"""While a training runs, freed memory is used again instead of mapped anew."""
+"""While a training runs, the C library keeps freed memory; afterwards it gives it back."""
 
-import json
+import ctypes
 import platform
 import subprocess
 import sys
@@ -8,58 +8,78 @@ from pathlib import Path
 
 import pytest
 
+from trainer.memory import keeping_freed_memory
+
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
-# In a process of its own: what a heap does depends on all that it has done before.
+MMAP_MAX, TRIM_THRESHOLD = -4, -1  # of malloc.h
+
+
+class Library:
+    """Notes what is asked of the C library."""
+
+    def __init__(self) -> None:
+        self.options = {MMAP_MAX: 65536, TRIM_THRESHOLD: 128 * 1024}  # as it starts
+        self.trims = 0
+
+    def mallopt(self, option: int, value: int) -> int:
+        self.options[option] = value
+        return 1
+
+    def malloc_trim(self, pad: int) -> int:
+        self.trims += 1
+        return 1
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Library:
+    library = Library()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    return library
+
+
+def test_large_blocks_are_of_the_heap_and_stay_there(library: Library) -> None:
+    before = dict(library.options)
+    with keeping_freed_memory():
+        assert library.options[MMAP_MAX] == 0 and library.options[TRIM_THRESHOLD] > 2**30
+        assert library.trims == 0
+    assert library.options == before and library.trims == 1
+
+
+def test_an_error_ends_it_too(library: Library) -> None:
+    before = dict(library.options)
+    with pytest.raises(RuntimeError), keeping_freed_memory():
+        raise RuntimeError
+    assert library.options == before and library.trims == 1
+
+
+def test_it_can_be_left_off(library: Library) -> None:
+    before = dict(library.options)
+    with keeping_freed_memory(enabled=False):
+        assert library.options == before
+    assert library.trims == 0
+
+
 PROGRAM = """
-import json, resource
+import resource
 from pathlib import Path
 import torch
 from trainer.memory import keeping_freed_memory
-
-BLOCK = 10 * 2**20  # numbers of 4 bytes: more than the C library ever keeps by itself
-
-def faults():
-    # Pages that the system has to provide for eight blocks that were there and freed before.
-    for _ in range(2):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        blocks = [torch.ones(BLOCK) for _ in range(8)]
-        del blocks
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 def resident():
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
-found = {"outside": faults()}
-with keeping_freed_memory(enabled=False):
-    found["left off"] = faults()
-at_first = resident()
+before = resident()
 with keeping_freed_memory():
-    found["inside"] = faults()
-    found["held"] = resident() - at_first
-found["held after"] = resident() - at_first
-print(json.dumps(found))
+    torch.ones(100 * 2**20)
+    print(resident() - before)
+print(resident() - before)
 """
 
 
-@pytest.fixture(scope="module")
-def found() -> dict[str, int]:
-    root = Path(__file__).parents[1]
-    command = [sys.executable, "-c", PROGRAM]
+def test_the_real_library_keeps_a_block_and_gives_it_back() -> None:
+    root, command = Path(__file__).parents[1], [sys.executable, "-c", PROGRAM]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
-
-
-def test_freed_blocks_are_used_again(found: dict[str, int]) -> None:
-    # The heap cannot use each of its gaps again; outside it is all pages, each time.
-    assert found["inside"] < 0.7 * found["outside"]
-
-
-def test_it_can_be_left_off(found: dict[str, int]) -> None:
-    assert found["left off"] > found["outside"] / 2
-
-
-def test_memory_goes_back_at_the_end(found: dict[str, int]) -> None:
-    assert found["held"] > 200 * 2**20
-    assert found["held after"] < 20 * 2**20
+    inside, after = map(int, done.stdout.split())
+    assert inside > 300 * 2**20 > 100 * 2**20 > after
