@@ -18,6 +18,7 @@ from model.expert_module import (
     SharedSizeModule,
 )
 from model.net_vlad import NetVLAD
+from model.present import once_for_missing, skips_missing
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity
 from model.star_gating import StarGating, StarSpecificGating, StarTensorGating
 
@@ -167,7 +168,9 @@ class CENet(nn.Module):
             is_there = present_B.view(-1, *[1] * (x.dim() - 1)) > 0
             x = torch.where(is_there, x, 0.0)
             if _module_name(name) in self.pooling:
-                x = self.pooling[_module_name(name)](x)  # (B, D K)
+                pool = self.pooling[_module_name(name)]
+                skips = skips_missing(self.training, x.device)
+                x = once_for_missing(pool, x, present_B) if skips else pool(x)  # (B, D K)
             pooled.append(x)
             availability.append(present_B)
         return pooled, torch.stack(availability, dim=1)

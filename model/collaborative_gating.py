@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from model.expert_module import ExpertModule
 from model.gating import GatedEmbeddingUnitReasoning, GroupedBatchNorm1d, ReduceDim
 from model.mish import Mish
+from model.present import skips_missing
 from model.similarity import VideoEmbeddings
 
 # Keeps the mean over partners finite where an expert has none.
@@ -84,8 +85,7 @@ class CollaborativeGating(ExpertModule):
         return nn.Sequential(*layers)
 
     def encode_video(self, experts: list[Tensor], availability_BM: Tensor) -> VideoEmbeddings:
-        reduced = zip(self.video_dim_reduce, experts, strict=True)
-        embeddings = [reduce(x) for reduce, x in reduced]  # M times (B, D)
+        embeddings = self.each_expert(self.video_dim_reduce, experts, availability_BM)
         partners = self.prepare(embeddings, availability_BM)
         for i, gate in enumerate(self.video_GU):
             mask_BD = self.reason_about(i, embeddings[i], partners, availability_BM)
@@ -118,7 +118,7 @@ def columns(x_BM: Tensor, chosen: list[int]) -> Tensor:
 
 def mean_over_partners(x_BPD: Tensor, present_BP: Tensor) -> Tensor:
     """Mean (B, D) over the partners that are there; zeros where there is none."""
-    total_BD = torch.einsum("bpd,bp->bd", x_BPD, present_BP)
+    total_BD = (present_BP.unsqueeze(1) @ x_BPD).squeeze(1)
     return total_BD / (present_BP.sum(dim=1, keepdim=True) + NO_PARTNER_EPSILON)
 
 
@@ -130,9 +130,21 @@ def mean_of_reasons(layers: nn.Sequential, pairs_BPD: Tensor, present_BP: Tensor
     """
     if not len(layers):
         return mean_over_partners(pairs_BPD, present_BP)
-    mean_BD = mean_over_partners(layers[:-1](pairs_BPD), present_BP)
+    if skips_missing(layers.training, pairs_BPD.device):
+        mean_BD = _mean_of_present(layers[:-1], pairs_BPD, present_BP)
+    else:
+        mean_BD = mean_over_partners(layers[:-1](pairs_BPD), present_BP)
     has_partner_B1 = present_BP.amax(dim=1, keepdim=True)
     return F.linear(mean_BD, layers[-1].weight) + layers[-1].bias * has_partner_B1
+
+
+def _mean_of_present(layers: nn.Sequential, pairs_BPD: Tensor, present_BP: Tensor) -> Tensor:
+    """`mean_over_partners(layers(pairs))` without computing what does not count in it."""
+    video_N, partner_N = present_BP.nonzero(as_tuple=True)
+    chosen_ND = layers(pairs_BPD[video_N, partner_N].unsqueeze(1)).squeeze(1)
+    weighted_ND = chosen_ND * present_BP[video_N, partner_N].unsqueeze(1)
+    total_BD = torch.zeros_like(pairs_BPD[:, 0]).index_add_(0, video_N, weighted_ND)
+    return total_BD / (present_BP.sum(dim=1, keepdim=True) + NO_PARTNER_EPSILON)
 
 
 @dataclass

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.fan_out import fan_out
 from model.gating import ContextGatingUnit, GatedEmbeddingUnit, ReduceDim
+from model.present import once_for_missing, skips_missing
 from model.similarity import TextEmbeddings, VideoEmbeddings
 
 ExpertDims = Mapping[str, tuple[int, int]]
@@ -66,7 +68,10 @@ class ExpertModule(nn.Module):
 
     def encode_text(self, text_QD: Tensor) -> TextEmbeddings:
         """Embed pooled captions (Q, D), once for each expert."""
-        embeddings = tuple(unit(text_QD) for unit in self.text_GU)  # M times (Q, D)
+        first = fan_out(text_QD, (unit.fc for unit in self.text_GU))
+        embeddings = tuple(
+            unit.embed(x_QD) for unit, x_QD in zip(self.text_GU, first, strict=True)
+        )  # M times (Q, D)
         return TextEmbeddings(embeddings, self.mixture_weights(text_QD))
 
     def mixture_weights(self, text_QD: Tensor) -> Tensor | None:
@@ -80,8 +85,17 @@ class ExpertModule(nn.Module):
 
     def encode_video(self, experts: list[Tensor], availability_BM: Tensor) -> VideoEmbeddings:
         """Embed pooled experts, M times (B, D), zeros where `availability_BM` is 0."""
-        embeddings = zip(self.video_GU, experts, strict=True)
-        return VideoEmbeddings(tuple(unit(x) for unit, x in embeddings), availability_BM)
+        embeddings = self.each_expert(self.video_GU, experts, availability_BM)
+        return VideoEmbeddings(tuple(embeddings), availability_BM)
+
+    def each_expert(
+        self, layers: nn.ModuleList, experts: list[Tensor], availability_BM: Tensor
+    ) -> list[Tensor]:
+        """Apply to each expert the layer that it has: M times (B, D)."""
+        if not skips_missing(self.training, availability_BM.device):
+            return [layer(x_BD) for layer, x_BD in zip(layers, experts, strict=True)]
+        of_experts = zip(layers, experts, availability_BM.unbind(dim=1), strict=True)
+        return [once_for_missing(*of_expert) for of_expert in of_experts]
 
 
 class SharedSizeModule(ExpertModule):
@@ -94,8 +108,8 @@ class SharedSizeModule(ExpertModule):
         self.video_GU = nn.ModuleList(ContextGatingUnit(size) for size in self.embedding_sizes)
 
     def encode_video(self, experts: list[Tensor], availability_BM: Tensor) -> VideoEmbeddings:
-        reduced = zip(self.video_dim_reduce, experts, strict=True)
-        return super().encode_video([reduce(x) for reduce, x in reduced], availability_BM)
+        reduced = self.each_expert(self.video_dim_reduce, experts, availability_BM)
+        return super().encode_video(reduced, availability_BM)
 
 
 class ConcatMixModule(ExpertModule):
@@ -113,7 +127,8 @@ class ConcatMixModule(ExpertModule):
         return None
 
     def encode_video(self, experts: list[Tensor], availability_BM: Tensor) -> VideoEmbeddings:
-        return super().encode_video([torch.cat(experts, dim=1)], availability_BM)
+        (unit,) = self.video_GU
+        return VideoEmbeddings((unit(torch.cat(experts, dim=1)),), availability_BM)
 
 
 class ConcatModule(ExpertModule):

@@ -26,7 +26,11 @@ class GatedEmbeddingUnit(nn.Module):
         self.cg = ContextGating(output_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(self.cg(self.fc(x)), dim=-1)  # (B, D)
+        return self.embed(self.fc(x))  # (B, D)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """What follows the linear layer (B, D)."""
+        return F.normalize(self.cg(x), dim=-1)
 
 
 class ContextGatingUnit(nn.Module):

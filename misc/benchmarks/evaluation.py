@@ -19,6 +19,8 @@ from utils.config import Config
 METRICS = ("t2v_metrics", "v2t_metrics")
 # How many videos' captions the plain formulation takes at once, all videos being embedded for each.
 TEXT_BLOCK = 65
+# Of how many videos and captions the operations are counted.
+COUNTED = 128
 
 
 def ours(scale: float, videos: int, captions: int, repeats: int) -> Job:
@@ -69,14 +71,18 @@ def parts(scale: float, videos: int, captions: int) -> tuple[nn.Module, Retrieva
 
 
 def operations(net: nn.Module, retrieval: RetrievalSet) -> float:
-    """Count the operations of the matrix products: of each video, each caption and each pair."""
-    some = next(retrieval.video_blocks(4))
-    text, tokens = retrieval.queries(np.arange(4))
-    sizes = []
+    """Count the operations of the matrix products: of each video, each caption and each pair.
+
+    Those of a video depend on the experts that it has: they are the mean over some.
+    """
+    some = next(retrieval.video_blocks(COUNTED))
+    text, tokens = retrieval.queries(np.arange(min(COUNTED, len(retrieval))))
+    sides = []
     with torch.inference_mode(), evaluating(net):
-        of_video = count_flops(lambda: sizes.append(net.encode_video(some.experts, some.ind))) / 4
-        of_text = count_flops(lambda: net.encode_text(text, tokens)) / 4
-    of_pair = 2 * sum(embedding.shape[1] for embedding in sizes[0].embeddings)
+        of_videos = count_flops(lambda: sides.append(net.encode_video(some.experts, some.ind)))
+        of_texts = count_flops(lambda: net.encode_text(text, tokens))
+    of_video, of_text = of_videos / len(sides[0]), of_texts / len(text)
+    of_pair = 2 * sum(embedding.shape[1] for embedding in sides[0].embeddings)
     queries = float(retrieval.query_masks.sum())
     return len(retrieval) * (of_video + queries * of_pair) + queries * of_text
 
