@@ -13,6 +13,7 @@ import torch
 from data_loader.description import TextEntry
 from data_loader.errors import UserError
 from data_loader.layout import ExpertSource, FileFinder, declared_text_size
+from data_loader.mapped import MappedPages
 from data_loader.packed import Packed, load_or_make
 from data_loader.packing import captions_recipe, expert_recipe, text_recipe, word_vector_recipe
 
@@ -27,12 +28,14 @@ class ExpertFeatures:
         values: (N, D), zeros for missing videos, or (sum of tokens, D); float32 or float16.
         offsets: (N + 1,) into the tokens, None for a fixed size.
         available: (N,) bool.
+        pages: of `values`.
     """
 
     def __init__(self, source: ExpertSource, packed: Packed) -> None:
         self.source = source
         self.variable_length = source.variable_length
         self.values = torch.from_numpy(packed.arrays["values"])
+        self.pages = MappedPages(packed.arrays["values"])
         self.offsets = packed.arrays.get("offsets")
         self.available = packed.arrays["available"]
         self.size = self.values.shape[1]
@@ -54,11 +57,13 @@ class TextFeatures:
         offsets: (captions + 1,) into the words.
         caption_offsets: (N + 1,) into the captions.
         size: D.
+        pages: of `values`.
     """
 
     def __init__(self, name: str, packed: Packed) -> None:
         self.name = name
         self.values = torch.from_numpy(packed.arrays["values"])
+        self.pages = MappedPages(packed.arrays["values"])
         self.offsets = packed.arrays["offsets"]
         self.caption_offsets = packed.arrays["caption_offsets"]
         self.size = self.values.shape[1]

@@ -9,6 +9,7 @@ import torch
 from data_loader.devices import fits_on
 from data_loader.errors import UserError
 from data_loader.gather import gather_rows
+from data_loader.mapped import MappedPages
 from data_loader.packed import Packed
 
 
@@ -36,6 +37,7 @@ class Teacher:
             for part in ("video", "available", "text", "weights")
             if part in packed.arrays
         }
+        self._pages = {part: MappedPages(packed.arrays[part]) for part in self._arrays}
         row_of = {key: row for row, key in enumerate(packed.facts["ids"])}
         self._rows = np.array([row_of.get(key, -1) for key in video_ids], dtype=np.int64)
         self._check_videos(video_ids)
@@ -87,11 +89,8 @@ class Teacher:
         if (captions < 0).any() or (captions >= self._counts[videos]).any():
             raise IndexError("a caption is asked for that its video does not have")
         rows = self._first[videos] + captions
-        weights = self._arrays.get("weights")
-        return (
-            self._by_expert(gather_rows(self._arrays["text"], rows)),
-            None if weights is None else gather_rows(weights, rows),
-        )
+        weights = self._gather("weights", rows) if "weights" in self._arrays else None
+        return self._gather("text", rows).split(self._sizes, dim=1), weights
 
     def video(self, videos: np.ndarray) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
         """Return the embeddings of videos, M times (B, D) float32, and their availability (B, M).
@@ -100,10 +99,9 @@ class Teacher:
             videos: (B,) places in the training list.
         """
         rows = self._rows[np.asarray(videos)]
-        return (
-            self._by_expert(gather_rows(self._arrays["video"], rows)),
-            gather_rows(self._arrays["available"], rows),
-        )
+        available = self._gather("available", rows)
+        return self._gather("video", rows).split(self._sizes, dim=1), available
 
-    def _by_expert(self, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return values.split(self._sizes, dim=1)
+    def _gather(self, part: str, rows: np.ndarray) -> torch.Tensor:
+        self._pages[part].were_read(len(rows))
+        return gather_rows(self._arrays[part], rows)

@@ -38,7 +38,7 @@ class ExpertView:
 
     def __init__(self, features: ExpertFeatures, expert: Expert, video_ids: list[str]) -> None:
         self.expert = expert
-        self._values = features.values
+        self._values, self._pages = features.values, features.pages
         self._binarise = features.source.binarise
         self._rows = features.rows(video_ids)
         self.availability = (self._rows >= 0).astype(np.float32)
@@ -59,9 +59,11 @@ class ExpertView:
         if self.expert.variable_length:
             starts, counts = self._starts[videos], self._counts[videos]
             width = self.expert.max_tokens
-            features, _ = gather_tokens(self._values, starts, counts, width)
+            features, counts = gather_tokens(self._values, starts, counts, width)
+            self._pages.were_read(int(counts.sum()))
         else:
             features = gather_rows(self._values, self._rows[videos])
+            self._pages.were_read(len(videos))
         if self._binarise:
             # The published system fills the whole padded array, so padding counts as present.
             is_there = available.view(-1, *[1] * (features.dim() - 1)) > 0
@@ -97,7 +99,7 @@ class TextView:
         average: bool = False,
         first_captions: int = 0,
     ) -> None:
-        self._values = features.values
+        self._values, self._pages = features.values, features.pages
         self._offsets = np.asarray(features.offsets)
         self._fuse, self._average = fuse, average
         self._first, self.caption_counts = features.caption_ranges(video_ids)
@@ -135,11 +137,11 @@ class TextView:
             (B, T, D) float32 and the (B,) number of tokens in it.
         """
         starts, counts = self._spans(videos, captions)
+        width = max(1, int(counts.max(initial=0))) if self._average else self.max_tokens
+        words, counts = gather_tokens(self._values, starts, counts, width, keep)
+        self._pages.were_read(int(counts.sum()))
         if not self._average:
-            return gather_tokens(self._values, starts, counts, self.max_tokens, keep)
-        words, counts = gather_tokens(
-            self._values, starts, counts, max(1, int(counts.max(initial=0))), keep
-        )
+            return words, counts
         divisor = send(np.maximum(counts, 1), words.device)
         return words.sum(dim=1, keepdim=True) / divisor[:, None, None], np.minimum(counts, 1)
 
