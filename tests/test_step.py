@@ -1,5 +1,7 @@
 """A training step never waits for the device that computes it."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from data_loader.batches import Batch
 from model.ce_net import CENet
 from model.loss import MaxMarginRankingLoss
 from trainer.distillation import Distillation
+from trainer.optimisers import RAdam, Ranger
 from trainer.precision import PRECISIONS, matrix_products_in, warn_if_slow
 from trainer.step import TrainingStep
 
@@ -110,6 +113,42 @@ def test_a_student_waits_for_nothing(aggregate: str) -> None:
         loss, distance = step(batch, 1)
     assert waits.found == []
     assert loss > distance > 0
+
+
+def on_meta(monkeypatch: pytest.MonkeyPatch, step: TrainingStep) -> Batch:
+    """Move a step to torch's device without memory, and return a batch there.
+
+    As a GPU does, it refuses what mixes its tensors with the host's.
+    """
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # unknown there
+    step.net.to("meta")
+    return make_batch().to(torch.device("meta"))
+
+
+@pytest.mark.parametrize("use_ce", KINDS)
+@pytest.mark.parametrize("optimiser", [torch.optim.Adam, RAdam, Ranger])
+def test_a_step_stays_on_its_device(
+    use_ce: str, optimiser: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = make_step(use_ce=use_ce)
+    batch = on_meta(monkeypatch, step)
+    step = replace(step, optimiser=optimiser(step.net.parameters(), lr=0.1))
+    for _ in range(7):  # the sixth of them is Lookahead's
+        loss, _ = step(batch, 1)
+    step.net.eval()
+    with torch.inference_mode():
+        sims = step.similarities(batch)
+    assert loss.device.type == sims.device.type == "meta"
+    assert all(parameter.grad.device.type == "meta" for parameter in step.net.parameters())
+
+
+def test_a_tensor_of_the_host_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = make_step(use_ce="pairwise")
+    batch = on_meta(monkeypatch, step)
+    batch.ind["rgb"] = torch.ones(B)
+    batch.experts["rgb"] = torch.ones(B, EXPERTS["rgb"][0])
+    with pytest.raises(RuntimeError, match="device"):
+        step(batch, 1)
 
 
 def test_waiting_would_be_noticed() -> None:
