@@ -13,7 +13,7 @@ from contextlib import contextmanager
 # Names and defaults as in glibc's malloc.h and mallopt(3).
 _M_TRIM_THRESHOLD, _TRIM_AT = -1, 128 * 1024
 _M_MMAP_MAX, _MMAPS = -4, 65536
-_NEVER = 2**31 - 1
+_NEVER = -1  # mallopt(3): no trimming at all
 
 
 @contextmanager
