@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.unit_length import unit_length
+
 
 class ContextGating(nn.Module):
     """`x * sigmoid(BN(W x))` (Miech et al., "Learnable pooling with context gating", 2017)."""
@@ -30,7 +32,7 @@ class GatedEmbeddingUnit(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """What follows the linear layer (B, D)."""
-        return F.normalize(self.cg(x), dim=-1)
+        return unit_length(self.cg(x), dim=-1)
 
 
 class ContextGatingUnit(nn.Module):
@@ -41,7 +43,7 @@ class ContextGatingUnit(nn.Module):
         self.cg = ContextGating(size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(self.cg(x), dim=-1)  # (B, D)
+        return unit_length(self.cg(x), dim=-1)  # (B, D)
 
 
 class ContextGatingReasoning(nn.Module):
@@ -65,7 +67,7 @@ class GatedEmbeddingUnitReasoning(nn.Module):
         self.cg = ContextGatingReasoning(size)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return F.normalize(self.cg(x, mask), dim=-1)  # (B, D)
+        return unit_length(self.cg(x, mask), dim=-1)  # (B, D)
 
 
 class ReduceDim(nn.Module):
@@ -76,7 +78,7 @@ class ReduceDim(nn.Module):
         self.fc = nn.Linear(input_size, output_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(self.fc(x), dim=-1)  # (B, D)
+        return unit_length(self.fc(x), dim=-1)  # (B, D)
 
 
 class GroupedBatchNorm1d(nn.BatchNorm1d):

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.unit_length import unit_length
+
 
 class NetVLAD(nn.Module):
     """Soft assignment of tokens to clusters and their residuals to the centres.
@@ -54,5 +56,5 @@ class NetVLAD(nn.Module):
             assignment = assignment * is_token_BT.unsqueeze(2)
         mass_B1K = assignment.sum(dim=1, keepdim=True)
         vlad_BDK = tokens_BTD.transpose(1, 2) @ assignment - mass_B1K * self.clusters2
-        vlad_BDK = F.normalize(vlad_BDK, dim=1)
-        return F.normalize(vlad_BDK.reshape(num_sets, -1), dim=1)
+        vlad_BDK = unit_length(vlad_BDK, dim=1)
+        return unit_length(vlad_BDK.reshape(num_sets, -1), dim=1)
