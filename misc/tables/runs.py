@@ -10,9 +10,11 @@ from typing import Any
 from data_loader.errors import UserError
 from data_loader.files import read_json
 from trainer.run_folder import RunFolder
-from utils.config import NAME_KEY, Config
+from utils.config import NAME_KEY, Config, differences
 
 Metrics = Mapping[str, Mapping[str, float]]
+
+differing_keys = differences
 
 BEST_CHECKPOINT = "trained_model.pth"
 
@@ -134,18 +136,6 @@ def experiment_name(run: Run, default: str) -> str:
     if run.folder is None:
         return default
     return run.folder.experiment
-
-
-def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List the dotted keys at which two configs have different values."""
-    found = []
-    for key in [*one, *(key for key in other if key not in one)]:
-        a, b = one.get(key), other.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differing_keys(a, b, f"{prefix}{key}.")
-        elif key not in one or key not in other or a != b:
-            found.append(prefix + key)
-    return found
 
 
 def last_checkpoints(models: Path) -> list[Path]:
