@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from data_loader.content import BadContent, Truncated
 from data_loader.errors import UserError
-from data_loader.files import reason, replacing
+from data_loader.files import reason, replacing, temporary_name
 from trainer.checkpoint_file import read_checkpoint_file
 from trainer.published_checkpoint import translated
 
@@ -55,9 +55,8 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
 def link_checkpoint(existing: Path, path: Path) -> None:
     """Give a checkpoint a second name, replacing what had it."""
-    temporary = path.with_name(f".{path.name}.link.tmp")
+    temporary = temporary_name(path)
     try:
-        temporary.unlink(missing_ok=True)
         temporary.hardlink_to(existing)
         temporary.replace(path)
     except OSError:

@@ -233,11 +233,12 @@ class RunFolder:
     def epoch_checkpoint(self, epoch: int) -> Path:
         return self.models / f"checkpoint-epoch{epoch}.pth"
 
-    def checkpoints(self) -> list[Path]:
-        """The checkpoints of its training, in no order."""
+    def epoch_checkpoints(self) -> list[Path]:
+        """The checkpoints that are kept by epoch, oldest first."""
         found = self.models.glob("checkpoint-epoch*.pth")
-        named = [p for p in found if p.stem.removeprefix("checkpoint-epoch").isdecimal()]
-        return [*named, *(p for p in (self.last_checkpoint, self.best_checkpoint) if p.is_file())]
+        epochs = {path: path.stem.removeprefix("checkpoint-epoch") for path in found}
+        numbered = [path for path, epoch in epochs.items() if re.fullmatch("[0-9]{1,9}", epoch)]
+        return sorted(numbered, key=lambda path: int(epochs[path]))
 
     def newest_checkpoint(self) -> Path | None:
         """The whole checkpoint from which its training goes on; None where there is none yet.
@@ -248,7 +249,8 @@ class RunFolder:
         from trainer.checkpoint import LARGE_KEYS, load_checkpoint, steps_done
 
         damage, found = [], []
-        for path in self.checkpoints():
+        rolling = (self.last_checkpoint, self.best_checkpoint)
+        for path in (*self.epoch_checkpoints(), *(p for p in rolling if p.is_file())):
             try:
                 content = load_checkpoint(path, leave_out=LARGE_KEYS)
             except UserError as error:

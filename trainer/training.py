@@ -323,9 +323,7 @@ class Trainer:
             self._saved_at = now
 
     def _remove_old_checkpoints(self) -> None:
-        found = self.folder.models.glob("checkpoint-epoch*.pth")
-        by_epoch = sorted(found, key=lambda path: int(path.stem.removeprefix("checkpoint-epoch")))
-        for path in by_epoch[: -self.settings.keep_last]:
+        for path in self.folder.epoch_checkpoints()[: -self.settings.keep_last]:
             path.unlink()
 
     def state(self) -> dict[str, Any]:
