@@ -5,6 +5,7 @@ Text is a line for each word: the word, then its numbers, apart by spaces or a t
 published as a zip of one such file, word2vec's news vectors as a gzip of the binary format.
 """
 
+import codecs
 import contextlib
 import gzip
 import re
@@ -130,7 +131,7 @@ def _binary_blocks(stream: IO[bytes], buffer: bytes, count: int, size: int) -> B
 
 
 def _text(lines: IO[bytes]) -> tuple[int, Blocks]:
-    first = lines.readline(_MAX_LINE)
+    first = lines.readline(_MAX_LINE).removeprefix(codecs.BOM_UTF8)
     head = _HEADER.match(first)
     if head:
         count, size = int(head[1]), int(head[2])
