@@ -15,6 +15,7 @@ from data_loader.description_entries import (
 from data_loader.errors import UserError, did_you_mean, is_writable
 
 _LONGEST_NAME = 255
+_LARGEST_COUNT = 1_000_000_000
 
 
 class DescriptionReader:
@@ -82,6 +83,8 @@ class DescriptionReader:
     def count(self, value: Any, where: str) -> int:
         if type(value) is not int or value < 1:
             raise self.fail(where, "it must be a whole number of at least 1")
+        if value > _LARGEST_COUNT:
+            raise self.fail(where, f"it must be at most {_LARGEST_COUNT}")
         return value
 
     def entries(self, value: Any, where: str, read: Callable[[Any, str], Any]) -> dict[str, Any]:

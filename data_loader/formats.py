@@ -130,6 +130,9 @@ def _errors_of(path: str | Path, what: str) -> Iterator[Path]:
     """Turn whatever a parser raises into one sentence about the file."""
     path = Path(path)
     try:
+        # A pipe would be waited for, a device read without end.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise BadContent("it is neither a file nor a folder")
         yield path
     except OSError as error:
         # Of a folder it may be one of the files.
@@ -179,8 +182,6 @@ def _mapping(path: Path) -> dict[str, Any]:
     """Read a file that maps video ids to something."""
     if path.is_dir():
         value = read_npy_folder(path)
-    elif path.exists() and not path.is_file():
-        raise BadContent("it is neither a file nor a folder")
     elif path.suffix in _READERS:
         value = _READERS[path.suffix](path)
     else:

@@ -18,7 +18,7 @@ from data_loader.feature_store import ExpertFeatures, FeatureStore, TextFeatures
 from data_loader.formats import read_plain_mapping
 from data_loader.layout import FileFinder, expert_source
 from data_loader.lists import read_videos, videos_of
-from data_loader.near_ids import hint, near_miss
+from data_loader.near_ids import hint
 from data_loader.retrieval_set import RetrievalSet, first_captions
 from data_loader.teacher_files import open_teacher
 from data_loader.teachers import Teacher
@@ -270,7 +270,7 @@ class ExpertDataLoader:
         video_ids: list[str],
         role: str,
     ) -> None:
-        """Insist that some video has some expert; warn of an expert whose ids just miss the list's.
+        """Insist that some video has some expert; warn of an expert that none has, and why.
 
         Raises:
             UserError: nothing of any video is there to be searched for.
@@ -287,9 +287,8 @@ class ExpertDataLoader:
                 f"other of these ids{hint(video_ids, known)}."
             )
         for item in absent:
-            cause = near_miss(video_ids, item.ids)
-            if cause:
-                logger.warning('%s: no video has "%s"; %s.', role, item.source.name, cause)
+            because = hint(video_ids, item.ids)
+            logger.warning('%s: no video has "%s"%s.', role, item.source.name, because)
 
     def _text_view(
         self, text: TextFeatures, video_ids: list[str], role: str, first: int = 0

@@ -91,7 +91,7 @@ def word_vector_recipe(
         table = {key: [next(vectors) for _ in texts] for key, texts in raw.items()}
         # Exhausting the lookup lets it report the words that it did not know.
         assert next(vectors, None) is None
-        count.check(f"the word vectors {path}", f"the captions {captions}")
+        count.check(f"the word vectors {path}", str(captions))
         return _pack_text(table, name, path, size, dataset)
 
     return Recipe(f"text-{name}", (path, captions), {"size": size}, make)
@@ -151,6 +151,8 @@ def _pack_text(
     ]
     if not table:
         raise UserError(f"The file {path} of the {owner} holds no video.")
+    if not any(array.size for _, array in entries):
+        raise UserError(f"The {owner} have no word of any caption in {path}.")
     size = _common_size(entries, size, owner, path)
     return {
         "values": _values(entries, size, owner, path),

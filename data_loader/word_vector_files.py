@@ -65,6 +65,8 @@ def open_word_vectors(path: Path) -> Iterator[tuple[int, Blocks]]:
 
 def _open(path: Path, stack: contextlib.ExitStack) -> tuple[IO[bytes], str, int | None]:
     """Return the unpacked stream, the name that tells its format, and its length where known."""
+    if path.exists() and not path.is_file():
+        raise BadContent("this is no file")
     handle = stack.enter_context(path.open("rb"))
     if path.suffix == ".gz":
         return stack.enter_context(gzip.open(handle)), path.stem, None

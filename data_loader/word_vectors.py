@@ -68,8 +68,8 @@ class WordCount:
                 "%d captions have no known word: they get the mean vector", self.captions_without
             )
 
-    def check(self, vectors: str, captions: str) -> None:
-        """Insist that not all captions are strange to the table.
+    def check(self, vectors: str, source: str) -> None:
+        """Insist that not all captions (from `source`) are strange to the table.
 
         Raises:
             UserError: none of them has a known word.
@@ -77,7 +77,7 @@ class WordCount:
         if self.captions and self.captions_without == self.captions:
             asked = ", ".join(f'"{short(word, 30)}"' for word, _ in self.unknown.most_common(3))
             raise UserError(
-                f"None of the {self.captions} captions of {captions} has a word that {vectors} "
+                f"None of the {self.captions} captions of {source} has a word that {vectors} "
                 f"know (asked for: {asked or 'no word at all'}): take word vectors of the "
                 "captions' language, in lower case, or make text features with "
                 "misc/prepare_text_embeddings.py."

@@ -84,6 +84,11 @@ def strange_captions(own: OwnData) -> None:
     own.write()
 
 
+def without_words(own: OwnData) -> None:
+    own.text = {key: [wide(0, 6)] * len(texts) for key, texts in own.text.items()}
+    own.write()
+
+
 def no_video(own: OwnData) -> None:
     own.write()
     np.savez(own.folder / "fixed.npz", ids=np.array([], "U1"), feats=np.empty((0, 4), "f4"))
@@ -134,6 +139,7 @@ CHANGES = {
     "captions twice": (in_file("captions.json", '{"v0": ["a"], "v0": ["b"]}'), '"v0" twice'),
     "captions that are objects": (in_file("captions.json", '{"v0": {}}'), "not captions: write"),
     "captions that know no word": (strange_captions, r"None of the \d+ captions.*一个男人"),
+    "texts without words": (without_words, r"text\.pkl\): it holds no word of any caption"),
     "an expert without a video": (no_video, r'"fixed" \(fixed\.npz\): it holds no video'),
     "videos without any expert": (without_experts, "no video has any of the experts"),
     "ids with endings": (with_endings, r'"tokens"; 7 of them.*ending.*"v0" from "v0\.avi"'),

@@ -267,6 +267,7 @@ def test_a_missing_file_of_ones_own_points_to_the_description(tmp_path: Path) ->
         ({"experts": {"e": {"file": []}}}, r'"experts\.e\.file"'),
         ({"text_features": {"t": {"size": 3}}}, 'either "file" or "word_vectors"'),
         ({"text_features": {"t": {"file": "a", "word_vectors": "b"}}}, 'either "file" or'),
+        ({"experts": {"e": {"file": "f", "size": 10**20}}}, "at most 1000000000"),
         ({"feature_folders": "x"}, "list of texts"),
         ({"ids_end_at": ""}, '"ids_end_at".*non-empty text'),
         ({"splits": {"a": {"train": "x", "val": "y", "challenge_test": 1}}}, "true or false"),

@@ -253,6 +253,15 @@ def test_a_file_without_any_video_is_refused(tmp_path: Path, variable: bool) -> 
             load(tmp_path / name, variable, 3)
 
 
+def test_text_features_without_any_word_are_refused(tmp_path: Path) -> None:
+    data = OwnData(tmp_path)
+    data.text = {key: [np.empty((0, 6), "f4")] * len(texts) for key, texts in data.text.items()}
+    data.write()
+    store = FeatureStore(FileFinder(parse_description(data.description, tmp_path / "d.json")))
+    with pytest.raises(UserError, match=r"no word of any caption in .*text\.pkl"):
+        store.text("file", None)
+
+
 def test_captions_none_of_whose_words_is_known_are_refused(tmp_path: Path) -> None:
     data = OwnData(tmp_path)
     store = FeatureStore(FileFinder(parse_description(data.description, tmp_path / "d.json")))

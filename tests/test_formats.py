@@ -447,6 +447,19 @@ def test_what_is_no_video_id_is_named(tmp_path: Path, item: str) -> None:
     assert str(error.value).isprintable()
 
 
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    for name in ("a.npz", "a.json", "a.txt", "w.bin"):
+        os.mkfifo(tmp_path / name)
+    for read in (read_feature_file, read_text_feature_file):
+        with pytest.raises(UserError, match="neither a file nor a folder"):
+            read(tmp_path / "a.npz")
+    for name in ("a.json", "a.txt"):
+        with pytest.raises(UserError, match="neither a file nor a folder"):
+            read_id_list(tmp_path / name)
+    with pytest.raises(UserError, match="no file"):
+        read_word_vectors(tmp_path / "w.bin")
+
+
 def test_plain_mappings(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text('{"a": ["x y"], "b": [["x", "y"]]}')
     assert read_plain_mapping(tmp_path / "c.json", "captions") == {"a": ["x y"], "b": [["x", "y"]]}

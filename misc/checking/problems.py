@@ -293,6 +293,9 @@ class _Check:
             for key, captions in table.items()
             for caption in captions
         ]
+        if not any(array.size for _, array in entries):
+            self.report.problem(where, "it holds no word of any caption")
+            return {}
         self._vectors(where, entries, size)
         listed = self._listed()
         without = [key for key in listed if not table.get(key)]
