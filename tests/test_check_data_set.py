@@ -346,6 +346,16 @@ def test_what_is_not_used_is_a_note(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert code == 1 and "config.json: it is left aside" in shown
 
 
+def test_ids_of_an_expert_that_is_not_used_are_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = set_with_a_test(tmp_path)
+    with_endings(own)
+    assert answer(capsys, str(tmp_path))[0] == 1
+    code, shown = answer(capsys, "--config", str(config_of(own)))
+    assert code == 0 and 'no video has the expert "tokens"' in shown
+
+
 def test_the_words_that_a_config_uses_are_a_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -378,6 +388,11 @@ def test_the_test_is_looked_at_too(
     (tmp_path / "dataset.json").write_text(json.dumps(own.description))
     code, shown = answer(capsys, "--config", config)
     assert code == 1 and re.search(message, shown.split("Problems:")[1])
+    # It comes with whatever else is wrong, which keeps the data from being opened.
+    (tmp_path / "train.txt").write_text("v0\n")
+    code, shown = answer(capsys, "--config", config)
+    assert "at least 2 are needed" in shown
+    assert re.search(message, shown.split("Problems:")[1])
 
 
 def test_with_a_config_the_data_are_opened_as_a_training_does(

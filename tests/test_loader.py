@@ -603,6 +603,15 @@ def test_published_binarised_retrieval_set(published: Any, arrays: dict[str, np.
     assert found[-1] == 49 * 300
 
 
+def test_a_published_set_is_searched_by_one_caption_unless_told(published: Any) -> None:
+    retrieval = published(num_test_captions=None).retrieval
+    assert retrieval.caption_indices.shape == (len(retrieval), 1)
+    assert not retrieval.caption_indices.any()
+    protocol = retrieval.protocol()
+    assert (protocol.name, protocol.first) == ("first", 1)
+    assert protocol.queries == len(retrieval) < protocol.captions
+
+
 def test_published_restriction_and_zeros(published: Any) -> None:
     loader = published(restrict_train_captions=1, num_test_captions=20)
     assert all((batch.caption_indices == 0).all() for batch in loader.train.batches(1))
