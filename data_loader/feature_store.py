@@ -76,8 +76,12 @@ class TextFeatures:
         self.size = self.values.shape[1]
         self._row_of = {key: row for row, key in enumerate(packed.facts["ids"])}
 
-    def caption_ranges(self, video_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def caption_ranges(
+        self, video_ids: list[str], where: str = "the split"
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return each video's first caption and its number of captions, (N,) each.
+
+        Messages say that the videos are those of `where`.
 
         Raises:
             UserError: a video has no captions.
@@ -88,9 +92,9 @@ class TextFeatures:
         if len(rows) and not counts.all():
             bare = [video_ids[at] for at in np.flatnonzero(counts == 0)]
             raise UserError(
-                f'{len(bare)} videos of the split have no captions in the text features "'
-                f'{self.name}" (the first is "{bare[0]}"): add them, or take the videos '
-                f"out of the split's lists{hint(bare, self._row_of.keys())}."
+                f"{len(bare)} videos of {where} have no captions in the text features "
+                f'"{self.name}" (the first is "{bare[0]}"): add them, or take the videos out of '
+                f"the list{hint(bare, self._row_of.keys())}."
             )
         return np.asarray(first), counts
 

@@ -293,7 +293,10 @@ class ExpertDataLoader:
     def _text_view(
         self, text: TextFeatures, video_ids: list[str], role: str, first: int = 0
     ) -> TextView:
-        view = TextView(text, video_ids, self.max_text_tokens, self._fuse, self._average, first)
+        where = f'the split "{self._split_name}" ({role})'
+        view = TextView(
+            text, video_ids, self.max_text_tokens, self._fuse, self._average, first, where
+        )
         view.log(role)
         return view
 

@@ -20,7 +20,7 @@ from data_loader.errors import UserError, printable
 from logger.log_file import open_log
 from misc.checking.problems import check_data_set
 from misc.checking.report import Report, line_of, summary
-from misc.checking.use import Use, lacks_usual_test, use_by
+from misc.checking.use import Use, lacks_usual_test, parts_of, use_by
 from utils.command_line import Parser, run_main
 from utils.config import Config
 
@@ -108,7 +108,7 @@ def _open(description: DataDescription, config: Config, report: Report) -> None:
     from trainer.build import build_loader  # loads torch, which nothing else here needs
 
     name = str(description.source.parent) if not description.published else description.name
-    for part in (config, config.eval_config()):
+    for part in parts_of(config):
         part = part.merged({"data_loader": {"args": {"dataset_name": name}}})
         try:
             build_loader(part, seed=0)

@@ -16,6 +16,7 @@ from misc.check_data_set import main
 from misc.checking.problems import check_data_set
 from misc.checking.report import Finding, Report, Row, line_of, summary
 from misc.checking.use import Use
+from tests.conftest import SHARED
 from tests.own_data import OwnData, write_word_vectors
 from tests.tiny_set import tiny_config, write_json
 
@@ -180,6 +181,31 @@ def test_the_check_names_what_is_wrong(tmp_path: Path, name: str) -> None:
         assert not found and loads(own)
     else:
         assert any(re.search(expected, line) for line in found), found
+
+
+# What data sets in other people's hands had, and what is said of it.
+CASES = {
+    "bad-video-unnamed": 'the video "v007" it holds a dictionary',
+    "chinese-captions": "None of the 46 captions",
+    "h5-group-per-video": 'the video "v000" it holds a dictionary or group .*write the array',
+    "nfd-ids": r"30 of them .* Unicode form, 'caf\\xe900'",
+    "no-expert-at-all": '"v000.avi" from "v000"',
+    "caption-is-text": None,
+    "ids-end-at": None,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cases_of_others(name: str) -> None:
+    folder = SHARED / "cases" / "bug_reports" / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    found = check_data_set(find_description(str(folder))).problems
+    expected = CASES[name]
+    if expected is None:
+        assert not found
+    else:
+        assert any(re.search(expected, line_of(finding, None)) for finding in found)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -393,6 +419,19 @@ def test_the_test_is_looked_at_too(
     code, shown = answer(capsys, "--config", config)
     assert "at least 2 are needed" in shown
     assert re.search(message, shown.split("Problems:")[1])
+
+
+def test_a_test_on_another_data_set_is_no_matter_of_this_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own").mkdir()
+    own = OwnData(tmp_path / "own")
+    config = config_of(own)
+    assert answer(capsys, "--config", str(config))[0] == 1
+    values = json.loads(config.read_text())
+    values["eval_settings"]["data_loader"]["args"]["dataset_name"] = str(tmp_path / "other")
+    write_json(config, values)
+    assert answer(capsys, "--config", str(config))[0] == 0
 
 
 def test_with_a_config_the_data_are_opened_as_a_training_does(

@@ -318,7 +318,9 @@ def test_wrong_values(own: OwnData, changes: dict[str, Any], message: str) -> No
 def test_videos_without_captions_are_named(own: OwnData) -> None:
     del own.text["v10"], own.captions["v10"]
     own.write()
-    with pytest.raises(UserError, match=r'1 videos.*no captions.*"v10"'):
+    with pytest.raises(
+        UserError, match=r'1 videos of the split "val" \(retrieval\).*no captions.*"v10"'
+    ):
         own.loader()
 
 

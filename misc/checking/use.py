@@ -9,6 +9,7 @@ from utils.config import Config
 
 # What the configs for data sets of one's own (configs/own) name.
 _USUAL_TEXT, _USUAL_TEST = "words", "test"
+_DATA_SET = "data_loader.args.dataset_name"
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,23 @@ class Use:
 
 
 def use_by(config: Config) -> Use:
-    """Return what the training of a config and its final test use.
+    """Return what the training of a config and its final test use of the config's data set.
 
     Raises:
         UserError: the config names no expert, text feature or split.
     """
-    both = (config, config.eval_config())
+    parts = parts_of(config)
     return Use(
-        experts=frozenset(name for part in both for name in _experts(part)),
-        text_features=frozenset(part["experts.text_feat"] for part in both),
-        splits=tuple(dict.fromkeys(part["data_loader.args.split_name"] for part in both)),
+        experts=frozenset(name for part in parts for name in _experts(part)),
+        text_features=frozenset(part["experts.text_feat"] for part in parts),
+        splits=tuple(dict.fromkeys(part["data_loader.args.split_name"] for part in parts)),
     )
+
+
+def parts_of(config: Config) -> list[Config]:
+    """Return the config of the training, and that of the test if it is on the same data set."""
+    test = config.eval_config()
+    return [config, test] if test[_DATA_SET] == config[_DATA_SET] else [config]
 
 
 def usual_use(description: DataDescription) -> Use:
