@@ -136,7 +136,7 @@ def nested(depth: int, kind: type = list):
 
 
 @pytest.mark.parametrize("kind", [list, dict])
-@pytest.mark.parametrize("depth", [31, 400, 50_000])
+@pytest.mark.parametrize("depth", [31, 400, 5_000])
 def test_values_nested_deeper_than_any_config_are_refused(depth, kind):
     for path, _ in [*leaves(EXAMPLE), (("new",), 0), (("arch", "args", "trn_config"), 0)]:
         found = sentence(check, with_value_of(path, nested(depth, kind)), "c")

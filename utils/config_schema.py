@@ -311,9 +311,9 @@ NOT_LEARNED = {
     "seed": "a run keeps the seed that it began with",
 }
 
-# What a training cannot do without; the rest has defaults, or depends on the data.
-TRAINING_KEYS = (
-    "arch.type",
+# Without these no data can be loaded, and no training made; the rest has defaults, or depends on
+# the data.
+LOADER_KEYS = (
     "experts.modalities",
     "experts.text_feat",
     "data_loader.type",
@@ -321,6 +321,10 @@ TRAINING_KEYS = (
     "data_loader.args.split_name",
     "data_loader.args.batch_size",
     "data_loader.args.max_tokens",
+)
+TRAINING_KEYS = (
+    *LOADER_KEYS,
+    "arch.type",
     "loss.type",
     "optimizer.type",
     "lr_scheduler.type",
