@@ -233,6 +233,8 @@ def check_training(config: Config, device: str = "cpu") -> None:
             cannot be measured.
     """
     config.require(TRAINING_KEYS)
+    if config.get("distil_loss"):
+        config.require(["distil_params.teachers"])
     _check_metrics(config)
     build_loss(config)
     build_visualizer(config)

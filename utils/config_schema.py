@@ -210,7 +210,6 @@ REPLACEABLE: dict[str, Kind] = {
             ),
         }
     ),
-    "text_embedding_model_configs": FilePath(),
     "training_file": Nullable(FilePath()),
     "caption_masks": Nullable(FilePath()),
     "distil_loss": Bool(),
@@ -261,6 +260,8 @@ REPLACEABLE: dict[str, Kind] = {
     "tester": Section({"save_dir": FilePath(), "verbosity": Int(0)}),
     "disable_nan_checks": WithoutEffect(Bool()),
     "hconfig_path": WithoutEffect(FilePath()),
+    # Text features are declared by the description of the data set.
+    "text_embedding_model_configs": WithoutEffect(FilePath()),
     "log_name": WithoutEffect(FilePath()),
 }
 
