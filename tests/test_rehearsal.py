@@ -245,7 +245,7 @@ def test_a_config_without_a_needed_key_is_refused_by_its_name(values, key):
 
 
 def test_a_student_without_teachers_is_refused(values):
-    with pytest.raises(UserError, match='"distil_params.teachers" is missing'):
+    with pytest.raises(UserError, match=r'"distil_params.teachers" is missing'):
         check_training(Config.from_dict({**values, "distil_loss": True}, "c"))
 
 

@@ -48,7 +48,7 @@ def parse_custom_args(text: str) -> list[Override]:
     Raises:
         UserError: an override has no "@" or no key, or a key is given twice.
     """
-    if not is_usable(text.strip()):
+    if not is_usable(re.sub(r"\s", " ", text)):  # lines of a script may be broken anywhere
         raise UserError(
             "--custom_args holds a control character or half a surrogate pair: "
             f'"{printable(text)}".'
