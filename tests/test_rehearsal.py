@@ -13,7 +13,7 @@ from misc.make_data_set import make_data_set
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_optimiser_of, build_schedule_of, check_training
 from trainer.checkpoint import load_checkpoint, save_checkpoint
-from trainer.optimisers import OPTIMISERS, SCHEDULES, build_schedule, step_schedule
+from trainer.optimisers import OPTIMISERS, SCHEDULES, build_optimiser, build_schedule, step_schedule
 from utils.config import Config
 from utils.config_schema import TRAINING_KEYS
 
@@ -227,6 +227,34 @@ def test_the_state_of_every_schedule_survives_a_checkpoint(kind, tmp_path):
     schedule.load_state_dict(state["lr_scheduler"])
     assert rates(optimiser, schedule, falling[4:]) == unbroken[4:]
     assert all(math.isfinite(rate) for rate in unbroken)
+
+
+@pytest.mark.parametrize("kind", OPTIMISERS)
+def test_the_state_of_every_optimiser_survives_a_checkpoint(kind, tmp_path):
+    def steps(net, optimiser, numbers) -> None:
+        for number in numbers:
+            for parameter in net.parameters():
+                parameter.grad = torch.full_like(parameter, 1 / (1 + number))
+            optimiser.step()
+
+    def made() -> tuple:
+        net = nn.ParameterDict({"weight": torch.ones(3, 2), "bias": torch.ones(2)})
+        return net, build_optimiser(kind, {"lr": 0.01}, net)
+
+    unbroken, optimiser = made()
+    steps(unbroken, optimiser, range(9))
+    net, optimiser = made()
+    steps(net, optimiser, range(4))
+    weights = {name: p.detach() for name, p in net.items()}
+    header = {"arch": "", "config": {}, "epoch": 4, "state_dict": weights}
+    save_checkpoint(tmp_path / "c.pth", header | {"optimizer": optimiser.state_dict()})
+    found = load_checkpoint(tmp_path / "c.pth")
+    net, optimiser = made()
+    net.load_state_dict(found["state_dict"])
+    optimiser.load_state_dict(found["optimizer"])
+    steps(net, optimiser, range(4, 9))
+    for name, parameter in net.items():
+        assert torch.equal(parameter, unbroken[name])
 
 
 # ------------------------------------------------------------------------- before any data
