@@ -288,6 +288,11 @@ def test_metrics_that_are_not_measured_are_refused(values):
     for monitor, hint in (("max val_t2v_metrics_R7", "R5"), ("min val_loss", "not measure")):
         with pytest.raises(UserError, match=rf"trainer.monitor.*{hint}"):
             check_training(with_parts(values, monitor=monitor))
+    unwatched = copy.deepcopy(values)
+    del unwatched["trainer"]["monitor"]  # then it is the published one
+    check_training(Config.from_dict(unwatched, "c"))
+    with pytest.raises(UserError, match=r"trainer.monitor.*val_t2v_metrics_geo"):
+        check_training(Config.from_dict(unwatched | {"metrics": ["v2t_metrics"]}, "c"))
     labels = {"metrics": ["mean_average_precision"]}
     for change in (labels, {"eval_settings": labels}):
         with pytest.raises(UserError, match="needs labels"):
