@@ -534,6 +534,24 @@ def test_the_table_of_what_is_not_learned_names_known_keys_with_a_reason():
     assert all(NOT_LEARNED.values())
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("trainer.epochs", "trainer.early_stop", "trainer.save_dir", "trainer.save_only_best"),
+        *("trainer.save_period", "trainer.skip_first_n_saves", "trainer.keep_last"),
+        *("trainer.checkpoint_minutes", "trainer.tensorboard", "trainer.verbosity"),
+        *("metrics", "visualizer.args.top_k", "eval_settings.seed", "eval_mode", "n_gpu"),
+        *("challenge_mode", "tester.save_dir", "disable_gpu", "compile", "seed"),
+        *(f"data_loader.args.{key}" for key in ("num_workers", "cache_dir", "data_dir")),
+        *("data_loader.args.root_feat_folder", "data_loader.args.num_test_captions"),
+        *("experiment_name", "log_name", "arch.args.trn_cat"),
+    ],
+)
+def test_length_speed_logging_testing_and_places_are_not_learned(key):
+    path = key.split(".")
+    assert keys_that_change_learning(nested(path, 1), nested(path, 2)) == []
+
+
 @pytest.mark.parametrize("key", ["optimizer.args.lr", "init_from", "trainer.monitor", "precision"])
 def test_keys_that_a_training_depends_on_are_learned(key):
     path = key.split(".")

@@ -13,7 +13,7 @@ from misc.make_data_set import make_data_set
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_optimiser_of, build_schedule_of, check_training
 from trainer.checkpoint import load_checkpoint, save_checkpoint
-from trainer.optimisers import OPTIMISERS, SCHEDULES, build_schedule, step_schedule
+from trainer.optimisers import OPTIMISERS, SCHEDULES, build_optimiser, build_schedule, step_schedule
 from utils.config import Config
 from utils.config_schema import TRAINING_KEYS
 
@@ -229,6 +229,34 @@ def test_the_state_of_every_schedule_survives_a_checkpoint(kind, tmp_path):
     assert all(math.isfinite(rate) for rate in unbroken)
 
 
+@pytest.mark.parametrize("kind", OPTIMISERS)
+def test_the_state_of_every_optimiser_survives_a_checkpoint(kind, tmp_path):
+    def steps(net, optimiser, numbers) -> None:
+        for number in numbers:
+            for parameter in net.parameters():
+                parameter.grad = torch.full_like(parameter, 1 / (1 + number))
+            optimiser.step()
+
+    def made() -> tuple:
+        net = nn.ParameterDict({"weight": torch.ones(3, 2), "bias": torch.ones(2)})
+        return net, build_optimiser(kind, {"lr": 0.01}, net)
+
+    unbroken, optimiser = made()
+    steps(unbroken, optimiser, range(9))
+    net, optimiser = made()
+    steps(net, optimiser, range(4))
+    weights = {name: p.detach() for name, p in net.items()}
+    header = {"arch": "", "config": {}, "epoch": 4, "state_dict": weights}
+    save_checkpoint(tmp_path / "c.pth", header | {"optimizer": optimiser.state_dict()})
+    found = load_checkpoint(tmp_path / "c.pth")
+    net, optimiser = made()
+    net.load_state_dict(found["state_dict"])
+    optimiser.load_state_dict(found["optimizer"])
+    steps(net, optimiser, range(4, 9))
+    for name, parameter in net.items():
+        assert torch.equal(parameter, unbroken[name])
+
+
 # ------------------------------------------------------------------------- before any data
 
 
@@ -260,6 +288,11 @@ def test_metrics_that_are_not_measured_are_refused(values):
     for monitor, hint in (("max val_t2v_metrics_R7", "R5"), ("min val_loss", "not measure")):
         with pytest.raises(UserError, match=rf"trainer.monitor.*{hint}"):
             check_training(with_parts(values, monitor=monitor))
+    unwatched = copy.deepcopy(values)
+    del unwatched["trainer"]["monitor"]  # then it is the published one
+    check_training(Config.from_dict(unwatched, "c"))
+    with pytest.raises(UserError, match=r"trainer.monitor.*val_t2v_metrics_geo"):
+        check_training(Config.from_dict(unwatched | {"metrics": ["v2t_metrics"]}, "c"))
     labels = {"metrics": ["mean_average_precision"]}
     for change in (labels, {"eval_settings": labels}):
         with pytest.raises(UserError, match="needs labels"):

@@ -23,6 +23,7 @@ from trainer.evaluation import RANK_METRICS, VIDEOS_PER_BLOCK
 from trainer.optimisers import build_optimiser, build_schedule
 from trainer.rehearsal import rehearse
 from trainer.size import TRAINING_COPIES, check_fits, check_net, memory_of
+from trainer.training import TrainingSettings
 from trainer.visualizer import Visualizer
 from utils.config import Config
 from utils.config_schema import LOADER_KEYS, TRAINING_KEYS
@@ -41,7 +42,7 @@ def build_loader(config: Config, seed: int, device: str = "cpu") -> ExpertDataLo
     config.require(LOADER_KEYS)
     args = _loader_args(config) | {"device": device}
     loader = _make("data_loader", LOADERS, config["data_loader.type"], **args, seed=seed)
-    _check_batches(config, loader)
+    _check_batches(loader)
     return loader
 
 
@@ -119,7 +120,7 @@ def _net_bytes(config: Config, data: ModelInputs) -> int:
         return sum(p.nbytes for p in _make_net(config, data).parameters())
 
 
-def _check_batches(config: Config, loader: ExpertDataLoader) -> None:
+def _check_batches(loader: ExpertDataLoader) -> None:
     """Refuse batches of a size that no memory holds."""
     tokens = {e.name: e.max_tokens for e in loader.experts} | {"text": loader.max_text_tokens}
     sizes = {e.name: e.size for e in loader.experts} | {"text": loader.text_size}
@@ -255,21 +256,26 @@ def _type_and_args(config: Config, section: str) -> tuple[str, dict[str, Any]]:
     return config[f"{section}.type"], config.get(f"{section}.args", {})
 
 
+def _monitor(config: Config) -> str:
+    return config.get("trainer.monitor", TrainingSettings.monitor)
+
+
 def _direction(config: Config) -> str | None:
     """Return whether more ("max") or less ("min") of the monitored metric is better, if any is."""
-    direction = config.get("trainer.monitor", "max").partition(" ")[0]
+    direction = _monitor(config).partition(" ")[0]
     return None if direction == "off" else direction
 
 
 def _check_metrics(config: Config) -> None:
-    for name in {*config["metrics"], *config.eval_config()["metrics"]} - {*RANK_METRICS}:
+    named = {*config["metrics"], *config.eval_config()["metrics"]}
+    for name in sorted(named - {*RANK_METRICS}):
         raise UserError(
             f'The metric "{name}" needs labels, and a retrieval set has captions: use '
             f"{' and '.join(RANK_METRICS)}."
         )
     keys = rank_metrics(torch.ones(1))
     measured = [f"val_{name}_{key}" for name in config["metrics"] for key in keys]
-    watched = config.get("trainer.monitor", "off").partition(" ")[2]
+    watched = _monitor(config).partition(" ")[2]
     if watched and watched not in measured:
         raise UserError(
             f'trainer.monitor names the metric "{watched}", which this training does not '
