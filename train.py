@@ -23,6 +23,7 @@ from logger.tables import seeds_table
 from misc.make_data_set import make_data_set
 from utils.command_line import chosen_seeds, run_main, select_device, train_parser
 from utils.config import Config
+from utils.config_schema import TRAINING_KEYS
 
 if TYPE_CHECKING:
     from trainer.session import Options
@@ -34,10 +35,15 @@ _log = logging.getLogger("train")
 
 def main(arguments: list[str] | None = None) -> None:
     args = train_parser().parse_args(arguments)
-    if args.resume and (args.purge_exp_dir or args.init_from):
-        other = "--purge_exp_dir" if args.purge_exp_dir else "--init_from"
-        raise UserError(f"--resume continues an earlier run, {other} wants a new one: give one.")
+    is_new = args.resume in (None, AUTO)
+    for flag, given in (
+        ("--purge_exp_dir", args.purge_exp_dir and args.resume),
+        ("--init_from", args.init_from and not is_new),
+    ):
+        if given:
+            raise UserError(f"--resume continues an earlier run, {flag} wants a new one: give one.")
     config = read_config(args)
+    config.require(TRAINING_KEYS)
     if args.leaderboard and config.eval_config().get("challenge_mode", False):
         raise UserError("--leaderboard collects metrics, which challenge_mode does not measure.")
     seeds = chosen_seeds(args, default=config.get("seed", 0))
@@ -50,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     from trainer.run_folder import purge_experiment
     from trainer.session import Options
 
-    if args.resume and args.resume != AUTO:
+    if not is_new:
         is_asked = args.seeds is not None or args.group_seed is not None
         seeds = [seed_to_continue(Path(args.resume), seeds if is_asked else None, args.group_id)]
     if args.purge_exp_dir:

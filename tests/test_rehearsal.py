@@ -128,9 +128,6 @@ def test_settings_of_a_schedule_that_cannot_work_are_refused(values, kind, args,
     config = with_parts(values, lr_scheduler=(kind, args))
     with pytest.raises(UserError, match=sentence):
         check_training(config)
-    net = nn.Linear(2, 2)
-    with pytest.raises(UserError, match=sentence):
-        build_schedule_of(config, build_optimiser_of(config, net))
 
 
 def test_a_schedule_that_ends_with_the_training_is_long_enough(values):

@@ -497,6 +497,11 @@ def test_a_new_run_starts_from_weights(
     assert content_of(first) == before
     code, output = run(test_program, "--config", config_path, "--resume", source)
     assert code == 0, output
+    again = ["--config", config_path, "--custom_args", override, "--resume"]
+    assert run(train_program, *again, tuned)[0] == 0  # the weights it began with are over
+    assert json.loads((tuned / "config.json").read_text())["init_from"] == str(source)
+    code, output = run(train_program, *again, "auto", "--init_from", source)
+    assert code == 0 and "loaded" in output
 
 
 def test_what_does_not_fit_is_listed_and_nothing_is_refused(

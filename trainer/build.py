@@ -19,7 +19,7 @@ from model.loss import MaxMarginRankingLoss
 from model.metric import rank_metrics
 from model.star_gating import TENSOR_SIZE
 from trainer.distillation import Distillation
-from trainer.evaluation import RANK_METRICS, VIDEOS_PER_BLOCK
+from trainer.evaluation import VIDEOS_PER_BLOCK, check_metrics
 from trainer.optimisers import build_optimiser, build_schedule
 from trainer.rehearsal import rehearse
 from trainer.size import TRAINING_COPIES, check_fits, check_net, memory_of
@@ -220,9 +220,8 @@ def build_schedule_of(config: Config, optimiser: Optimizer) -> LRScheduler:
     """Build the schedule of a config for the optimiser of the same config.
 
     Raises:
-        UserError: the settings of either fail in a rehearsal of the training's epochs.
+        UserError: its settings do not fit (whether they last, `check_training` finds out).
     """
-    _rehearse(config, optimiser.param_groups[0]["params"][0].device)
     return build_schedule(*_type_and_args(config, "lr_scheduler"), optimiser, _direction(config))
 
 
@@ -267,12 +266,7 @@ def _direction(config: Config) -> str | None:
 
 
 def _check_metrics(config: Config) -> None:
-    named = {*config["metrics"], *config.eval_config()["metrics"]}
-    for name in sorted(named - {*RANK_METRICS}):
-        raise UserError(
-            f'The metric "{name}" needs labels, and a retrieval set has captions: use '
-            f"{' and '.join(RANK_METRICS)}."
-        )
+    check_metrics([*config["metrics"], *config.eval_config()["metrics"]])
     keys = rank_metrics(torch.ones(1))
     measured = [f"val_{name}_{key}" for name in config["metrics"] for key in keys]
     watched = _monitor(config).partition(" ")[2]

@@ -167,7 +167,8 @@ def check_same_training(
     """
     stored = checkpoint["config"]
     keys = keys_that_change_learning(
-        {key: value for key, value in stored.items() if key != NAME_KEY}, config.values
+        {key: value for key, value in stored.items() if key != NAME_KEY},
+        as_begun(config, stored).values,
     )
     if keys:
         shown = "; ".join(_change(key, stored, config) for key in keys[:_SHOWN_KEYS])
@@ -183,6 +184,13 @@ def check_same_training(
             f"The training of {path} is {is_try}: give --mini_train and --train_single_epoch as it "
             "was begun."
         )
+
+
+def as_begun(config: Config, stored: Mapping[str, Any]) -> Config:
+    """Return a config with what only counts for the beginning of a training: name and weights."""
+    values = {key: value for key, value in config.values.items() if key != "init_from"}
+    values |= {key: stored[key] for key in ("init_from",) if key in stored}
+    return Config.from_dict(values, stored.get(NAME_KEY, config.name))
 
 
 def _change(key: str, stored: Mapping[str, Any], config: Config) -> str:

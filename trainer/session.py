@@ -32,7 +32,7 @@ from trainer.challenge import counts_of, predict, warn_of_other_counts
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint, load_weights, load_what_fits
 from trainer.evaluation import Evaluation, check_metrics, evaluate
 from trainer.memory import keeping_freed_memory
-from trainer.resuming import check_same_data, check_same_training, fingerprint
+from trainer.resuming import as_begun, check_same_data, check_same_training, fingerprint
 from trainer.run_folder import RunFolder, find_checkpoint, test_label
 from trainer.training import (
     MINI_TRAIN_BATCHES,
@@ -44,7 +44,7 @@ from trainer.training import (
     restore,
 )
 from trainer.visualizer import rankings_text
-from utils.config import NAME_KEY, Config
+from utils.config import Config
 from utils.seeds import seed_everything
 
 _log = logging.getLogger(__name__)
@@ -117,14 +117,14 @@ class Training:
         if checkpoint_path:
             checkpoint = load_checkpoint(checkpoint_path)
             check_same_training(checkpoint, checkpoint_path, config, options.is_quick_try)
-            config = Config.from_dict(config.values, checkpoint["config"].get(NAME_KEY))
+            config = as_begun(config, checkpoint["config"])
         seed_everything(seed)
         _log.info("Setting experiment random seed to %d", seed)
         check_training(config, options.device)
         loader = build_loader(config, seed, options.device)
         if checkpoint:
             check_same_data(checkpoint, checkpoint_path, loader)
-        net = build_net(config, loader).to(options.device)
+        net = build_net(config, loader, is_trained=True).to(options.device)
         _log.info("Trainable parameters: %d", count_parameters(net))
         check_test_side(config, net, seed)
         if config.get("init_from") and not checkpoint:
