@@ -67,10 +67,10 @@ def reason(error: Exception) -> str:
     return _REASONS[errno.ELOOP]
 
 
-def is_there(path: Path) -> bool:
-    """Tell whether there is such a file or folder, for any path that text may name."""
+def is_there(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
+    """Tell whether there is such a file or folder (of a kind), for any path that text may name."""
     try:
-        return path.exists()
+        return kind(path)
     except PATH_ERRORS:
         return False
 
@@ -350,7 +350,20 @@ def _finite(text: str) -> float:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. NaN and infinity are refused (not JSON)."""
-    with replacing(path, "w", encoding="utf-8") as handle:
-        json.dump(value, handle, indent=2, ensure_ascii=False, allow_nan=False)
-        handle.write("\n")
+    """Write `value` as indented JSON, atomically. NaN and infinity are refused (not JSON).
+
+    Raises:
+        UserError: it cannot be written, or has a text that no other program could read.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        # What Python makes of the command line where letters are ASCII.
+        held = short(text[error.start : error.end])
+        raise UserError(
+            f'Cannot write {path}: a text in it has half of a character ("{held}"); where names '
+            "with other letters than ASCII are used, set LC_ALL=C.UTF-8 in the environment."
+        ) from error
+    with replacing(path) as handle:
+        handle.write(data + b"\n")
