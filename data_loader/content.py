@@ -17,9 +17,15 @@ class Truncated(BadContent):
 
 
 def short(value: object, limit: int = 60) -> str:
-    """Return a name found in a file, cut to a length that fits in one sentence."""
+    """Return a name found in a file, cut to a length that fits in one sentence.
+
+    What would move the cursor, or cannot be written at all, stands there as an escape.
+    """
     text = str(value)
-    return text if len(text) <= limit else f"{text[:limit]}..."
+    text = text if len(text) <= limit else f"{text[:limit]}..."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def largest_unpacked(packed: int) -> int:

@@ -43,6 +43,7 @@ _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp", re.DOTALL)
 _LONGEST_NAME = 255  # bytes, of common file systems
 # A younger file may be one whose writer has not locked it yet, or cannot lock it.
 _ABANDONED_SECONDS = 2.0
+_TRIES = 3
 # Folders in which this process has removed what others left.
 _tidied: set[str] = set()
 
@@ -66,10 +67,10 @@ def reason(error: Exception) -> str:
     return _REASONS[errno.ELOOP]
 
 
-def is_there(path: Path) -> bool:
-    """Tell whether there is such a file or folder, for any path that text may name."""
+def is_there(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
+    """Tell whether there is such a file or folder (of a kind), for any path that text may name."""
     try:
-        return path.exists()
+        return kind(path)
     except PATH_ERRORS:
         return False
 
@@ -107,10 +108,9 @@ def replacing(
     temporary: Path | None = None
     try:
         try:
-            handle = _open_temporary(path, mode, options)
+            handle, temporary = _open_temporary(path, mode, options)
         except PATH_ERRORS as error:
             raise UserError(f"Cannot write {path}: {reason(error)}.") from error
-        temporary = Path(handle.name)
         try:
             # Renamed before it is closed, which gives up its lock.
             with handle:
@@ -132,25 +132,22 @@ def replacing(
                 temporary.unlink(missing_ok=True)
 
 
-def _open_temporary(path: Path, mode: str, options: dict[str, Any]) -> IO[Any]:
+def _open_temporary(path: Path, mode: str, options: dict[str, Any]) -> tuple[IO[Any], Path]:
     """Open a temporary file that is locked for as long as it is open, where there are locks."""
     with suppress(FileNotFoundError):
         path.lstat()  # a name that cannot be is refused before anything is written
     _tidy_once(path.parent)
-    while True:
+    for _ in range(_TRIES):
         temporary = temporary_name(path)
         handle = temporary.open(mode, **options)
-        try:
-            with suppress(OSError):
-                fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Someone who removes what was abandoned may have been quicker than the lock.
-            if _is_at(handle.fileno(), temporary):
-                return handle
-        except BaseException:
-            handle.close()
+        with suppress(OSError):
+            fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Someone who removes what was abandoned may have been quicker than the lock.
+        if _is_at(handle.fileno(), temporary):
+            break
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
-            raise
-        handle.close()
+    return handle, temporary
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -353,7 +350,20 @@ def _finite(text: str) -> float:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. NaN and infinity are refused (not JSON)."""
-    with replacing(path, "w", encoding="utf-8") as handle:
-        json.dump(value, handle, indent=2, ensure_ascii=False, allow_nan=False)
-        handle.write("\n")
+    """Write `value` as indented JSON, atomically. NaN and infinity are refused (not JSON).
+
+    Raises:
+        UserError: it cannot be written, or has a text that no other program could read.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        # What Python makes of the command line where letters are ASCII.
+        held = short(text[error.start : error.end])
+        raise UserError(
+            f'Cannot write {path}: a text in it has half of a character ("{held}"); where names '
+            "with other letters than ASCII are used, set LC_ALL=C.UTF-8 in the environment."
+        ) from error
+    with replacing(path) as handle:
+        handle.write(data + b"\n")

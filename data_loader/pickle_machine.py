@@ -5,10 +5,11 @@ program names, hashes whatever it is given and reserves memory before it has see
 one has the same instructions (`pickle_opcodes.py`), but: a name is looked up in a fixed table of
 inert makers, only those are ever called, keys are strings or numbers, and every length is compared
 with the bytes that are there. Byte strings are views into the file, so that reading costs no second
-copy of the arrays.
+copy of the arrays. What is built besides is counted in bytes, and must stay in proportion to the
+file: one byte of a pickle can ask for an object of hundreds, or for a copy of the largest one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from data_loader.content import BadContent, Truncated
@@ -16,19 +17,45 @@ from data_loader.content import BadContent, Truncated
 _KEY_TYPES = (str, int, float, type(None))
 # Beyond this, integers can be chosen to share one hash, which makes dictionaries quadratic.
 _MAX_KEY = 1 << 60
-# One byte of a pickle can ask for an object of a hundred; real files need three bytes and more.
-_FREE_OBJECTS = 100_000
-_BYTES_PER_OBJECT = 3
+# What a small file may build, and each byte of a file. With the mapped file itself and what the
+# libraries need, reading stays below 256 MB and four bytes for each byte of the file.
+_FREE_BYTES = 176 << 20
+_BUILT_PER_BYTE = 3
+# Bytes of memory, about as Python takes them: an entry of a list, of a dictionary or set (which
+# grow by leaps), an empty container, a number, a view into the file.
+SLOT = 9
+ENTRY = 150
+CONTAINER = 160
+NUMBER = 32
+VIEW = 200
+_CALL = 100
+_MARK = 72
+
+
+class _Nothing:
+    """Stands in the memo where nothing was remembered."""
+
+
+_NOTHING = _Nothing()
 
 
 class Maker:
-    """A name that a pickle may mention, and the function that stands in for it."""
+    """A name that a pickle may mention, and the function that stands in for it.
 
-    __slots__ = ("make", "name")
+    Attributes:
+        name: what messages call it.
+        make: the function; None for what may be mentioned and not called.
+        cost: bytes of memory that a call takes, besides a copy of its arguments.
+    """
 
-    def __init__(self, name: str, make: Callable[..., Any] | None = None) -> None:
+    __slots__ = ("cost", "make", "name")
+
+    def __init__(
+        self, name: str, make: Callable[..., Any] | None = None, cost: int = _CALL
+    ) -> None:
         self.name = name
         self.make = make
+        self.cost = cost
 
 
 class Buildable:
@@ -61,6 +88,11 @@ def text_of(data: memoryview) -> str:
         return raw.decode("latin-1")
 
 
+def building_limit(size: int) -> int:
+    """Return how many bytes of memory a pickle of `size` bytes may build."""
+    return _FREE_BYTES + _BUILT_PER_BYTE * size
+
+
 class Machine:
     """The state of one reading.
 
@@ -72,8 +104,9 @@ class Machine:
         persistent: gives what lies outside the pickle under an id; None where nothing does.
         stack: values since the last mark.
         marks: stacks that were set aside by marks.
+        set_aside: number of values in them.
         memo: values that the pickle may refer to again.
-        objects_left: how many more objects it may ask for.
+        left: how many more bytes of memory it may fill.
     """
 
     def __init__(
@@ -81,6 +114,7 @@ class Machine:
         data: memoryview,
         find: Callable[[str, str], Maker],
         persistent: Callable[[Any], Any] | None = None,
+        left: int | None = None,
     ) -> None:
         self.data = data
         self.end = len(data)
@@ -89,14 +123,45 @@ class Machine:
         self.persistent = persistent
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
-        self.objects_left = _FREE_OBJECTS + self.end // _BYTES_PER_OBJECT
+        self.set_aside = 0
+        self.memo: list[Any] = []
+        self.left = building_limit(self.end) if left is None else left
 
-    def spend(self) -> None:
-        """Count one object, so that a small file cannot fill the memory with empty ones."""
-        self.objects_left -= 1
-        if self.objects_left < 0:
+    def charge(self, size: int) -> None:
+        """Count bytes of memory."""
+        self.left -= size
+        if self.left < 0:
             raise BadContent("it builds far more objects than a file of its size can hold")
+
+    def charge_copies(self, values: Iterable[Any]) -> None:
+        """Count what a copy of each of these takes, and the time that looking at it takes."""
+        for value in values:
+            if isinstance(value, str):
+                self.charge(len(value))
+            elif isinstance(value, list | tuple | set | dict):
+                self.charge(ENTRY * len(value))
+
+    def check_stack(self) -> None:
+        """Insist that what waits on the stack is within the limit, too; it is not charged."""
+        if SLOT * (len(self.stack) + self.set_aside) > self.left:
+            self.charge(self.left + 1)
+
+    def remember(self, index: int, value: Any) -> None:
+        """Keep a value in the memo."""
+        gap = index - len(self.memo)
+        if gap < 0:
+            self.memo[index] = value
+        else:
+            self.charge(SLOT * (gap + 1))
+            self.memo += [_NOTHING] * gap
+            self.memo.append(value)
+
+    def push_mark(self) -> None:
+        """Set aside what is on the stack."""
+        self.charge(_MARK)
+        self.set_aside += len(self.stack)
+        self.marks.append(self.stack)
+        self.stack = []
 
     def read(self, count: int) -> memoryview:
         """Return the next `count` bytes as a view."""
@@ -128,4 +193,6 @@ class Machine:
         """Return what was pushed since the last mark."""
         items = self.stack
         self.stack = self.marks.pop()
+        self.set_aside -= len(self.stack)
+        self.left += _MARK
         return items

@@ -1,46 +1,55 @@
 """The instructions of a pickle, protocols 0 to 5, as far as plain data need them."""
 
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from data_loader.content import BadContent, Truncated, short
-from data_loader.pickle_machine import Buildable, Machine, Maker, checked_key
+from data_loader.pickle_machine import (
+    CONTAINER,
+    ENTRY,
+    NUMBER,
+    SLOT,
+    VIEW,
+    Buildable,
+    Machine,
+    Maker,
+    checked_key,
+)
 
 _PROTOCOLS = range(6)
+# So many instructions are run between two looks at the size of the stack.
+_BLOCK = 4096
+# The length of a text costs as many bytes in memory at most, for each of its letters.
+_BYTES_PER_LETTER = 4
+_STORAGE = 1000
 # Longer numbers are no measurement, and reading them takes quadratic time.
 _MAX_DIGITS = 400
-
-
-def run_pickle(data: memoryview, find: Callable[[str, str], Maker]) -> Any:
-    """Return what a pickle describes; `find(module, name)` gives the maker for a global name.
-
-    Raises:
-        BadContent: an instruction, a name or a structure that plain data do not need.
-        Truncated: the bytes end before the pickle does.
-    """
-    return run_machine(Machine(data, find))
 
 
 def run_machine(machine: Machine) -> Any:
     """Return what the pickle at the machine's place describes, and leave it at the pickle's end.
 
     Raises:
-        BadContent, Truncated: as for `run_pickle`.
+        BadContent: an instruction, a name or a structure that plain data do not need.
+        Truncated: the bytes end before the pickle does.
     """
     data, table = machine.data, _TABLE
     try:
         while True:
-            if machine.at >= machine.end:
-                raise Truncated("the end mark is missing")
-            code = data[machine.at]
-            machine.at += 1
-            if code == _STOP:
-                return machine.stack.pop()
-            operation = table[code]
-            if operation is None:
-                raise BadContent(_refusal(code))
-            operation(machine)
+            machine.check_stack()
+            for _ in range(_BLOCK):
+                if machine.at >= machine.end:
+                    raise Truncated("the end mark is missing")
+                code = data[machine.at]
+                machine.at += 1
+                if code == _STOP:
+                    return machine.stack.pop()
+                operation = table[code]
+                if operation is None:
+                    raise BadContent(_refusal(code))
+                operation(machine)
     except (IndexError, KeyError) as error:
         if machine.at >= machine.end:
             raise Truncated("it ends within an instruction") from error
@@ -65,9 +74,7 @@ def _frame(m: Machine) -> None:
 
 
 def _mark(m: Machine) -> None:
-    m.spend()
-    m.marks.append(m.stack)
-    m.stack = []
+    m.push_mark()
 
 
 def _pop(m: Machine) -> None:
@@ -94,7 +101,7 @@ def _push(value: Any) -> Callable[[Machine], None]:
 
 def _push_new(kind: type) -> Callable[[Machine], None]:
     def operation(m: Machine) -> None:
-        m.spend()
+        m.charge(2 * CONTAINER if kind is set else CONTAINER)
         m.stack.append(kind())
 
     return operation
@@ -108,12 +115,14 @@ def _byte(m: Machine) -> None:
 
 def _integer(size: int, signed: bool = False) -> Callable[[Machine], None]:
     def operation(m: Machine) -> None:
+        m.left -= NUMBER  # checked with the stack
         m.stack.append(m.read_number(size, signed))
 
     return operation
 
 
 def _binfloat(m: Machine) -> None:
+    m.left -= NUMBER
     m.stack.append(struct.unpack(">d", m.read(8))[0])
 
 
@@ -122,28 +131,35 @@ def _long(size: int) -> Callable[[Machine], None]:
         raw = m.read(m.read_number(size))
         if len(raw) > _MAX_DIGITS:
             raise BadContent(f"it holds an integer of {len(raw)} bytes")
+        m.charge(NUMBER + 2 * len(raw))
         m.stack.append(int.from_bytes(raw, "little", signed=True))
 
     return operation
 
 
+def _push_text(m: Machine, text: str) -> None:
+    m.charge(sys.getsizeof(text))
+    m.stack.append(text)
+
+
 def _text(size: int) -> Callable[[Machine], None]:
     def operation(m: Machine) -> None:
         raw = bytes(m.read(m.read_number(size)))
-        m.stack.append(raw.decode("utf-8", "replace"))
+        _push_text(m, raw.decode("utf-8", "replace"))
 
     return operation
 
 
 def _raw(size: int) -> Callable[[Machine], None]:
     def operation(m: Machine) -> None:
+        m.charge(VIEW)
         m.stack.append(m.read(m.read_number(size)))
 
     return operation
 
 
 def _short_python2_text(m: Machine) -> None:
-    m.stack.append(bytes(m.read(m.read_number(1))).decode("latin-1"))
+    _push_text(m, bytes(m.read(m.read_number(1))).decode("latin-1"))
 
 
 def _text_line(kind: str) -> Callable[[Machine], None]:
@@ -151,6 +167,7 @@ def _text_line(kind: str) -> Callable[[Machine], None]:
         line = m.read_line()
         if len(line) > _MAX_DIGITS:
             raise BadContent(f"it holds a number of {len(line)} digits")
+        m.charge(NUMBER + len(line))
         word = line.decode("ascii").strip()
         if kind == "I" and word in ("00", "01"):
             m.stack.append(word == "01")
@@ -166,17 +183,16 @@ def _string_line(m: Machine) -> None:
     line = m.read_line().strip()
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
         raise BadContent("a string has no quotes around it")
-    m.stack.append(line[1:-1].decode("unicode-escape"))
+    _push_text(m, line[1:-1].decode("unicode-escape"))
 
 
 def _unicode_line(m: Machine) -> None:
-    m.stack.append(m.read_line().decode("raw-unicode-escape"))
+    _push_text(m, m.read_line().decode("raw-unicode-escape"))
 
 
 def _put(size: int) -> Callable[[Machine], None]:
     def operation(m: Machine) -> None:
-        m.spend()
-        m.memo[m.read_number(size)] = m.stack[-1]
+        m.remember(m.read_number(size), m.stack[-1])
 
     return operation
 
@@ -201,8 +217,7 @@ def _line_index(m: Machine) -> int:
 
 
 def _put_line(m: Machine) -> None:
-    m.spend()
-    m.memo[_line_index(m)] = m.stack[-1]
+    m.remember(_line_index(m), m.stack[-1])
 
 
 def _get_line(m: Machine) -> None:
@@ -210,15 +225,15 @@ def _get_line(m: Machine) -> None:
 
 
 def _memoize(m: Machine) -> None:
-    m.spend()
-    memo = m.memo
-    memo[len(memo)] = m.stack[-1]
+    m.left -= SLOT  # checked with the stack
+    m.memo.append(m.stack[-1])
 
 
 def _tuple(count: int) -> Callable[[Machine], None]:
     def operation(m: Machine) -> None:
         if len(m.stack) < count:
             raise IndexError
+        m.charge(CONTAINER)
         m.stack[-count:] = [tuple(m.stack[-count:])]
 
     return operation
@@ -226,64 +241,83 @@ def _tuple(count: int) -> Callable[[Machine], None]:
 
 def _tuple_of_mark(m: Machine) -> None:
     items = m.pop_mark()
+    m.charge(CONTAINER + SLOT * len(items))
     m.stack.append(tuple(items))
 
 
 def _list_of_mark(m: Machine) -> None:
     items = m.pop_mark()
+    m.charge(CONTAINER + SLOT * len(items))
     m.stack.append(items)
 
 
 def _dict_of_mark(m: Machine) -> None:
     items = m.pop_mark()
+    m.charge(CONTAINER)
     m.stack.append({})
-    _set_all(m.stack[-1], items)
+    _set_all(m, items)
 
 
 def _frozenset_of_mark(m: Machine) -> None:
     items = m.pop_mark()
-    m.stack.append({checked_key(item) for item in items})
+    m.charge(2 * CONTAINER)
+    m.stack.append(set())
+    _add_all(m, items)
 
 
-def _set_all(target: Any, items: list[Any]) -> None:
+def _add_all(m: Machine, items: list[Any]) -> None:
+    target = m.stack[-1]
+    if type(target) is not set:
+        raise BadContent(f"it adds members to a {type(target).__name__}")
+    _charge_keys(m, items)
+    target.update(checked_key(item) for item in items)
+
+
+def _charge_keys(m: Machine, keys: list[Any]) -> None:
+    # A byte string becomes a text wherever it is a key.
+    texts = sum(len(key) for key in keys if type(key) is memoryview)
+    m.charge(ENTRY * len(keys) + _BYTES_PER_LETTER * texts)
+
+
+def _set_all(m: Machine, items: list[Any]) -> None:
+    target = m.stack[-1]
     if not isinstance(target, dict) or len(items) % 2:
         raise BadContent(f"it sets items of a {type(target).__name__}")
+    _charge_keys(m, items[::2])
     for key, value in zip(items[::2], items[1::2], strict=True):
         target[checked_key(key)] = value
 
 
 def _setitem(m: Machine) -> None:
     value, key = m.stack.pop(), m.stack.pop()
-    _set_all(m.stack[-1], [key, value])
+    _set_all(m, [key, value])
 
 
 def _setitems(m: Machine) -> None:
     items = m.pop_mark()
-    _set_all(m.stack[-1], items)
+    _set_all(m, items)
 
 
-def _extend(target: Any, items: list[Any]) -> None:
+def _extend(m: Machine, items: list[Any]) -> None:
+    target = m.stack[-1]
     if type(target) is not list:
         raise BadContent(f"it appends to a {type(target).__name__}")
+    m.charge(SLOT * len(items))
     target.extend(items)
 
 
 def _append(m: Machine) -> None:
     value = m.stack.pop()
-    _extend(m.stack[-1], [value])
+    _extend(m, [value])
 
 
 def _appends(m: Machine) -> None:
     items = m.pop_mark()
-    _extend(m.stack[-1], items)
+    _extend(m, items)
 
 
 def _additems(m: Machine) -> None:
-    items = m.pop_mark()
-    target = m.stack[-1]
-    if type(target) is not set:
-        raise BadContent(f"it adds members to a {type(target).__name__}")
-    target.update(checked_key(item) for item in items)
+    _add_all(m, m.pop_mark())
 
 
 def _global(m: Machine) -> None:
@@ -304,6 +338,8 @@ def _reduce(m: Machine) -> None:
         raise BadContent(f"it calls {_describe(maker)}")
     if type(arguments) is not tuple:
         raise BadContent(f"it calls {maker.name} without a tuple of arguments")
+    m.charge(maker.cost)
+    m.charge_copies(arguments)
     try:
         m.stack[-1] = maker.make(*arguments)
     except TypeError as error:
@@ -314,13 +350,18 @@ def _build(m: Machine) -> None:
     state, target = m.stack.pop(), m.stack[-1]
     if not isinstance(target, Buildable):
         raise BadContent(f"it sets the state of {_describe(target)}")
+    parts = state if type(state) is tuple else (state,)
+    m.charge_copies(parts)
+    for part in parts:
+        if isinstance(part, dict):
+            m.charge_copies(part.values())
     target.build(state)
 
 
 def _persistent_id(m: Machine) -> None:
     if m.persistent is None:
         raise BadContent("it refers to something outside the pickle, which plain data do not need")
-    m.spend()
+    m.charge(_STORAGE)
     m.stack[-1] = m.persistent(m.stack[-1])
 
 

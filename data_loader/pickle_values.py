@@ -7,16 +7,28 @@ exactly the bytes that are there. Nothing of numpy's own unpickling is called.
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from data_loader.content import BadContent, short
-from data_loader.pickle_machine import Buildable, Maker, checked_key, text_of
-from data_loader.pickle_opcodes import run_pickle
+from data_loader.pickle_machine import (
+    CONTAINER,
+    SLOT,
+    Buildable,
+    Machine,
+    Maker,
+    building_limit,
+    checked_key,
+    text_of,
+)
+from data_loader.pickle_opcodes import run_machine
 
 _MAX_DEPTH = 30
 _MAX_ITEM_SIZE = 1 << 20
+# A byte of text becomes as many bytes in memory at most.
+_BYTES_PER_LETTER = 4
 _NUMBER = re.compile(r"([<>|=]?)([fiu][1248]|f16|b1)$")
 _TEXT = re.compile(r"([<>|=]?)([US])(\d{1,7})$")
 
@@ -160,7 +172,7 @@ class _ExpertStore(Buildable):
     def table(self) -> dict[str, Any]:
         """Return key -> row of the store; a key that is marked as missing gives NaN."""
         keymap, store = self.state.get("keymap"), self.state.get("store")
-        missing = self.state.get("missing") or ()
+        missing = {checked_key(key) for key in self.state.get("missing") or ()}
         values = store.value if type(store) is _Array else store
         if type(keymap) is not dict or not isinstance(values, np.ndarray) or values.ndim != 2:
             raise BadContent("an ExpertStore lacks its keymap or its (videos, D) store")
@@ -213,6 +225,8 @@ def _encoded(text: Any = "", encoding: Any = "latin1") -> memoryview:
 _FLOATS = ("float16", "float32", "float64")
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _SCALAR_CODES = {f"numpy.{name}": np.dtype(name).str for name in (*_FLOATS, *_INTEGERS)}
+# Bytes of memory of an array besides its values.
+_ARRAY = 400
 _PLAIN_TYPES = ("int", "float", "str", "bool", "tuple", "object")
 _MAKERS = [
     *(Maker(name) for name in _SCALAR_CODES),
@@ -225,9 +239,9 @@ _MAKERS = [
 # Full name of what a pickle may mention -> its stand-in.
 PLAIN_NAMES: dict[str, Maker] = {maker.name: maker for maker in _MAKERS}
 for _core in ("numpy.core", "numpy._core"):
-    PLAIN_NAMES[f"{_core}.multiarray._reconstruct"] = Maker("_reconstruct", _reconstruct)
+    PLAIN_NAMES[f"{_core}.multiarray._reconstruct"] = Maker("_reconstruct", _reconstruct, _ARRAY)
     PLAIN_NAMES[f"{_core}.multiarray.scalar"] = Maker("scalar", _scalar)
-    PLAIN_NAMES[f"{_core}.numeric._frombuffer"] = Maker("_frombuffer", _from_buffer)
+    PLAIN_NAMES[f"{_core}.numeric._frombuffer"] = Maker("_frombuffer", _from_buffer, _ARRAY)
 for _builtins in ("builtins", "__builtin__"):
     PLAIN_NAMES |= {f"{_builtins}.{name}": Maker(name) for name in _PLAIN_TYPES}
     PLAIN_NAMES[f"{_builtins}.bytes"] = Maker("bytes", _encoded)
@@ -260,47 +274,71 @@ def read_pickle(data: memoryview) -> Any:
     Raises:
         BadContent: the pickle is broken or holds anything but plain data.
     """
-    return plain_value(run_pickle(data, _find))
+    machine = Machine(data, _find)
+    value = run_machine(machine)
+    return PlainValues(machine.left).of(value)
 
 
-def plain_value(value: Any) -> Any:
-    """Return what stand-ins of `PLAIN_NAMES`, in any containers, stand for."""
-    return _plain(value, {}, 0)
+class PlainValues:
+    """Replaces stand-ins of `PLAIN_NAMES`, in any containers, by what they stand for.
 
+    Each container is visited once; lists and dictionaries are changed in place.
+    """
 
-def _plain(value: Any, done: dict[int, Any], depth: int) -> Any:
-    """Replace stand-ins by what they stand for; each container is visited once."""
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if type(value) is memoryview:
-        return text_of(value)
-    if isinstance(value, np.ndarray):
-        return value
-    if id(value) in done:
-        if done[id(value)] is done:
-            raise BadContent("a container holds itself")
-        return done[id(value)]
-    if depth > _MAX_DEPTH:
-        raise BadContent("its containers are nested too deeply")
-    done[id(value)] = done
-    done[id(value)] = result = _plain_container(value, done, depth + 1)
-    return result
+    def __init__(self, left: int | None = None) -> None:
+        """Begin, with so many bytes of memory left that may be filled."""
+        self._left = building_limit(0) if left is None else left
+        self._depth = 0
+        # id -> result, and what must live for as long as its id is a key.
+        self._done: dict[int, Any] = {}
+        self._seen: list[Any] = []
 
-
-def _plain_container(value: Any, done: dict[int, Any], depth: int) -> Any:
-    if type(value) is _ExpertStore:
-        return value.table()
-    if type(value) is _Array:
-        if value.value is None:
-            raise BadContent("an array has no values")
-        value = value.value
-        if isinstance(value, np.ndarray):
+    def of(self, value: Any) -> Any:
+        if value is None or isinstance(value, str | int | float | np.ndarray):
             return value
-    if type(value) in (list, tuple):
-        return [_plain(item, done, depth) for item in value]
-    if type(value) is dict:
-        return {key: _plain(item, done, depth) for key, item in value.items()}
-    if type(value) is set:
+        done = self._done
+        if id(value) in done:
+            if done[id(value)] is done:
+                raise BadContent("a container holds itself")
+            return done[id(value)]
+        if self._depth > _MAX_DEPTH:
+            raise BadContent("its containers are nested too deeply")
+        self._seen.append(value)
+        done[id(value)] = done
+        self._depth += 1
+        done[id(value)] = result = self._made_plain(value)
+        self._depth -= 1
+        return result
+
+    def _made_plain(self, value: Any) -> Any:
+        if type(value) is memoryview:
+            self._charge(_BYTES_PER_LETTER * len(value))
+            return text_of(value)
+        if type(value) is _ExpertStore:
+            return value.table()
+        if type(value) is _Array:
+            if value.value is None:
+                raise BadContent("an array has no values")
+            return self.of(value.value)
+        if type(value) is tuple:
+            self._charge(CONTAINER + SLOT * len(value))
+            value = list(value)
+        if type(value) is list:
+            self._replace(value, enumerate(value))
+        elif type(value) is dict:
+            self._replace(value, value.items())
+        elif type(value) is not set:
+            name = value.name if type(value) is Maker else type(value).__name__.strip("_")
+            raise BadContent(f'it holds "{short(name)}" where data were expected')
         return value
-    name = value.name if type(value) is Maker else type(value).__name__.strip("_")
-    raise BadContent(f'it holds "{short(name)}" where data were expected')
+
+    def _replace(self, container: Any, items: Iterable[tuple[Any, Any]]) -> None:
+        for key, item in items:
+            plain = self.of(item)
+            if plain is not item:
+                container[key] = plain  # which changes no size
+
+    def _charge(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise BadContent("it repeats the same values until they outgrow the file many times")

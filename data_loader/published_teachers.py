@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from data_loader.content import short
 from data_loader.errors import UserError, did_you_mean
 from data_loader.files import replacing
 from data_loader.formats import read_plain_mapping
@@ -93,7 +94,9 @@ def _sizes_of(path: Path, key: str, sides: Any) -> dict[str, int]:
     sizes = {}
     for name, array in sides["text_embds"].items():
         if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.shape[1]:
-            raise _odd(path, key, f'the captions of the expert "{name}" are no (captions, d) array')
+            raise _odd(
+                path, key, f'the captions of the expert "{short(name)}" are no (captions, d) array'
+            )
         sizes[str(name)] = array.shape[1]
     if not sizes:
         raise _odd(path, key, "it has no experts")
@@ -115,11 +118,13 @@ def _check_video(path: Path, key: str, sides: Any, sizes: Mapping[str, int]) -> 
     for name in videos:
         if name not in sizes:
             hint = did_you_mean(name, sizes)
-            raise _odd(path, key, f'its expert "{name}"{hint} is not among those of its captions')
+            raise _odd(
+                path, key, f'its expert "{short(name)}"{hint} is not among those of its captions'
+            )
     counts = set()
     for name, array in texts.items():
         if not _is_float(array) or array.ndim != 2 or array.shape[1] != sizes[name]:
-            raise _odd(path, key, f'the captions of "{name}" are not of size {sizes[name]}')
+            raise _odd(path, key, f'the captions of "{short(name)}" are not of size {sizes[name]}')
         counts.add(len(array))
     if len(counts) > 1:
         raise _odd(path, key, "its experts have different numbers of captions")
@@ -127,7 +132,7 @@ def _check_video(path: Path, key: str, sides: Any, sizes: Mapping[str, int]) -> 
         if _is_missing(array):
             continue
         if not _is_float(array) or array.size != sizes[name]:
-            raise _odd(path, key, f'the video of "{name}" is not of size {sizes[name]}')
+            raise _odd(path, key, f'the video of "{short(name)}" is not of size {sizes[name]}')
     return counts.pop()
 
 
@@ -143,7 +148,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _odd(path: Path, key: str, what: str) -> UserError:
-    return UserError(f'The teacher {path} cannot be used: of the video "{key}", {what}.')
+    return UserError(f'The teacher {path} cannot be used: of the video "{short(key)}", {what}.')
 
 
 def _row(value: Any, size: int, dtype: np.dtype) -> np.ndarray:

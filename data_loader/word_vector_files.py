@@ -9,6 +9,7 @@ import codecs
 import contextlib
 import gzip
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -31,6 +32,17 @@ _MAX_SIZE = 100_000
 # The longest line of text that is read: a number takes at most some 25 letters.
 _MAX_LINE = _MAX_WORD + 25 * _MAX_SIZE
 _BLOCK = 1 << 20
+# What both packers raise on damage; gzip's own error is an OSError, zipfile has others for members
+# of unknown methods and for names that are none.
+_DAMAGED = (
+    gzip.BadGzipFile,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
 
 
 @contextlib.contextmanager
@@ -53,8 +65,7 @@ def open_word_vectors(path: Path) -> Iterator[tuple[int, Blocks]]:
         ) from error
     except BadContent as error:
         raise UserError(f"Cannot read the word vectors {path}: {error}.") from error
-    # gzip's own error is an OSError; both packers raise the others on damage.
-    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise UserError(
             f"The word vectors {path} are damaged or truncated ({short(error, 120)}); "
             "fetch or make them again."

@@ -1,64 +1,230 @@
-"""Reads thousands of damaged files, in a process with little memory; run by test_formats_fuzz.py.
+"""Damages files of every format that is read, thousands of times, and counts what comes of it.
 
-python3 -m tests.fuzz_formats FOLDER COUNT FILE...: writes each FILE (a key of
-`every_format.WRITERS`), damages it COUNT times, prints how many were accepted and refused, and
-fails on anything else.
+python3 -m tests.fuzz_formats --count 20000 --seed 0
+
+A damaged file is accepted (what it holds then is plain data) or refused in one sentence that names
+it. A traceback, a hang, and more memory than 256 MB and four times the file make the exit code 1;
+each is printed with the command that does it again. Files whose checksum would hide the damage from
+what lies behind it are damaged within, and sealed anew.
 """
 
-import faulthandler
+import argparse
+import gzip
+import hashlib
+import io
+import json
 import os
+import pickle
 import resource
+import select
+import shutil
 import signal
 import sys
+import tempfile
+import traceback
+import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import torch
 
 from data_loader import apart, formats, mat_file
 from data_loader.errors import UserError
+from data_loader.files import read_json
+from data_loader.packed import Part, read_packed, write_packed
+from data_loader.teacher_files import open_teacher
+from data_loader.word_vectors import read_word_vectors
+from misc.fetching.tar_reader import ArchiveError, Limits
+from misc.fetching.unpack import unpack
+from tests import hostile_archives
 from tests.every_format import WRITERS, ragged
+from tests.own_data import write_word_vectors
+from tests.teacher_data import RandomTeacher
+from trainer.checkpoint import load_checkpoint, save_checkpoint
 
-SECONDS = 20
-MEMORY = 300 << 20
+FREE_MEMORY, MEMORY_PER_BYTE = 256 << 20, 4
+BATCH = 200  # files for each process
+OUTCOMES = ("accepted", "refused", "crashed", "TRACEBACK", "HANG", "MEMORY")
+BAD = OUTCOMES[3:]
 HDF5 = ("e.hickle", "four.hickle", "e.h5", "grouped.h5", "seven.mat")
 
 
-def main(folder: Path, count: int, names: list[str]) -> None:
-    np.seterr(all="ignore")
-    faulthandler.dump_traceback_later(SECONDS * 6, exit=True)
-    formats.read_apart = mat_file.read_apart = lambda reader, path: apart.readers()[reader](path)
-    used = apart.memory_in_use()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for name in names:
-        outcomes = read_damaged(folder, name, count)
-        sys.stdout.write(f"{name} {dict(outcomes)}\n")
-        assert set(outcomes) <= {"accepted", "refused", "crashed"}
-        assert outcomes["refused"] > count // 3
-        # The HDF5 library crashes once in thousands of files, which `apart` is there for.
-        assert outcomes["crashed"] <= (count // 100 if name in HDF5 else 0)
+@dataclass(frozen=True)
+class Format:
+    """A kind of file.
+
+    Attributes:
+        name: of the file.
+        write: makes it, whole.
+        read: reads it; raises UserError.
+        inner: gives of a whole file what is damaged.
+        seal: puts what was damaged into the whole file again.
+        may_crash: whether the library that reads it may take its process along, which is a process
+            of its own where it counts.
+    """
+
+    name: str
+    write: Callable[[Path], object]
+    read: Callable[[Path], object]
+    inner: Callable[[bytes], bytes] = bytes
+    seal: Callable[[bytes, bytes], bytes] = lambda whole, inner: inner
+    may_crash: bool = False
 
 
-def read_damaged(folder: Path, name: str, count: int) -> Counter[str]:
+def all_formats() -> list[Format]:
+    """Return every format that is read."""
     table = ragged(np.random.default_rng(0), [f"v{number}" for number in range(7)], 3, most=4)
-    WRITERS[name](folder / name, table)
-    damaged = folder / name
-    if damaged.is_dir():
-        damaged = sorted(damaged.glob("*.npy"))[0]
-    whole = damaged.read_bytes()
-    # A process of its own for each file would take minutes; forks of this one do the same.
-    read = in_a_fork if name in HDF5 else outcome_of
-    rng = np.random.default_rng(5)
-    outcomes: Counter[str] = Counter()
-    for _ in range(count):
-        damaged.write_bytes(damage(whole, rng))
-        outcomes[read(folder / name)] += 1
-    return outcomes
+    words = ["a", "dog", "runs"]
+    vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
+    text = "3 4\n" + "".join(
+        f"{word} {' '.join(map(str, row))}\n" for word, row in zip(words, vectors, strict=True)
+    )
+
+    def word_archive(path: Path) -> None:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("words.txt", text)
+
+    teacher = RandomTeacher([2, 3], {"audio": 3, "rgb": 2})
+    tar = [hostile_archives.folder("data/MSVD"), hostile_archives.file("data/MSVD/a.pickle")]
+    captions = {"v1": ["a dog", "ein Hünd"], "v2": [["a", "dog"]], "v3": []}
+    config = {"a": [1, 2.5, -1e-3, None, True], "b": {"c": "ü😀", "d": "\\"}}
+    json_file = partial(_write_json, captions)
+    return [
+        *(
+            Format(name, partial(_write_table, table, write), _read_features, may_crash=is_hdf5)
+            for name, write in WRITERS.items()
+            for is_hdf5 in (name in HDF5,)
+        ),
+        Format("inner.npz", partial(_write_table, table, WRITERS["e.npz"]), _read_features,
+               *_zip_member("feats.npy")),
+        Format("zip.pth", partial(_write_checkpoint, zipped=True), load_checkpoint),
+        Format("inner.pth", partial(_write_checkpoint, zipped=True), load_checkpoint,
+               *_zip_member("data.pkl")),
+        Format("legacy.pth", partial(_write_checkpoint, zipped=False), load_checkpoint),
+        Format("saved.pth", _save_checkpoint, load_checkpoint),
+        Format("arrays.packed", _write_packed, _read_packed),
+        Format("header.packed", _write_packed, _read_packed, _packed_header, _with_header),
+        Format("ours.teacher", teacher.write, _read_teacher),
+        Format("header.teacher", teacher.write, _read_teacher, _packed_header, _with_header),
+        Format("published.pkl", lambda path: path.write_bytes(pickle.dumps(teacher.published())),
+               _read_teacher),
+        Format("captions.json", json_file, partial(formats.read_plain_mapping, what="captions")),
+        Format("config.json", partial(_write_json, config), read_json),
+        Format("ids.txt", lambda path: path.write_text("v1\nv2\nv3\n"), formats.read_id_list),
+        Format("ids.json", partial(_write_json, {"val": ["v1", 2]}),
+               partial(formats.read_id_list, key="val")),
+        Format("words.bin", lambda path: write_word_vectors(path, words, vectors),
+               read_word_vectors),
+        Format("words.txt", lambda path: path.write_text(text), read_word_vectors),
+        Format("words.vec.gz", lambda path: path.write_bytes(gzip.compress(text.encode())),
+               read_word_vectors),
+        Format("words.zip", word_archive, read_word_vectors),
+        Format("a.tar.gz", lambda path: hostile_archives.write(path, tar), _unpack),
+        Format("inner.tar.gz", lambda path: hostile_archives.write(path, tar), _unpack,
+               gzip.decompress, lambda whole, inner: gzip.compress(inner, 1)),
+    ]  # fmt: skip
+
+
+def _write_table(table: Any, write: Callable[[Path, Any], None], path: Path) -> None:
+    write(path, table)
+
+
+def _write_json(value: Any, path: Path) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def _checkpoint() -> dict[str, Any]:
+    weights = {"w": torch.arange(6.0).reshape(2, 3).T, "b": torch.ones(2, dtype=torch.float16)}
+    state = {"state": {0: {"step": 3, "mean": torch.zeros(3)}}, "groups": [{"lr": 0.1, "at": [0]}]}
+    config = {"name": "ü", "arch": {"args": {"dims": (1, 2)}}, "path": Path("a/b")}
+    return {
+        "arch": "CENet", "epoch": 3, "state_dict": weights, "optimizer": state, "config": config,
+    }  # fmt: skip
+
+
+def _write_checkpoint(path: Path, zipped: bool) -> None:
+    torch.save(_checkpoint(), path, _use_new_zipfile_serialization=zipped)
+
+
+def _save_checkpoint(path: Path) -> None:
+    save_checkpoint(path, _checkpoint())
+
+
+def _write_packed(path: Path) -> None:
+    parts = {
+        "values": Part.of(np.arange(60, dtype=np.float32).reshape(20, 3)),
+        "offsets": Part.of(np.array([0, 5, 20])),
+    }
+    write_packed(path, parts, {"ids": ["v1", "v2"], "name": "ü"})
+
+
+def _read_packed(path: Path) -> object:
+    # Damaged copies are made again; here their refusal is what is looked at.
+    try:
+        return [values.sum() for values in read_packed(path).arrays.values()]
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _read_teacher(path: Path) -> object:
+    return open_teacher(path, [path.parent / "cache"])
+
+
+def _read_features(path: Path) -> object:
+    table = formats.read_feature_file(path)
+    arrays = [value for value in table.values() if value is not None]
+    assert all(isinstance(value, np.ndarray) and value.dtype.kind in "fiub" for value in arrays)
+    return table
+
+
+def _unpack(path: Path) -> object:
+    target = path.with_name("unpacked")
+    try:
+        return unpack(path, target, {"MSVD"}, {}, Limits())
+    except ArchiveError as error:  # whoever calls it names the archive
+        raise UserError(f"{path}: {error}") from error
+    finally:
+        shutil.rmtree(target, ignore_errors=True)
+
+
+def _zip_member(
+    ending: str,
+) -> tuple[Callable[[bytes], bytes], Callable[[bytes, bytes], bytes]]:
+    def inner(whole: bytes) -> bytes:
+        with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+            return archive.read(next(n for n in archive.namelist() if n.endswith(ending)))
+
+    def seal(whole: bytes, inner: bytes) -> bytes:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(stream, "w") as new:
+            for name in old.namelist():
+                new.writestr(name, inner if name.endswith(ending) else old.read(name))
+        return stream.getvalue()
+
+    return inner, seal
+
+
+def _packed_header(whole: bytes) -> bytes:
+    return whole[48 : 48 + int.from_bytes(whole[8:16], "little")].rstrip()
+
+
+def _with_header(whole: bytes, header: bytes) -> bytes:
+    begin = 48 + int.from_bytes(whole[8:16], "little")
+    header += b" " * (-(48 + len(header)) % 64)
+    size = len(header).to_bytes(8, "little")
+    return whole[:8] + size + hashlib.sha256(header).digest() + header + whole[begin:]
 
 
 def damage(whole: bytes, rng: np.random.Generator) -> bytes:
+    """Return bytes with some of them changed, inserted or removed."""
     data = bytearray(whole)
     for _ in range(int(rng.integers(1, 5))):
         at = int(rng.integers(max(1, len(data))))
@@ -69,39 +235,137 @@ def damage(whole: bytes, rng: np.random.Generator) -> bytes:
             lambda at=at: data.__setitem__(slice(at, at + 4), b"\xff\xff\xff\x7f"),
             lambda at=at: data.__setitem__(slice(at, at + 8), b"\xff" * 8),
             lambda at=at: data.__setitem__(slice(at, at + 4), rng.bytes(4)),
+            lambda at=at: data.__setitem__(slice(at, at + 1), data[at : at + 40] * 3),
             lambda at=at: data.__delitem__(slice(at, None)),
         ]
         kinds[int(rng.integers(len(kinds)))]()
     return bytes(data)
 
 
-def outcome_of(path: Path) -> str:
+def outcome_of(kind: Format, path: Path) -> tuple[str, str]:
+    """Read a damaged file; returns the outcome, and what is to be said of it."""
     try:
-        table = formats.read_feature_file(path)
+        kind.read(path)
     except UserError as error:
         if isinstance(error.__cause__, MemoryError):
-            return "asked for too much memory"
-        return "refused" if str(path) in str(error) else "does not name the file"
-    arrays = [value for value in table.values() if value is not None]
-    plain = all(isinstance(value, np.ndarray) and value.dtype.kind in "fiub" for value in arrays)
-    return "accepted" if plain else "gave something else than arrays"
+            # Where its library reads in a process of its own, that one's limit refuses it.
+            return ("refused" if kind.may_crash else "MEMORY"), str(error)
+        lines = str(error).splitlines()
+        if len(lines) == 1 and str(path) in lines[0]:
+            return "refused", ""
+        return "TRACEBACK", f"no sentence that names the file: {error}"
+    except MemoryError:
+        return "MEMORY", traceback.format_exc()
+    except BaseException:  # noqa: BLE001 (whatever it is, it is what this looks for)
+        return "TRACEBACK", traceback.format_exc()
+    return "accepted", ""
 
 
-def in_a_fork(path: Path) -> str:
-    answers = ["accepted", "refused", "asked for too much memory"]
+def read_damaged(
+    kind: Format, folder: Path, numbers: range, seed: int, seconds: float
+) -> Iterator[tuple[int, str, str]]:
+    """Damage a file in as many ways as there are numbers; yields (number, outcome, text)."""
+    place = folder / kind.name
+    kind.write(place)
+    files = sorted(place.glob("*.npy")) if place.is_dir() else [place]
+    whole = files[0].read_bytes()
+    inner = kind.inner(whole)
+
+    def work(answers: int) -> None:
+        used = apart.memory_in_use()
+        for number in range(at, min(at + BATCH, numbers.stop)):
+            rng = np.random.default_rng([seed, zlib.crc32(kind.name.encode()), number])
+            data = kind.seal(whole, damage(inner, rng))
+            files[0].write_bytes(data)
+            limit = used + FREE_MEMORY + MEMORY_PER_BYTE * len(data)
+            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+            answer = json.dumps([number, *outcome_of(kind, place)])
+            os.write(answers, answer.encode() + b"\n")
+
+    at = numbers.start
+    while at < numbers.stop:
+        for number, outcome, text in _in_a_fork(work, at, seconds):
+            yield number, outcome, text
+            at = number + 1
+
+
+def _in_a_fork(
+    work: Callable[[int], None], at: int, seconds: float
+) -> Iterator[tuple[int, str, str]]:
+    """Yield what a child answers; where it hangs or dies, that of the file it was at."""
+    receiver, sender = os.pipe()
     child = os.fork()
     if not child:
-        # The default action ends even a loop inside the library.
-        signal.alarm(SECONDS)
-        answer = outcome_of(path)
-        os._exit(answers.index(answer) if answer in answers else 9)
+        code = 1
+        try:
+            os.close(receiver)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            work(sender)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(sender)
+    with os.fdopen(receiver, "rb", buffering=0) as answers:
+        while True:
+            ready, _, _ = select.select([answers], [], [], seconds)
+            if not ready:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                yield at, "HANG", f"nothing came for {seconds} seconds"
+                return
+            line = answers.readline()
+            if not line:
+                break
+            number, outcome, text = json.loads(line)
+            yield number, outcome, text
+            at = number + 1
     status = os.waitpid(child, 0)[1]
-    if os.WIFSIGNALED(status):
-        return "took too long" if os.WTERMSIG(status) == signal.SIGALRM else "crashed"
-    code = os.WEXITSTATUS(status)
-    # The library's own hunger meets the limit that `apart` sets, and is refused there.
-    return "failed" if code > 2 else "refused" if code == 2 else answers[code]
+    if status:
+        died = "crashed" if os.WIFSIGNALED(status) else "TRACEBACK"
+        yield at, died, f"the process ended with the status {status}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m tests.fuzz_formats", description=__doc__)
+    parser.add_argument("--count", type=int, default=20_000, help="damaged files, of all formats")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first of each format")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="formats")
+    parser.add_argument("--seconds", type=float, default=20, help="what takes longer hangs")
+    options = parser.parse_args(arguments)
+    np.seterr(all="ignore")
+    formats.read_apart = mat_file.read_apart = lambda reader, path: apart.readers()[reader](path)
+    import scipy.io  # noqa: F401 (once, not in every child)
+
+    apart.readers()
+    chosen = [kind for kind in all_formats() if not options.only or kind.name in options.only]
+    each = -(-options.count // len(chosen))
+    total: Counter[str] = Counter()
+    sys.stdout.write(f"{'':16}" + "".join(f"{name:>11}" for name in OUTCOMES) + "\n")
+    for kind in chosen:
+        counts: Counter[str] = Counter()
+        numbers = range(options.first, options.first + each)
+        with tempfile.TemporaryDirectory() as folder:
+            found = read_damaged(kind, Path(folder), numbers, options.seed, options.seconds)
+            for number, outcome, text in found:
+                if outcome == "crashed" and not kind.may_crash:
+                    outcome = "TRACEBACK"
+                counts[outcome] += 1
+                if outcome in BAD:
+                    sys.stdout.write(
+                        f"{outcome}: python3 -m tests.fuzz_formats --only {kind.name} --seed "
+                        f"{options.seed} --first {number} --count 1\n{text}\n"
+                    )
+        _print(kind.name, counts)
+        total += counts
+    _print("all", total)
+    return 1 if any(total[name] for name in BAD) else 0
+
+
+def _print(name: str, counts: Counter[str]) -> None:
+    sys.stdout.write(f"{name:16}" + "".join(f"{counts[o]:11,}" for o in OUTCOMES) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    sys.exit(main())

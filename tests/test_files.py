@@ -268,6 +268,14 @@ def test_json_that_is_refused(tmp_path: Path, kind: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_what_no_program_could_read_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="LC_ALL"):
+        write_json(tmp_path / "a.json", {"name": "gr\udcc3\udcbcn"})
+    with pytest.raises(ValueError, match="nan"):
+        write_json(tmp_path / "a.json", math.nan)
+    assert not list(tmp_path.iterdir())
+
+
 def values() -> st.SearchStrategy[Any]:
     plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
     finite = plain.filter(lambda value: not isinstance(value, float) or math.isfinite(value))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from data_loader.content import BadContent, Truncated, short
-from data_loader.pickle_machine import Machine, Maker
+from data_loader.pickle_machine import Machine, Maker, building_limit
 from data_loader.pickle_opcodes import run_machine
 from trainer.checkpoint_values import DTYPES, Storage, find_name, plain_content
 
@@ -130,14 +130,15 @@ def _stored(member: zipfile.ZipInfo, data: memoryview) -> memoryview:
 
 def _read_legacy(handle: IO[bytes], data: memoryview) -> Any:
     storages = _Storages(len(data), lambda key, storage: None)
-    end = 0
+    # The pickles share what one may build; the values of the storages are copied besides.
+    end, left = 0, building_limit(len(data)) - len(data)
 
     def next_pickle() -> Any:
-        nonlocal end
-        machine = Machine(data, find_name, storages.find)
+        nonlocal end, left
+        machine = Machine(data, find_name, storages.find, left)
         machine.at = end
         value = run_machine(machine)
-        end = machine.at
+        end, left = machine.at, machine.left
         return value
 
     if data[0] != _PICKLE_START or next_pickle() != _LEGACY_MAGIC:

@@ -6,7 +6,7 @@ is refused. Tensors are views of storages, and whether they fit is checked befor
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
@@ -16,12 +16,15 @@ from torch import Tensor
 
 from data_loader.content import BadContent, short
 from data_loader.pickle_machine import Buildable, Maker
-from data_loader.pickle_values import PLAIN_NAMES, plain_value
+from data_loader.pickle_values import PLAIN_NAMES, PlainValues
 
 _MAX_DEPTH = 30
 # A pickle may mention one list in many places; whoever walks the result meets each of them.
 _MAX_VALUES = 2_000_000
 _MAX_AXES = 16
+_MAX_PATH = 4096
+# Bytes of memory of a tensor besides its values, and of a record.
+_TENSOR, _RECORD = 1200, 400
 _MAX_LENGTH = 1 << 40
 
 DTYPES = {
@@ -113,13 +116,15 @@ class OrderedMapping(dict, Buildable):
 
 
 def _record_maker(name: str) -> Maker:
-    return Maker(name, lambda *arguments: Record(name))
+    return Maker(name, lambda *arguments: Record(name), _RECORD)
 
 
 def _path_maker(name: str, kind: type) -> Maker:
     def make(*parts: Any) -> str:
         if not all(type(part) is str for part in parts):
             raise BadContent("a path is made of something else than text")
+        if sum(map(len, parts)) > _MAX_PATH:
+            raise BadContent("a path is too long")
         return str(kind(*parts))
 
     return Maker(name, make)
@@ -180,11 +185,11 @@ def _allowed_names() -> dict[str, Maker]:
         for module in ("torch", "torch.cuda"):
             allowed[f"{module}.{name}Storage"] = Maker(f"{name}Storage")
     for module in ("copyreg", "copy_reg"):
-        allowed[f"{module}._reconstructor"] = Maker("_reconstructor", _old_object)
+        allowed[f"{module}._reconstructor"] = Maker("_reconstructor", _old_object, _RECORD)
     return allowed | {
         "collections.OrderedDict": Maker("collections.OrderedDict", _ordered),
-        "torch._utils._rebuild_tensor": Maker("_rebuild_tensor", _view),
-        "torch._utils._rebuild_tensor_v2": Maker("_rebuild_tensor_v2", _view),
+        "torch._utils._rebuild_tensor": Maker("_rebuild_tensor", _view, _TENSOR),
+        "torch._utils._rebuild_tensor_v2": Maker("_rebuild_tensor_v2", _view, _TENSOR),
         "torch._utils._rebuild_parameter": Maker("_rebuild_parameter", _parameter),
         "torch.Size": Maker("torch.Size", _shape),
     }
@@ -221,6 +226,7 @@ class _Plain:
     def __init__(self) -> None:
         self.done: dict[int, tuple[Any, int] | None] = {}  # id -> (result, values in it)
         self.depth = 0
+        self.plain = PlainValues()
 
     def of(self, value: Any) -> Any:
         return self._walk(value)[0]
@@ -253,11 +259,16 @@ class _Plain:
         if type(value) in (list, tuple):
             items, size = self._all(value)
             return type(value)(items), size
-        return plain_value(value), 1
+        return self.plain.of(value), 1
 
-    def _all(self, values: Any) -> tuple[list[Any], int]:
-        walked = [self._walk(item) for item in values]
-        size = 1 + sum(count for _, count in walked)
-        if size > _MAX_VALUES:
-            raise BadContent("it repeats the same values until they outgrow the file many times")
-        return [item for item, _ in walked], size
+    def _all(self, values: Iterable[Any]) -> tuple[list[Any], int]:
+        items, size = [], 1
+        for value in values:
+            item, count = self._walk(value)
+            items.append(item)
+            size += count
+            if size > _MAX_VALUES:
+                raise BadContent(
+                    "it repeats the same values until they outgrow the file many times"
+                )
+        return items, size

@@ -1,11 +1,14 @@
 """A data set of the sizes of MSRVTT with random features, as files and as the loader opens it."""
 
 import atexit
+import fcntl
 import json
 import pickle
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -28,12 +31,26 @@ EXPERTS = {
     "speech": (300, 32, 0.6),
 }
 _POOL = 2000
+# Folders of benchmarks, and in them a file that their process keeps locked.
+_PREFIX, _MARK = "benchmark-", ".held-by-a-benchmark"
+_held: list[IO[str]] = []
 
 
 def temporary_files(train: int, test: int) -> Path:
-    """Write the files (see `make_files`) into a folder that goes when the process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="benchmark-"))
+    """Write the files (see `make_files`) into a folder that goes when the process ends.
+
+    That of a process which was killed goes when the next one begins.
+    """
+    for mark in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_MARK}"):
+        with suppress(OSError), mark.open("r+") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(mark.parent)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     atexit.register(shutil.rmtree, folder)
+    held = (folder / _MARK).open("w")
+    with suppress(OSError):
+        fcntl.flock(held, fcntl.LOCK_EX)
+    _held.append(held)
     make_files(folder, train, test)
     return folder
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,11 +50,10 @@ class StoredTeacher:
 
 
 def parts(path: str, scale: float, precision: str, **optimiser: bool) -> tuple[TrainingStep, Batch]:
-    """Return a step of a config and its batch; the scale makes batch and embeddings smaller."""
+    """Return a step of a config and its batch; the scale makes batch and model smaller."""
     config = Config.from_file(path)
-    if scale < 1 and config.get("experts.ce_shared_dim"):
-        size = max(8, round(config["experts.ce_shared_dim"] * scale))
-        config = config.merged({"experts": {"ce_shared_dim": size}})
+    if scale < 1:
+        config = config.merged(_smaller(config, scale))
     if optimiser:
         config = config.merged({"optimizer": {"args": optimiser}})
     inputs = inputs_of(config)
@@ -67,6 +67,17 @@ def parts(path: str, scale: float, precision: str, **optimiser: bool) -> tuple[T
         net, build_loss(config), build_optimiser_of(config, net), precision, distillation
     )
     return step, make_batch(inputs, max(4, round(BATCH * scale)))
+
+
+def _smaller(config: Config, scale: float) -> dict[str, Any]:
+    """Return what makes a config's model smaller: its embeddings and its clusters of words."""
+    clusters = config["arch.args.vlad_clusters"]
+    fewer = {name: max(1, round(count * scale)) for name, count in clusters.items() if count}
+    changes: dict[str, Any] = {"arch": {"args": {"vlad_clusters": fewer}}}
+    if config.get("experts.ce_shared_dim"):
+        size = max(8, round(config["experts.ce_shared_dim"] * scale))
+        changes["experts"] = {"ce_shared_dim": size}
+    return changes
 
 
 def make_batch(inputs: ModelInputs, size: int) -> Batch:

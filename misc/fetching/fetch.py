@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from data_loader.errors import UserError
-from data_loader.files import alone, make_folder, read_json, replacing, write_json
+from data_loader.files import (
+    alone,
+    is_there,
+    make_folder,
+    read_json,
+    replacing,
+    write_json,
+)
 from misc.fetching import catalogue
 from misc.fetching.catalogue import Archive, PublishedModel, Source
 from misc.fetching.download import Patience, download
@@ -69,7 +76,7 @@ class _State:
         return True
 
     def _all_there(self, facts: dict[str, Any]) -> bool:
-        return all((self.data_dir / name).is_file() for name in facts["files"])
+        return all(is_there(self.data_dir / name, Path.is_file) for name in facts["files"])
 
     def clear(self, *keep: Path) -> None:
         """Remove everything but the files named."""
@@ -82,8 +89,6 @@ class _State:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """Read a record; None where there is none of use."""
-    if not path.is_file():
-        return None
     with suppress(UserError):
         found = read_json(path)
         files = found.get("files") if isinstance(found, dict) else None
