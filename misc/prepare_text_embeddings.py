@@ -14,4 +14,4 @@ from misc.text_embeddings.command import main
 from utils.command_line import run_main
 
 if __name__ == "__main__":
-    sys.exit(run_main(main, sys.argv[1:]))
+    sys.exit(run_main(main, sys.argv[1:], "the same command goes on where it stopped"))

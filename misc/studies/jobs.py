@@ -1,5 +1,6 @@
-"""The trainings that a study needs: which are done, which go on from a checkpoint, which begin."""
+"""The trainings that a study needs: which are done, and how the others are run."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,14 +10,15 @@ from pathlib import Path
 
 from data_loader.errors import UserError
 from misc.tables.results import final_split
-from misc.tables.runs import Run, differing_keys, last_checkpoints, runs_of
-from utils.command_line import EXIT_INTERRUPTED, EXIT_WRONG_INPUT
+from misc.tables.runs import Run, differing_keys, runs_of
+from utils.command_line import EXIT_WRONG_INPUT
 from utils.config import Config
+from utils.stopping import Stopped, deferred
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 
 LISTED_KEYS = 3
-SECONDS_TO_STOP = 5
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,23 @@ class Job:
     def config(self) -> Config:
         return Config.from_file(self.config_path, self.custom_args)
 
-    def command(self, checkpoint: Path | None = None) -> list[str]:
-        """Return the command line that trains it, or goes on from a checkpoint of it."""
-        if checkpoint is not None:
-            flags = ["--resume", str(checkpoint)]
-        else:
-            flags = ["--config", self.config_path, "--group_id", self.group_id]
-            flags += ["--group_seed", str(self.seed)]
-            flags += ["--custom_args", self.custom_args] if self.custom_args else []
-        flags += ["--device", self.device] if self.device else []
-        return [sys.executable, str(TRAIN), *flags]
+    @property
+    def flags(self) -> list[str]:
+        """Return the flags of train.py that train it, or go on where that was interrupted."""
+        flags = ["--config", self.config_path, "--group_id", self.group_id]
+        flags += ["--group_seed", str(self.seed), "--resume", "auto"]
+        flags += ["--custom_args", self.custom_args] if self.custom_args else []
+        return flags + (["--device", self.device] if self.device else [])
+
+    @property
+    def command(self) -> list[str]:
+        """Return the command line that trains it here."""
+        return [sys.executable, str(TRAIN), *self.flags]
+
+    @property
+    def script(self) -> list[str]:
+        """Return program and flags as seen from the working directory, for a job script."""
+        return [os.path.relpath(TRAIN), *self.flags]
 
 
 @dataclass(frozen=True)
@@ -52,19 +61,16 @@ class State:
 
     Attributes:
         done: the run that has its final test (or predictions); None where there is none yet.
-        checkpoint: of an interrupted run, to go on from.
         notes: what lies there but does not count, and why.
     """
 
     done: Run | None = None
-    checkpoint: Path | None = None
     notes: Sequence[str] = field(default_factory=list)
 
     def describe(self) -> str:
         if self.done:
             return f"done: {self.done.log}"
-        found = f"goes on from {self.checkpoint}" if self.checkpoint else "to be trained"
-        return "; ".join([found, *self.notes])
+        return "; ".join(["to be trained", *self.notes])
 
 
 def state_of(job: Job) -> State:
@@ -76,7 +82,6 @@ def state_of(job: Job) -> State:
     config = job.config
     split = final_split(config)
     notes: list[str] = []
-    unfinished = []
     for run in reversed(runs_of(config)):
         if run.is_quick_try or run.seed not in (None, job.seed):
             continue
@@ -86,34 +91,7 @@ def state_of(job: Job) -> State:
                 return State(done=run)
         elif others and run.seed == job.seed:
             notes.append(f"the run {run.log} was made with other values ({_listed(others)})")
-        elif not others and not run.is_finished:
-            unfinished.append(run)
-    for run in unfinished:
-        checkpoint = _checkpoint_of(run, job.seed, notes)
-        if checkpoint is not None:
-            return State(checkpoint=checkpoint, notes=notes)
     return State(notes=notes)
-
-
-def _checkpoint_of(run: Run, seed: int, notes: list[str]) -> Path | None:
-    """Find the newest whole checkpoint of an interrupted run with this seed."""
-    # Loads torch, which a study of finished runs can do without.
-    from trainer.checkpoint import LARGE_KEYS, load_checkpoint
-
-    damage = []
-    for path in last_checkpoints(run.folder.models) if run.folder else ():
-        try:
-            content = load_checkpoint(path, leave_out=LARGE_KEYS)
-        except UserError as error:
-            damage.append(str(error).rstrip("."))
-            continue
-        is_resumable = "progress" in content and not content.get("quick_try")
-        if not is_resumable or content.get("seed") != seed:
-            return None
-        notes += damage
-        return path
-    notes += damage
-    return None
 
 
 def _listed(keys: Sequence[str]) -> str:
@@ -128,7 +106,7 @@ def run_jobs(jobs: Sequence[Job]) -> Mapping[Job, int]:
         The exit code of each job that failed.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the training that was running has stopped too.
+        Stopped: a signal asked for the end; the training that was running has saved and ended.
     """
     failed = {}
     for number, job in enumerate(jobs, start=1):
@@ -140,7 +118,7 @@ def run_jobs(jobs: Sequence[Job]) -> Mapping[Job, int]:
             failed[job] = EXIT_WRONG_INPUT
             continue
         print(state.describe(), flush=True)
-        code = 0 if state.done else run_uninterrupted(job.command(state.checkpoint))
+        code = 0 if state.done else run_uninterrupted(job.command)
         if code:
             failed[job] = code
             print(f"failed with exit code {code}: {job.config_path}, seed {job.seed}")
@@ -151,25 +129,36 @@ def run_uninterrupted(command: Sequence[str]) -> int:
     """Run a program to its end and return its exit code.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, here or there.
+        Stopped: a signal asked for the end, here or there.
     """
     code = run_command(command)
-    if code in (EXIT_INTERRUPTED, -signal.SIGINT):
-        raise KeyboardInterrupt
+    for number in _STOPPING:
+        if code in (-number, Stopped(number).exit_code):
+            raise Stopped(number)
     return code
 
 
 def run_command(command: Sequence[str]) -> int:
-    """Run a program to its end and return its exit code; Ctrl-C stops it, and waits for that."""
-    with subprocess.Popen(command) as process:
+    """Run a program to its end and return its exit code.
+
+    A signal that asks for the end is passed on, each time once: the program's process group is its
+    own, so that a Ctrl-C on the terminal does not reach it besides.
+
+    Raises:
+        Stopped: a signal asked for the end; the program has ended too.
+    """
+    process = None
+    stop = None
+    while process is None or process.poll() is None:
         try:
-            return process.wait()
-        except KeyboardInterrupt:
-            # A Ctrl-C on the terminal has reached the program too; any other has to be passed on.
-            for stop in (lambda: process.send_signal(signal.SIGINT), process.kill):
-                try:
-                    process.wait(SECONDS_TO_STOP)
-                    break
-                except subprocess.TimeoutExpired:
-                    stop()
-            raise
+            if process is None:
+                with deferred():
+                    process = subprocess.Popen(command, process_group=0)
+            process.wait()
+        except Stopped as asked:
+            stop = asked
+            if process is not None:
+                process.send_signal(asked.signal_number)
+    if stop:
+        raise stop
+    return process.returncode

@@ -148,18 +148,6 @@ def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str
     return found
 
 
-def last_checkpoints(models: Path) -> list[Path]:
-    """List the checkpoints that a training may continue from, the best choice first."""
-    by_epoch = {}
-    for path in models.glob("checkpoint-epoch*.pth"):
-        number = path.stem.removeprefix("checkpoint-epoch")
-        if number.isdecimal():
-            by_epoch[int(number)] = path
-    found = [by_epoch[epoch] for epoch in sorted(by_epoch, reverse=True)]
-    best = models / BEST_CHECKPOINT
-    return [*found, best] if best.is_file() else found
-
-
 def newest_by_seed(runs: Iterable[Run]) -> list[Run]:
     """Keep the newest run of each seed, in the order of the seeds; `runs` are oldest first."""
     by_seed = {run.seed: run for run in runs}
