@@ -1,7 +1,12 @@
 """The benchmarks run, and their plain formulations do what ours does; no time is measured here."""
 
+import atexit
+import fcntl
 import itertools
 import os
+import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +28,7 @@ from model.ce_net import CENet
 from model.metric import t2v_metrics, v2t_metrics
 from model.ranks import blocks_of, compute_ranks
 from model.similarity import similarity
+from tests.conftest import ROOT
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_loader
 from utils.config import Config
@@ -189,3 +195,45 @@ def test_growth_draws_its_plots(
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in plots)
     assert "| 1,000 |" in capsys.readouterr().out
     assert growth.video_counts(5000) == [1000, 2000, 4000, 5000]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_a_killed_benchmark_left_goes_with_the_next_one(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    def run(end: str) -> int:
+        work = "import os\nfrom misc.benchmarks import synthetic\nsynthetic.temporary_files(2, 2)\n"
+        environment = os.environ | {"TMPDIR": str(tmp_path)}
+        return subprocess.run(
+            [sys.executable, "-c", work + end], cwd=ROOT, env=environment, timeout=120
+        ).returncode
+
+    held, other = tmp_path / "text-video-benchmark-held", tmp_path / "somebody's"
+    for folder in (held, other):
+        folder.mkdir()
+    lock = os.open(held, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    assert run(f"os.kill(os.getpid(), {int(number)})\n") == -number
+    assert len(list(tmp_path.iterdir())) == 3
+    assert run("") == 0
+    assert sorted(tmp_path.iterdir()) == sorted([held, other])
+    os.close(lock)
+    assert run("") == 0
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_a_measurement_ends_with_the_program(tmp_path: Path) -> None:
+    """Ctrl-C reaches the measuring process too, but is the parent's to answer."""
+    mark = tmp_path / "mark"
+    with pytest.raises(KeyboardInterrupt):
+        in_own_process(_interrupt_both, str(mark))
+    assert mark.read_text() == "ended"
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+
+def _interrupt_both(mark: str) -> None:
+    atexit.register(Path(mark).write_text, "ended")
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getppid(), signal.SIGINT)
+    while True:
+        signal.pause()

@@ -1,7 +1,9 @@
 """A data set of the sizes of MSRVTT with random features, as files and as the loader opens it."""
 
 import atexit
+import fcntl
 import json
+import os
 import pickle
 import shutil
 import tempfile
@@ -28,14 +30,43 @@ EXPERTS = {
     "speech": (300, 32, 0.6),
 }
 _POOL = 2000
+_PREFIX = "text-video-benchmark-"
 
 
 def temporary_files(train: int, test: int) -> Path:
-    """Write the files (see `make_files`) into a folder that goes when the process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="benchmark-"))
+    """Write the files (see `make_files`) into a folder that goes when the process ends.
+
+    A process that is killed leaves it: the next one that comes here removes it.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        descriptor = _lock(left)
+        if descriptor is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(descriptor)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        # Held until the process ends. Another may have come between and removed the folder.
+        if _lock(folder) is not None and folder.exists():
+            break
     atexit.register(shutil.rmtree, folder)
     make_files(folder, train, test)
     return folder
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder of ours; returns the descriptor, None where somebody else has or is at it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        if os.fstat(descriptor).st_uid == os.getuid():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
 
 
 def make_files(folder: Path, train: int, test: int) -> None:
