@@ -7,19 +7,21 @@ for what it holds). Student and teacher may use different experts and text featu
 that the data set has the same training videos with the same captions.
 """
 
-import hashlib
 import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: the rooms lie in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
+
+import hashlib
 from argparse import Namespace
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-
-if not __package__:  # run as a file: the rooms lie in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_loader.errors import UserError
 from data_loader.files import make_folder, write_json

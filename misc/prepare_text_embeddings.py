@@ -9,6 +9,7 @@ from pathlib import Path
 if not __package__:
     # Started as a file: the rooms of the project lie beside the folder of this one.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
 from misc.text_embeddings.command import main
 from utils.command_line import run_main
