@@ -3,6 +3,11 @@
 python3 test.py --config <config.json> --resume <trained_model.pth> --eval_from_training_config
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the rest loads: no traceback
+
 import logging
 import sys
 from argparse import Namespace
@@ -10,7 +15,7 @@ from pathlib import Path
 
 from data_loader.errors import UserError
 from logger.log_file import open_log
-from logger.report import describe_run
+from logger.report import describe_run, other_split
 from misc.make_data_set import make_data_set
 from utils.command_line import run_main, select_device, test_parser
 from utils.config import Config
@@ -21,23 +26,29 @@ _log = logging.getLogger("test")
 def main(arguments: list[str] | None = None) -> None:
     args = test_parser().parse_args(arguments)
     if not args.resume:
-        raise UserError("Say what to test: --resume <checkpoint>.")
-    checkpoint = Path(args.resume)
-    config = read_config(args)
-    if args.eval_from_training_config:
-        config = config.eval_config()
-    device = select_device(args.device)
-    with open_log(None):
+        raise UserError("Say what to test: --resume <checkpoint or run>.")
+    # Only now what takes its time to load: a slip on the command line is answered at once.
+    from trainer.run_folder import RunFolder, find_checkpoint
+
+    with open_log(None) as log:
+        checkpoint = find_checkpoint(Path(args.resume))
+        training_config = read_config(args, checkpoint)
+        config = training_config
+        if args.eval_from_training_config:
+            config = training_config.eval_config()
+        device = select_device(args.device)
         make_data_set(config.values)
 
-    # Only now what takes its time to load: a slip on the command line is answered at once.
-    from trainer.run_folder import RunFolder
-    from trainer.session import run_test
+        from trainer.session import Test
 
-    save_dir = Path(config.values["trainer"]["save_dir"])
-    folder = RunFolder.of_checkpoint(checkpoint) or RunFolder.create(save_dir, config.name)
-    with open_log(folder.log):
-        result = run_test(config, checkpoint, folder, device)
+        test = Test.prepare(config, checkpoint, device)
+        folder = RunFolder.of_checkpoint(checkpoint)
+        if folder is None:  # a published checkpoint, say: what lies there is not ours to change
+            folder = RunFolder.create(Path(config["trainer.save_dir"]), config.name)
+        log.into(folder.log)
+        key = "data_loader.args.split_name"
+        splits = training_config.get(key, ""), training_config.eval_config().get(key, "")
+        result = test.run(folder)
         _log.info(
             describe_run(
                 result.metrics,
@@ -46,17 +57,18 @@ def main(arguments: list[str] | None = None) -> None:
                 log=folder.log,
                 page=result.page,
                 predictions=result.predictions,
+                note=other_split(splits, args.eval_from_training_config, args.resume),
             )
         )
 
 
-def read_config(args: Namespace) -> Config:
+def read_config(args: Namespace, checkpoint: Path) -> Config:
     """The config named on the command line, or that of the checkpoint."""
     if args.config:
         return Config.from_file(args.config, args.custom_args)
     from trainer.session import config_of_checkpoint
 
-    return config_of_checkpoint(Path(args.resume), args.custom_args)
+    return config_of_checkpoint(checkpoint, args.custom_args)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,17 @@
 python3 train.py --config configs/demo/train-full-ce.json
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the rest loads: no traceback
+
 import logging
 import sys
 from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_loader.errors import UserError
 from logger.log_file import open_log
@@ -17,13 +24,19 @@ from misc.make_data_set import make_data_set
 from utils.command_line import chosen_seeds, run_main, select_device, train_parser
 from utils.config import Config
 
+if TYPE_CHECKING:
+    from trainer.session import Options
+
+AUTO = "auto"
+
 _log = logging.getLogger("train")
 
 
 def main(arguments: list[str] | None = None) -> None:
     args = train_parser().parse_args(arguments)
-    if args.resume and args.purge_exp_dir:
-        raise UserError("--purge_exp_dir would remove the run that --resume continues: give one.")
+    if args.resume and (args.purge_exp_dir or args.init_from):
+        other = "--purge_exp_dir" if args.purge_exp_dir else "--init_from"
+        raise UserError(f"--resume continues an earlier run, {other} wants a new one: give one.")
     config = read_config(args)
     if args.leaderboard and config.eval_config().get("challenge_mode", False):
         raise UserError("--leaderboard collects metrics, which challenge_mode does not measure.")
@@ -33,28 +46,49 @@ def main(arguments: list[str] | None = None) -> None:
         make_data_set(config.values)
 
     # Only now what takes its time to load: a slip on the command line is answered at once.
-    from trainer.run_folder import RunFolder, purge_experiment
-    from trainer.session import Options, seed_of_run, train_run
+    from trainer.resuming import seed_to_continue
+    from trainer.run_folder import purge_experiment
+    from trainer.session import Options
 
-    save_dir = Path(config["trainer.save_dir"])
-    group_id = args.group_id or ""
-    resume = Path(args.resume) if args.resume else None
-    if resume:
-        runs = {seed_of_run(resume): RunFolder.of_checkpoint(resume)}
-    else:
-        runs = dict.fromkeys(seeds)
+    if args.resume and args.resume != AUTO:
+        is_asked = args.seeds is not None or args.group_seed is not None
+        seeds = [seed_to_continue(Path(args.resume), seeds if is_asked else None, args.group_id)]
     if args.purge_exp_dir:
-        purge_experiment(save_dir, config.name)
-    is_one_of_many = len(runs) > 1 or bool(group_id)
+        with open_log(None):
+            purge_experiment(Path(config["trainer.save_dir"]), config.name)
+    options = Options(device, args.mini_train, args.train_single_epoch)
+    is_one_of_many = len(seeds) > 1 or bool(args.group_id)
+    metrics = {seed: train_seed(config, seed, is_one_of_many, args, options) for seed in seeds}
+    metrics = {seed: measured for seed, measured in metrics.items() if measured}
+    if len(metrics) > 1:
+        folder = Path(config["trainer.save_dir"], "log", config.name, args.group_id or "")
+        report_seeds(config.name, folder, metrics)
+    if args.leaderboard:
+        append_to_leaderboard(Path(args.leaderboard), config.name, metrics)
 
-    options = Options(device, args.mini_train, args.train_single_epoch, resume)
-    metrics = {}
-    for seed, folder in runs.items():
-        folder = folder or RunFolder.create(
-            save_dir, config.name, seed if is_one_of_many else None, group_id
-        )
-        with folder.kept_if_used(), open_log(folder.log):
-            result = train_run(config, seed, folder, options)
+
+def train_seed(
+    config: Config, seed: int, is_one_of_many: bool, args: Namespace, options: "Options"
+) -> dict[str, dict[str, float]]:
+    """Train and test with one seed; returns the metrics, none of a challenge."""
+    from trainer.resuming import Wanted, named_run, new_run, unfinished_run
+    from trainer.session import Training
+
+    wanted = Wanted(config, seed, args.group_id or "", is_one_of_many, options.is_quick_try)
+    if not args.resume:
+        held = nullcontext()
+    elif args.resume == AUTO:
+        held = unfinished_run(wanted)
+    else:
+        held = named_run(Path(args.resume))
+    with open_log(None) as log, held as run:
+        if run and run.is_done:
+            _log.info("Seed %d is done: %s", seed, run.folder.log)
+            return run.folder.read_metrics().get("test", {})
+        training = Training.prepare(config, seed, options, run and run.checkpoint)
+        with nullcontext(run.folder) if run else new_run(wanted) as folder:
+            log.into(folder.log)
+            result = training.run(folder)
             _log.info(
                 describe_run(
                     result.metrics,
@@ -66,12 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
                     predictions=result.predictions,
                 )
             )
-            if not result.predictions:  # of a challenge, in place of metrics
-                metrics[seed] = result.metrics
-    if len(metrics) > 1:
-        report_seeds(config.name, save_dir / "log" / config.name / group_id, metrics)
-    if args.leaderboard:
-        append_to_leaderboard(Path(args.leaderboard), config.name, metrics)
+    return result.metrics
 
 
 def report_seeds(name: str, folder: Path, metrics: dict[int, dict]) -> None:
@@ -83,14 +112,16 @@ def report_seeds(name: str, folder: Path, metrics: dict[int, dict]) -> None:
 
 
 def read_config(args: Namespace) -> Config:
-    """The config named on the command line, or that of the checkpoint to continue."""
+    """The config named on the command line, or that of the run to continue."""
+    overrides = {"init_from": args.init_from} if args.init_from else {}
     if args.config:
-        return Config.from_file(args.config, args.custom_args)
-    if not args.resume:
-        raise UserError("Say what to train: --config <config.json>, or --resume <checkpoint>.")
+        return Config.from_file(args.config, args.custom_args).merged(overrides)
+    if not args.resume or args.resume == AUTO:
+        raise UserError("Say what to train: --config <config.json>, or --resume <run>.")
+    from trainer.run_folder import find_checkpoint
     from trainer.session import config_of_checkpoint
 
-    return config_of_checkpoint(Path(args.resume), args.custom_args)
+    return config_of_checkpoint(find_checkpoint(Path(args.resume), "continue"), args.custom_args)
 
 
 if __name__ == "__main__":

@@ -129,12 +129,12 @@ class TrainingSet:
     def __len__(self) -> int:
         return -(-self._used // self.batch_size)
 
-    def batches(self, epoch: int, limit: int | None = None) -> Iterator[Batch]:
-        """Give the batches of an epoch, at most `limit` of them, on the device.
+    def batches(self, epoch: int, limit: int | None = None, start: int = 0) -> Iterator[Batch]:
+        """Give the batches of an epoch on the device: those from `start` on, of the first `limit`.
 
         Where a device computes and the features are with the host, a thread gathers the next ones.
         """
-        batches = self._gathered(epoch, limit)
+        batches = self._gathered(epoch, limit, start)
         if self._device.type != "cpu" and not self._is_resident:
             batches = prefetch(batches)
         return (batch.to(self._device) for batch in batches)
@@ -143,9 +143,9 @@ class TrainingSet:
     def _is_resident(self) -> bool:
         return all(view.device == self._device for view in (*self._experts, self._text))
 
-    def _gathered(self, epoch: int, limit: int | None) -> Iterator[Batch]:
+    def _gathered(self, epoch: int, limit: int | None, start: int) -> Iterator[Batch]:
         order = epoch_permutation(self._seed, epoch, len(self.video_ids))[: self._used]
-        for number in range(len(self) if limit is None else min(limit, len(self))):
+        for number in range(start, len(self) if limit is None else min(limit, len(self))):
             videos = order[number * self.batch_size : (number + 1) * self.batch_size]
             videos = np.asarray(videos, dtype=np.int64)
             captions = self.draw_captions(epoch, videos)

@@ -15,6 +15,7 @@ def describe_run(
     page: Path | None,
     tensorboard: bool = False,
     predictions: Path | None = None,
+    note: str = "",
 ) -> str:
     """Tell in a few lines how a run went and how to look at it.
 
@@ -26,6 +27,7 @@ def describe_run(
         page: the rankings page, where one was drawn.
         tensorboard: whether there are curves beside the log.
         predictions: those for a challenge, which stand in place of metrics.
+        note: a last line.
     """
     if predictions:
         lines = [f"Predictions for {split}, no metrics (challenge_mode):", ""]
@@ -38,4 +40,24 @@ def describe_run(
         lines.append(f"TensorBoard  tensorboard --logdir {shlex.quote(str(log))}")
     if page:
         lines.append(f"rankings     python3 -m misc.serve_rankings {shlex.quote(str(page.parent))}")
-    return "\n".join(lines)
+    return "\n".join([*lines, note] if note else lines)
+
+
+def other_split(splits: tuple[str, str], is_test: bool, checkpoint: str) -> str:
+    """Say which split a test was on, and how to test on the other one.
+
+    Args:
+        splits: the one that training validates on, and the one of its final test.
+        is_test: whether it was the latter.
+        checkpoint: what was tested.
+    """
+    validation, test = splits
+    if validation == test:
+        return ""
+    command = f"python3 test.py --resume {shlex.quote(checkpoint)}"
+    if is_test:
+        return f"This was the test split. For the validation split {validation}: {command}"
+    return (
+        f"This was the validation split {validation}. For the test split {test}: {command} "
+        "--eval_from_training_config"
+    )

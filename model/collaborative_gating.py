@@ -7,7 +7,7 @@ Axes: B videos, M experts, P partners (or pairs of partners) of an expert, D sha
 """
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import permutations, product
 from typing import Any
 
 import torch
@@ -193,7 +193,11 @@ class PairwiseGating(CollaborativeGating):
 
 
 class TripletGating(CollaborativeGating):
-    """The mean over ordered pairs of partners (j, k) of g([x_i, x_j, x_k])."""
+    """The mean over ordered pairs of partners (j, k) of g([x_i, x_j, x_k]).
+
+    With `include_self` all pairs of experts, i itself and equal ones included; without, pairs of
+    two different experts, both other than i.
+    """
 
     def build_first_layers(self) -> None:
         self.g_reason_1 = nn.Linear(3 * self.shared_size, self.shared_size)
@@ -205,16 +209,17 @@ class TripletGating(CollaborativeGating):
         self, i: int, x_BD: Tensor, partners: list[Tensor], availability_BM: Tensor
     ) -> Tensor:
         chosen = self.partners_of(i)
-        if not chosen:
+        places = range(len(chosen))
+        pairs = list(product(places, repeat=2) if self.include_self else permutations(places, 2))
+        if not pairs:
             return torch.zeros_like(x_BD)
         first, second, third = self.g_reason_1.weight.chunk(3, dim=1)  # (D, D) each
         as_second = [F.linear(partners[j], second) for j in chosen]
         as_third = [F.linear(partners[j], third) for j in chosen]
-        pairs = list(product(range(len(chosen)), repeat=2))
         triplets_BPD = F.linear(x_BD, first, self.g_reason_1.bias).unsqueeze(1) + torch.stack(
             [as_second[j] + as_third[k] for j, k in pairs], dim=1
         )
-        there_BJ = columns(availability_BM, chosen)
-        both_BP = (there_BJ.unsqueeze(2) * there_BJ.unsqueeze(1)).flatten(1)
-        all_BP = availability_BM[:, i : i + 1] * both_BP
+        one_BP = columns(availability_BM, [chosen[j] for j, _ in pairs])
+        other_BP = columns(availability_BM, [chosen[k] for _, k in pairs])
+        all_BP = availability_BM[:, i : i + 1] * one_BP * other_BP
         return mean_of_reasons(self.g_reason_shared, triplets_BPD, all_BP)

@@ -12,6 +12,10 @@ import pytest
 # Set before torch is imported; the programs that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from tests.run_files import Run
+from tests.tiny_set import make_tiny_set, tiny_config, write_json
+from utils.command_line import run_main
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
@@ -73,3 +77,29 @@ def page(browser) -> Iterator:
     yield page
     assert page.complaints == []
     context.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small data set."""
+    return make_tiny_set(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def config_path(tmp_path: Path, tiny_set: Path) -> Path:
+    """A config that trains on it, into `saved` in the test's folder."""
+    folder = tmp_path / "configs" / "tiny"
+    folder.mkdir(parents=True)
+    return write_json(folder / "train-ce.json", tiny_config(tiny_set, tmp_path / "saved"))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run an entry point as the shell does; returns its exit code and what it wrote."""
+
+    def call(program, *arguments: object) -> tuple[int, str]:
+        code = run_main(program.main, [str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return call

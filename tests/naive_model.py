@@ -148,8 +148,9 @@ class NaiveNet:
             first = self.star_layers(kind, i, x[i], star)
             reason = self.layers("ce.g_reason_shared", shared, first)
             return torch.stack([row * there[b][i] for b, row in enumerate(reason)])
-        others = [j for j in range(len(x)) if j != i or self.settings.get("include_self", 1)]
-        groups = itertools.product(others, repeat=2 if kind == "triplet" else 1)
+        groups = list(itertools.product(range(len(x)), repeat=2 if kind == "triplet" else 1))
+        if not self.settings.get("include_self", 1):
+            groups = [group for group in groups if len({i, *group}) == 1 + len(group)]
         present = torch.tensor(there).float()
         total, count = torch.zeros_like(x[i]), torch.zeros(len(there), 1)
         for group in groups:

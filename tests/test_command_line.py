@@ -1,6 +1,7 @@
 """Flags, seeds, devices, and what the user sees when a run stops."""
 
 import shlex
+import signal
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from utils.command_line import (
     train_parser,
 )
 from utils.seeds import seed_everything
+from utils.stopping import Stopped
 
 
 def seeds_of(*arguments):
@@ -40,6 +42,7 @@ def test_every_flag_of_training():
         "group_seed": None,
         "group_id": "g",
         "mini_train": True,
+        "init_from": None,
         "train_single_epoch": True,
         "disable_workers": True,
         "purge_exp_dir": True,
@@ -161,7 +164,14 @@ def test_how_a_run_ends(capsys):
         raise UserError("The split x does not exist.")
 
     def interrupted(arguments):
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.Signals[arguments[0]])
+
+    def saved(arguments):
+        try:
+            interrupted(arguments)
+        except Stopped as stop:
+            stop.saved = "go on with this"
+            raise
 
     def faulty(arguments):
         raise ZeroDivisionError
@@ -171,9 +181,14 @@ def test_how_a_run_ends(capsys):
     assert capsys.readouterr() == ("", "")
     assert run_main(wrong, []) == 2
     assert capsys.readouterr() == ("", "error: The split x does not exist.\n")
-    assert run_main(interrupted, []) == 130
-    stopped = capsys.readouterr().err
-    assert "--resume" in stopped and stopped.count("\n") == 1
+    for name, code in (("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)):
+        before = signal.getsignal(signal.Signals[name])
+        assert run_main(interrupted, [name], "do that again") == code
+        stopped = capsys.readouterr().err
+        assert stopped.endswith("; do that again\n") and stopped.count("\n") == 1
+        assert run_main(saved, [name], "do that again") == code
+        assert capsys.readouterr().err.endswith("; go on with this\n")
+        assert signal.getsignal(signal.Signals[name]) is before
     with pytest.raises(ZeroDivisionError):
         run_main(faulty, [])
 

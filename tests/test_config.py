@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from data_loader.errors import UserError
 from tests.conftest import ROOT, SHARED
-from utils.config import Config
+from utils.config import Config, differences, keys_that_change_learning
 from utils.config_files import merge, resolve_config
-from utils.config_schema import LR_SCHEDULERS, OPTIMIZERS, check
+from utils.config_kinds import FalseOr, MapOf, Section, WithoutEffect
+from utils.config_schema import LR_SCHEDULERS, NOT_LEARNED, OPTIMIZERS, SCHEMA, check
 
 # One key of every kind; every nested dict here has known keys only.
 EXAMPLE = {
@@ -158,6 +159,13 @@ def test_an_unknown_key_gets_the_nearest_known_one(values, hint):
 def test_switches_that_are_published_either_way_accept_both(flag):
     args = dict.fromkeys(["mimic_ce_dims", "include_self", "use_mish", "use_bn_reason"], flag)
     check({"arch": {"type": "CENet", "args": {**args, "trn_cat": flag}}}, "x.json")
+
+
+def test_a_training_may_start_from_weights_but_its_final_test_may_not():
+    check({**EXAMPLE, "init_from": "data/models/x/trained_model.pth"}, "c")
+    check({**EXAMPLE, "init_from": None}, "c")
+    with pytest.raises(UserError, match=r'"eval_settings.init_from" \(did you mean "init_from"'):
+        check({**EXAMPLE, "eval_settings": {"init_from": "x.pth"}}, "c")
 
 
 def test_a_part_without_its_type_is_refused():
@@ -374,3 +382,80 @@ def test_a_saved_config_keeps_its_name_and_values(tmp_path):
     # The name is that run's, not that of configs which inherit its values.
     write(tmp_path, {"msrvtt/new.json": {"inherit_from": str(tmp_path / "config.json")}})
     assert Config.from_file(tmp_path / "msrvtt/new.json").name == "msrvtt-new"
+
+
+# ------------------------------------------------------------------------------- comparing
+
+
+def schema_keys(kind=SCHEMA, path=()):
+    """Every key that a config can have, names of experts by the example "an.expert.0"."""
+    if isinstance(kind, FalseOr):
+        kind = kind.kind
+    if isinstance(kind, MapOf):
+        yield from schema_keys(kind.entry, (*path, "an.expert.0"))
+    elif isinstance(kind, Section):
+        for name, entry in kind.keys.items():
+            yield from schema_keys(entry, (*path, name))
+    else:
+        yield path, isinstance(kind, WithoutEffect)
+
+
+def nested(path, value):
+    for key in reversed(path):
+        value = {key: value}
+    return value
+
+
+def test_every_key_changes_what_is_learned_unless_the_table_or_its_kind_says_otherwise():
+    keys = dict(schema_keys())
+    assert len(keys) > 150 and sum(keys.values()) > 5
+    for path, without_effect in keys.items():
+        old, new = nested(path, "one"), nested(path, "other")
+        name = ".".join(path)
+        in_table = any(f"{name}.".startswith(f"{known}.") for known in NOT_LEARNED)
+        learned = [] if in_table or without_effect else [name]
+        assert differences(old, new) == [name]
+        assert keys_that_change_learning(old, new) == learned, name
+        assert keys_that_change_learning(old, old) == []
+
+
+def test_the_table_of_what_is_not_learned_names_known_keys_with_a_reason():
+    known = {".".join(path[:n]) for path, _ in schema_keys() for n in range(1, len(path) + 1)}
+    assert set(NOT_LEARNED) <= known
+    assert all(NOT_LEARNED.values())
+
+
+@pytest.mark.parametrize("key", ["optimizer.args.lr", "init_from", "trainer.monitor", "precision"])
+def test_keys_that_a_training_depends_on_are_learned(key):
+    path = key.split(".")
+    assert keys_that_change_learning(nested(path, 1), nested(path, 2)) == [key]
+    assert keys_that_change_learning({}, {path[0]: nested(path[1:], 2)})
+
+
+def test_added_and_removed_keys_are_differences():
+    old = {"a": {"b": 1, "c": {"d": None}}, "e": [1]}
+    new = {"a": {"b": 1, "c": {}}, "e": [1, 2], "f": False}
+    assert differences(old, new) == ["a.c.d", "e", "f"]
+    assert differences(new, old) == ["a.c.d", "e", "f"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "is_tied"),
+    [
+        ("OneCycleLR", {"max_lr": 1, "total_steps": 10}, True),
+        ("OneCycleLR", {"max_lr": 1, "epochs": 10, "steps_per_epoch": 1}, True),
+        ("OneCycleLR", {"max_lr": 1, "total_steps": 30}, False),
+        ("CosineAnnealingLR", {"T_max": 10}, True),
+        ("CosineAnnealingLR", {"T_max": 5}, False),
+        ("PolynomialLR", {"total_iters": 10}, True),
+        ("StepLR", {"step_size": 10}, False),
+    ],
+)
+def test_more_epochs_are_the_same_training_unless_the_schedule_ends_with_them(kind, args, is_tied):
+    short, long = (
+        {"trainer": {"epochs": epochs}, "lr_scheduler": {"type": kind, "args": args}}
+        for epochs in (10, 20)
+    )
+    expected = ["trainer.epochs"] if is_tied else []
+    assert keys_that_change_learning(short, long) == expected
+    assert keys_that_change_learning(long, short) == expected

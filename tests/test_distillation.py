@@ -70,6 +70,12 @@ def test_teachers_are_joined_as_numpy_does(seed: int, count: int, aggregate: str
     np.testing.assert_allclose(joined, NAIVE[aggregate](sims), atol=1e-6)
 
 
+def test_the_median_of_an_even_number_of_teachers_lies_between_the_middle_two() -> None:
+    teachers = torch.tensor([9.0, 1, 2, 6]).view(4, 1, 1).expand(4, 2, 3)
+    assert (aggregate_teachers(teachers, "median") == 4).all()
+    assert (aggregate_teachers(teachers[:2], "median") == 5).all()
+
+
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="is none of mean"):
         aggregate_teachers(torch.ones(2, 3, 3), "meen")

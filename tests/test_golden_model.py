@@ -14,6 +14,7 @@ CASES = [
     "a_ce_pairwise",
     "a3_ce_pairwise_no_missing",
     "c_ce_triplet",
+    "c2_ce_triplet_noself",
     "d_ce_pairwise_star",
     "e_ce_pairwise_star_specific",
     "f_ce_pairwise_star_tensor",

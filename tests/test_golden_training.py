@@ -58,7 +58,7 @@ def run(tiny: Path, cache: Path, tmp_path: Path) -> Run:
 
 
 def runs_in(folder: Path) -> set[Path]:
-    return {path.parent for path in folder.rglob("test-similarities.npy")}
+    return {path.parent for path in folder.rglob("test-similarities-*.npy")}
 
 
 def metrics_of(models: Path) -> dict[str, Any]:
@@ -96,7 +96,8 @@ def test_the_published_checkpoint_gives_its_results(
         checkpoint = tmp_path / "alone.pth"
         checkpoint.symlink_to(published / "trained_model.pth")
     models = run(test_program, "--resume", checkpoint, *arguments, custom_args=custom_args)
-    sims = np.load(models / "test-similarities.npy")
+    [matrix] = models.glob("test-similarities-*.npy")
+    sims = np.load(matrix)
     with np.load(published / "expected_sims.npz") as expected:
         exists = expected[f"{case}.query_masks"].astype(bool).flatten()
         np.testing.assert_allclose(sims[exists], expected[f"{case}.sims"][exists], **TOLERANCE)
@@ -196,7 +197,7 @@ def test_the_small_set_is_trained_and_tested(
     assert [record["epoch"] for record in metrics["epochs"]] == list(range(1, epochs + 1))
     assert all(np.isfinite(record["loss"]) for record in metrics["epochs"])
     assert metrics["test_split"] == split
-    assert np.load(models / "test-similarities.npy").shape == (queries, 16)
+    assert np.load(models / f"test-similarities-{split}.npy").shape == (queries, 16)
     web = Path(*("web" if part == "models" else part for part in models.parts))
     assert (web / "index.html").is_file()
     assert (models / "trained_model.pth").is_file()

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,51 +15,8 @@ import torch
 import test as test_program
 import train as train_program
 from tests.conftest import ROOT
+from tests.run_files import Run, beside, only_run, weights
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
-from utils.command_line import run_main
-
-Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture(scope="session")
-def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_set(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def config_path(tmp_path: Path, tiny_set: Path) -> Path:
-    folder = tmp_path / "configs" / "tiny"
-    folder.mkdir(parents=True)
-    return write_json(folder / "train-ce.json", tiny_config(tiny_set, tmp_path / "saved"))
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run an entry point as the shell does; returns its exit code and what it wrote."""
-
-    def call(program, *arguments: object) -> tuple[int, str]:
-        code = run_main(program.main, [str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
-
-    return call
-
-
-def only_run(saved: Path) -> Path:
-    """Folder with the checkpoints of the only run under `saved`."""
-    [config] = (saved / "models").rglob("config.json")
-    return config.parent
-
-
-def beside(models: Path, kind: str) -> Path:
-    """The log or web folder of the run whose checkpoints lie in `models`."""
-    parts = list(models.parts)
-    parts[parts.index("models")] = kind
-    return Path(*parts)
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["state_dict"]
 
 
 def test_training_leaves_everything_in_the_run_folder(
@@ -384,7 +340,7 @@ def test_checkpoint_of_another_architecture(run: Run, config_path: Path, tmp_pat
     code, output = run(test_program, "--config", config_path, "--resume", checkpoint, *moee)
     assert code == 2 and "does not fit this model" in output
     code, output = run(train_program, "--config", config_path, "--resume", checkpoint, *moee)
-    assert code == 2 and "does not fit this model" in output
+    assert code == 2 and "arch.args.use_ce" in output and "--init_from" in output
 
 
 def test_a_save_dir_that_cannot_be_made(run: Run, config_path: Path, tmp_path: Path) -> None:

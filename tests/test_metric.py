@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from model.metric import (
     mean_average_precision,
+    rank_metrics,
     retrieval_as_classification,
     t2v_metrics,
     v2t_metrics,
@@ -94,6 +95,25 @@ def test_ranks_match_the_naive_twin_whatever_the_block_size(
     ranks = compute_ranks(blocks_of(torch.from_numpy(sims), rows), torch.from_numpy(masks))
     assert ranks.t2v.tolist() == t2v
     assert ranks.v2t.tolist() == v2t
+
+
+def test_the_median_rank_of_an_even_number_lies_between_the_middle_two() -> None:
+    # The captions' own videos are 1st, 1st, 2nd and 4th.
+    sims = np.array([[4, 1, 2, 3], [1, 4, 2, 3], [4, 1, 3, 2], [4, 3, 2, 1]], dtype=np.float32)
+    assert t2v_metrics(sims)["MedR"] == 1.5
+    assert rank_metrics(torch.tensor([7.0, 1, 4, 2]))["MedR"] == 3
+    assert rank_metrics(torch.tensor([7.0, 1, 2]))["MedR"] == 2
+
+
+@given(retrieval_sets())
+def test_metrics_summarise_the_naive_ranks(data: tuple[np.ndarray, np.ndarray]) -> None:
+    for metric, ranks in zip((t2v_metrics, v2t_metrics), naive_ranks(*data), strict=True):
+        found, ordered = metric(*data), sorted(ranks)
+        middle = ordered[(len(ranks) - 1) // 2], ordered[len(ranks) // 2]
+        assert found["MedR"] == sum(middle) / 2
+        assert found["MeanR"] == pytest.approx(sum(ranks) / len(ranks))
+        for k in (5, 10, 50):
+            assert found[f"R{k}"] == pytest.approx(100 * sum(r < k + 1 for r in ranks) / len(ranks))
 
 
 @given(retrieval_sets(), st.integers(0, 2**32 - 1))

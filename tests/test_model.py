@@ -12,7 +12,7 @@ from model import CENet
 from model.gating import GroupedBatchNorm1d
 from model.loss import MaxMarginRankingLoss
 from model.net_vlad import NetVLAD
-from model.similarity import TextEmbeddings, VideoEmbeddings, similarity
+from model.similarity import TextEmbeddings, VideoEmbeddings, expert_similarities, similarity
 
 EXPERT_DIMS = {"audio": (6, 5), "ocr": (8, 5), "scene": (7, 5)}
 seeds = st.integers(0, 2**32 - 1)
@@ -157,14 +157,15 @@ def naive_similarity(text: TextEmbeddings, video: VideoEmbeddings) -> Tensor:
     return sims
 
 
-@given(seeds)
+@given(seeds, st.sampled_from([1, 30]))
 @settings(deadline=None, max_examples=25)
-def test_similarity_is_the_loop_over_pairs_and_experts(seed: int) -> None:
+def test_similarity_is_the_loop_over_pairs_and_experts(seed: int, spread: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     sizes = (3, 5, 2)
     text = TextEmbeddings(
         tuple(torch.randn(4, d, generator=generator) for d in sizes),
-        torch.rand(4, 3, generator=generator).softmax(dim=1),
+        # A spread of 30: captions that ask hardly anything of the experts that a video has.
+        (spread * torch.rand(4, 3, generator=generator)).softmax(dim=1),
     )
     availability = (torch.rand(5, 3, generator=generator) > 0.4).float()
     availability[0] = 0  # a video without any expert
@@ -174,6 +175,20 @@ def test_similarity_is_the_loop_over_pairs_and_experts(seed: int) -> None:
     expected = naive_similarity(text, video)
     torch.testing.assert_close(similarity(text, video), expected, atol=1e-5, rtol=1e-4)
     assert not similarity(text, video)[:, 0].any()
+
+
+@pytest.mark.parametrize("asked", [1e-2, 1e-4, 1e-8, 1e-30])
+def test_however_little_is_asked_of_the_only_expert_its_similarity_counts_in_full(
+    asked: float,
+) -> None:
+    weights = torch.tensor([[asked, 1 - asked]])
+    text = TextEmbeddings((torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0]])), weights)
+    video = VideoEmbeddings(
+        (torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0]])), torch.tensor([[1.0, 0.0]])
+    )
+    assert similarity(text, video).item() == pytest.approx(0.6)
+    [shares], [parts] = expert_similarities(text, video)
+    assert (shares * parts).sum().item() == pytest.approx(0.6)
 
 
 @given(seeds, st.integers(2, 6), st.booleans(), st.floats(0, 2))

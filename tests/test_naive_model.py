@@ -37,6 +37,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "four g layers, relu": {"use_ce": "pairwise", "num_g_layers": 4, "use_mish": 0},
     "no batch norm": {"use_ce": "pairwise", "use_bn_reason": 0, "num_h_layers": 1},
     "triplet": {"use_ce": "triplet"},
+    "triplet without self": {"use_ce": "triplet", "include_self": 0},
+    "triplet without self, h layers": {"use_ce": "triplet", "include_self": 0, "num_h_layers": 1},
     "triplet, h layers": {"use_ce": "triplet", "num_h_layers": 1, "num_g_layers": 2},
     "star": {"use_ce": "pairwise-star"},
     "star, h layers": {"use_ce": "pairwise-star", "num_h_layers": 1, "use_mish": 0},

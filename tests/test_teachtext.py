@@ -428,3 +428,16 @@ def test_wrong_command_lines_get_one_sentence(
         assert code == 2, (arguments, output)
         assert sentence in output and "Traceback" not in output, (arguments, output)
     assert not (tmp_path / "masks").exists()
+
+
+def test_the_report_of_denoising_counts_captions_and_videos_and_halves_between_ranks() -> None:
+    ranked = denoise_captions.Ranked(
+        ["a", "b"], np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([1.0, 2, 7, 9])
+    )
+    assert denoise_captions.counts_of(ranked, top_k=5) == {
+        "captions": 4,
+        "captions_left_out": 2,
+        "videos": 2,
+        "videos_left_out": 1,
+        "median_rank": 4.5,
+    }

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -27,8 +26,7 @@ def test_all_tools_are_found() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["-m", tool.removesuffix(".__main__")] for tool in TOOLS]
-    + [[file] for file in FILES],
+    [["-m", tool.removesuffix(".__main__")] for tool in TOOLS] + [[file] for file in FILES],
     ids=" ".join,
 )
 def test_ctrl_c_while_a_tool_loads_is_no_traceback(command: list[str]) -> None:

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 
 from data_loader.content import BadContent, Truncated
 from data_loader.errors import UserError
-from data_loader.files import reason, replacing
+from data_loader.files import reason, replacing, temporary_name
 from trainer.checkpoint_file import read_checkpoint_file
 from trainer.published_checkpoint import translated
 
-# Keys of a checkpoint that people's scripts rely on.
-REQUIRED_KEYS = ("arch", "epoch", "state_dict", "config")
+# Keys of a checkpoint that people's scripts rely on, and what stands there.
+REQUIRED_KEYS = {"arch": str, "epoch": int, "state_dict": object, "config": object}
 # Left out by those who only ask what a checkpoint says of its training.
 LARGE_KEYS = ("state_dict", "optimizer")
 LISTED_KEYS = 5
+SHOWN_MODULES = 40
 # What reading a broken file may raise besides; RuntimeError covers exhausted recursion and torch.
 _PARSER_ERRORS = (
     ValueError,
@@ -54,9 +55,8 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
 def link_checkpoint(existing: Path, path: Path) -> None:
     """Give a checkpoint a second name, replacing what had it."""
-    temporary = path.with_name(f".{path.name}.link.tmp")
+    temporary = temporary_name(path)
     try:
-        temporary.unlink(missing_ok=True)
         temporary.hardlink_to(existing)
         temporary.replace(path)
     except OSError:
@@ -67,19 +67,58 @@ def link_checkpoint(existing: Path, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path, leave_out: Collection[str] = ()) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, leave_out: Collection[str] = (), needs_config: bool = True
+) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, ours or a published one (see `published_checkpoint`).
 
     Args:
         path: the file.
         leave_out: keys that are not wanted ("optimizer"); nothing of them is read.
+        needs_config: without it weights alone will do: a checkpoint without a config, a bare state
+            dict, or a `.safetensors` file. What such a file does not tell is None.
 
     Raises:
         UserError: the file cannot be read, is damaged, holds anything but weights and plain
             values, or is no checkpoint.
     """
+    content = _read(path, leave_out)
+    if not needs_config and isinstance(content, dict):
+        if content and all(isinstance(value, Tensor) for value in content.values()):
+            content = {"state_dict": content}
+        content = {"arch": None, "epoch": None, "config": {}} | content
+    for key, kind in REQUIRED_KEYS.items():
+        if key in leave_out:
+            continue
+        if not isinstance(content, dict) or key not in content:
+            hint = "" if needs_config or key != "config" else "; give its config with --config"
+            raise UserError(
+                f"The file {path} is no checkpoint of a training: it has no {key}{hint}."
+            )
+        if not isinstance(content[key], kind) and not (content[key] is None and not needs_config):
+            raise _wrong_value(path, key, content[key])
+    if type(content.get("seed", 0)) is not int:
+        raise _wrong_value(path, "seed", content["seed"])
+    return translated(content, path)
+
+
+def _wrong_value(path: Path, key: str, value: Any) -> UserError:
+    return UserError(
+        f"The checkpoint {path} is damaged: its {key} is of the kind {type(value).__name__}."
+    )
+
+
+def _read(path: Path, leave_out: Collection[str]) -> Any:
     try:
-        content = read_checkpoint_file(path, leave_out)
+        if path.suffix == ".safetensors":
+            from safetensors import SafetensorError
+            from safetensors.torch import load_file
+
+            try:
+                return load_file(path)
+            except SafetensorError as error:
+                raise Truncated(_first_line(error)) from error
+        return read_checkpoint_file(path, leave_out)
     except OSError as error:
         raise UserError(f"Cannot read the checkpoint {path}: {reason(error)}.") from error
     except (Truncated, zipfile.BadZipFile) as error:
@@ -92,11 +131,50 @@ def load_checkpoint(path: Path, leave_out: Collection[str] = ()) -> dict[str, An
         raise UserError(
             f"The checkpoint {path} is damaged or is not a checkpoint ({_first_line(error)})."
         ) from error
-    required = [key for key in REQUIRED_KEYS if key not in leave_out]
-    missing = [key for key in required if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise UserError(f"The file {path} is no checkpoint of a training: it has no {missing[0]}.")
-    return translated(content, path)
+
+
+def steps_done(checkpoint: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how far the training of a checkpoint has come: whole epochs, and steps of the next."""
+    course = checkpoint.get("epoch_in_course")
+    steps = course.get("steps") if isinstance(course, dict) else 0
+    return checkpoint["epoch"], steps if type(steps) is int else 0
+
+
+def load_what_fits(net: nn.Module, weights: Mapping[str, Tensor], path: Path) -> str:
+    """Start a model from the weights of another one: those of the same name and shape.
+
+    Returns:
+        A table of what was loaded, what is new (keeps its random start), and what was left out.
+
+    Raises:
+        UserError: nothing fits.
+    """
+    own = net.state_dict()
+    fitting = {n: v for n, v in weights.items() if n in own and v.shape == own[n].shape}
+    learned = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+    if not learned & fitting.keys():
+        raise UserError(
+            f"Nothing in {path} fits this model: of its {len(weights)} tensors none has the name "
+            "and the shape of a weight that learns here; is it of another architecture?"
+        )
+    net.load_state_dict(fitting, strict=False)
+    rows = [f"{'loaded':<9} {len(fitting):>5} tensors, {_count(fitting):>12,} values"]
+    new = {name: value for name, value in own.items() if name not in fitting}
+    left = {name: value for name, value in weights.items() if name not in fitting}
+    for what, tensors in (("new", new), ("left out", left)):
+        row = f"{what:<9} {len(tensors):>5} tensors, {_count(tensors):>12,} values"
+        rows.append(f"{row}: {_by_module(tensors)}" if tensors else row)
+    return "\n".join(rows)
+
+
+def _count(tensors: Mapping[str, Tensor]) -> int:
+    return sum(value.numel() for value in tensors.values())
+
+
+def _by_module(tensors: Mapping[str, Tensor]) -> str:
+    """List the names, the tensors of one module together."""
+    modules = dict.fromkeys(name.rpartition(".")[0] or name for name in tensors)
+    return _listed(list(modules), SHOWN_MODULES)
 
 
 def load_weights(net: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -> None:
@@ -124,9 +202,9 @@ def load_weights(net: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -
     net.load_state_dict(state_dict)
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - LISTED_KEYS} more" if len(names) > LISTED_KEYS else ""
-    return ", ".join(names[:LISTED_KEYS]) + more
+def _listed(names: list[str], most: int = LISTED_KEYS) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _first_line(error: Exception) -> str:

@@ -59,12 +59,7 @@ def evaluate(
     Raises:
         UserError: the model gives NaN, or a metric does not fit a retrieval set.
     """
-    for name in metric_names:
-        if name not in RANK_METRICS:
-            raise UserError(
-                f'The metric "{name}" needs labels, and a retrieval set has captions: use '
-                f"{' and '.join(RANK_METRICS)}."
-            )
+    check_metrics(metric_names)
     compared = compare(net, retrieval, device)
     query_masks = torch.from_numpy(np.asarray(retrieval.query_masks))
     masks = query_masks[:, :1] if compared.averaged else query_masks
@@ -78,6 +73,20 @@ def evaluate(
     metrics = {name: rank_metrics(getattr(ranks, RANK_METRICS[name])) for name in metric_names}
     sims = None if compared.sims is None else compared.sims.cpu()
     return Evaluation(metrics, ranks, sims, compared.blocks, compared.video, compared.averaged)
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Refuse metrics that a retrieval set does not have.
+
+    Raises:
+        UserError: one of them needs labels.
+    """
+    for name in names:
+        if name not in RANK_METRICS:
+            raise UserError(
+                f'The metric "{name}" needs labels, and a retrieval set has captions: use '
+                f"{' and '.join(RANK_METRICS)}."
+            )
 
 
 @torch.inference_mode()

@@ -244,3 +244,11 @@ def _build(part: str, table: dict[str, type], kind: str, what: Any, settings: di
         return table[kind](what, **settings)
     except (TypeError, ValueError) as error:
         raise UserError(f"{part}.args do not fit {kind}: {error}.") from error
+
+
+def step_schedule(schedule, value):
+    if isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
+        if value is not None:
+            schedule.step(value)
+    else:
+        schedule.step()

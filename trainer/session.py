@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from data_loader.errors import UserError
 from data_loader.files import replacing
 from data_loader.loader import ExpertDataLoader
 from data_loader.retrieval_set import RetrievalSet
 from logger.predictions import write_predictions
 from logger.tensorboard import TensorBoardWriter
+from model.metric import rank_metrics
 from trainer.build import (
     build_distillation,
     build_loader,
@@ -26,19 +29,23 @@ from trainer.build import (
     count_parameters,
 )
 from trainer.challenge import counts_of, predict, warn_of_other_counts
-from trainer.checkpoint import LARGE_KEYS, load_checkpoint, load_weights
-from trainer.evaluation import Evaluation, evaluate
+from trainer.checkpoint import LARGE_KEYS, load_checkpoint, load_weights, load_what_fits
+from trainer.evaluation import Evaluation, check_metrics, evaluate
 from trainer.memory import keeping_freed_memory
-from trainer.run_folder import RunFolder
+from trainer.resuming import check_same_data, check_same_training, fingerprint
+from trainer.run_folder import RunFolder, find_checkpoint, test_label
 from trainer.training import (
     MINI_TRAIN_BATCHES,
+    Monitor,
     Parts,
+    Restored,
     Trainer,
     TrainingSettings,
     flat_metrics,
+    restore,
 )
 from trainer.visualizer import rankings_text
-from utils.config import Config
+from utils.config import NAME_KEY, Config
 from utils.seeds import seed_everything
 
 _log = logging.getLogger(__name__)
@@ -53,12 +60,11 @@ class Options:
     device: str
     mini_train: bool = False
     single_epoch: bool = False
-    resume: Path | None = None
 
     @property
-    def marks(self) -> dict[str, bool]:
-        """What the results of a quick try carry, so that nobody takes them for those of a run."""
-        return {"quick_try": True} if self.mini_train or self.single_epoch else {}
+    def is_quick_try(self) -> bool:
+        """Whether results are not those of a run, so that nobody may take them for such."""
+        return self.mini_train or self.single_epoch
 
     def use_tensorboard(self, config: Config) -> bool:
         """Whether a training with this config writes curves; a quick try does not."""
@@ -78,69 +84,158 @@ class TestResult:
     predictions: Path | None = None
 
 
-def train_run(config: Config, seed: int, folder: RunFolder, options: Options) -> TestResult:
-    """Train with one seed, then test the best model; all results go into the run's folder.
+@dataclass(frozen=True)
+class Training:
+    """A training that is ready to begin: all that it needs was opened and fits together.
+
+    Nothing has been written so far.
+    """
+
+    config: Config
+    seed: int
+    options: Options
+    parts: Parts
+    loader: ExpertDataLoader
+    state: Restored | None  # of a training to be continued, and where it lies
+    checkpoint_path: Path | None
+
+    @classmethod
+    def prepare(
+        cls, config: Config, seed: int, options: Options, checkpoint_path: Path | None = None
+    ) -> "Training":
+        """Open the data of both sides, build the model, and see that everything fits.
+
+        Args:
+            config: what to train.
+            seed: of initial weights, order and captions drawn.
+            options: of the command line.
+            checkpoint_path: the state to continue from.
+
+        Raises:
+            UserError: something that the config names is not there or does not fit.
+        """
+        checkpoint = None
+        if checkpoint_path:
+            checkpoint = load_checkpoint(checkpoint_path)
+            check_same_training(checkpoint, checkpoint_path, config, options.is_quick_try)
+            config = Config.from_dict(config.values, checkpoint["config"].get(NAME_KEY))
+        seed_everything(seed)
+        _log.info("Setting experiment random seed to %d", seed)
+        check_metrics(config["metrics"])
+        settings = _settings(config["trainer"], options)
+        known = {name: rank_metrics(torch.ones(1)) for name in config["metrics"]}
+        Monitor(settings.monitor).value(flat_metrics("val", known))
+        loader = build_loader(config, seed, options.device)
+        if checkpoint:
+            check_same_data(checkpoint, checkpoint_path, loader)
+        net = build_net(config, loader).to(options.device)
+        _log.info("Trainable parameters: %d", count_parameters(net))
+        check_test_side(config, net, seed)
+        if config.get("init_from") and not checkpoint:
+            source = find_checkpoint(Path(config["init_from"]))
+            weights = load_checkpoint(source, ("optimizer",), needs_config=False)["state_dict"]
+            _log.info("Weights of %s:\n%s", source, load_what_fits(net, weights, source))
+        optimiser = build_optimiser_of(config, net)
+        parts = Parts(
+            net=net,
+            loss=build_loss(config),
+            optimiser=optimiser,
+            schedule=build_schedule_of(config, optimiser),
+            train=loader.train,
+            retrieval=loader.retrieval,
+            metric_names=config["metrics"],
+            device=torch.device(options.device),
+            distillation=build_distillation(config, loader, seed, options.device),
+            precision=config.get("precision", "float32"),
+        )
+        state = restore(parts, checkpoint, checkpoint_path) if checkpoint else None
+        return cls(config, seed, options, parts, loader, state, checkpoint_path)
+
+    def run(self, folder: RunFolder) -> TestResult:
+        """Train, then test the best model; all results go into the run's folder.
+
+        Raises:
+            UserError: the training diverges, or something cannot be written.
+            Stopped: a signal asked for the end.
+        """
+        config, seed, parts, options = self.config, self.seed, self.parts, self.options
+        marks = {"quick_try": True} if options.is_quick_try else {}
+        on_gpu = parts.device.type == "cuda"
+        if config.get("compile", False):
+            # On a GPU the kernels of a step are launched as one graph.
+            parts.net.compile(mode="reduce-overhead" if on_gpu else None)
+        header = {
+            "arch": type(parts.net).__name__,
+            "config": config.stored(),
+            "seed": seed,
+            "data": fingerprint(self.loader),
+            **marks,
+        }
+        with TensorBoardWriter(
+            folder.log / f"seed-{seed}",
+            enabled=options.use_tensorboard(config),
+            purge_step=self.state[0].epoch + 1 if self.state else None,
+        ) as writer:
+            trainer = Trainer(
+                parts,
+                _settings(config["trainer"], options),
+                folder,
+                header,
+                writer=writer,
+                on_evaluation=_on_evaluation(config, folder, parts.net, parts.retrieval, writer),
+            )
+            if self.state:
+                trainer.start_from(self.state, self.checkpoint_path)
+            config.save(folder.config)
+            _forget_end(folder)
+            started = time.perf_counter()
+            progress = trainer.train()
+        _log.info("Training took %.1f s.", time.perf_counter() - started)
+        with folder.changing_metrics() as metrics:
+            metrics |= {"name": config.name, "seed": seed, **marks}
+            metrics["parameters"] = count_parameters(parts.net)
+        _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
+        _log.info("It is the model of epoch %d.", progress.best_epoch)
+        with trainer.saved_if_stopped():
+            test = Test.prepare(config.eval_config(), folder.best_checkpoint, options.device, seed)
+            result = test.run(folder, is_final=True)
+        folder.last_checkpoint.unlink(missing_ok=True)
+        return result
+
+
+def check_test_side(config: Config, net: nn.Module, seed: int) -> None:
+    """Open what the final test of a training needs, before it begins.
 
     Raises:
-        UserError: something that the config names is not there or does not fit.
+        UserError: a list, a caption or a feature of the test split is missing, or the trained model
+            will not fit it.
     """
-    seed_everything(seed)
-    _log.info("Setting experiment random seed to %d", seed)
-    config.save(folder.config)
-    loader = build_loader(config, seed, options.device)
-    net = build_net(config, loader).to(options.device)
-    _log.info("Trainable parameters: %d", count_parameters(net))
-    optimiser = build_optimiser_of(config, net)
-    parts = Parts(
-        net=net,
-        loss=build_loss(config),
-        optimiser=optimiser,
-        schedule=build_schedule_of(config, optimiser),
-        train=loader.train,
-        retrieval=loader.retrieval,
-        metric_names=config["metrics"],
-        device=torch.device(options.device),
-        distillation=build_distillation(config, loader, seed, options.device),
-        precision=config.get("precision", "float32"),
-    )
-    if config.get("compile", False):
-        # On a GPU the kernels of a step are launched as one graph.
-        on_gpu = torch.device(options.device).type == "cuda"
-        net.compile(mode="reduce-overhead" if on_gpu else None)
-    checkpoint = load_checkpoint(options.resume) if options.resume else None
-    with TensorBoardWriter(
-        folder.log / f"seed-{seed}",
-        enabled=options.use_tensorboard(config),
-        purge_step=checkpoint["epoch"] + 1 if checkpoint else None,
-    ) as writer:
-        trainer = Trainer(
-            parts,
-            _settings(config["trainer"], options),
-            folder,
-            header={
-                "arch": type(net).__name__,
-                "config": config.stored(),
-                "seed": seed,
-                **options.marks,
-            },
-            writer=writer,
-            on_evaluation=_on_evaluation(config, folder, net, loader.retrieval, writer),
+    eval_config = config.eval_config()
+    check_metrics(eval_config["metrics"])
+    if eval_config.values == config.values:
+        return
+    try:
+        loader = build_loader(eval_config, seed)
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            tested = build_net(eval_config, loader)
+    except UserError as error:
+        raise UserError(
+            f"The test after the training (eval_settings) cannot run: {error}"
+        ) from error
+    shapes = [{n: v.shape for n, v in m.state_dict().items()} for m in (net, tested)]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            "The test after the training (eval_settings) builds another model than the one that is "
+            "trained: give it the same experts, text features and arch."
         )
-        if checkpoint:
-            trainer.resume(checkpoint, options.resume)
-        started = time.perf_counter()
-        progress = trainer.train()
-    _log.info("Training took %.1f s.", time.perf_counter() - started)
-    folder.write_metrics(
-        folder.read_metrics()
-        | {"name": config.name, "seed": seed, "parameters": count_parameters(net)}
-        | options.marks
-    )
-    _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
-    _log.info("It is the model of epoch %d.", progress.best_epoch)
-    return run_test(
-        config.eval_config(), folder.best_checkpoint, folder, options.device, seed, is_final=True
-    )
+
+
+def _forget_end(folder: RunFolder) -> None:
+    """Take out of the metrics what says that a training has ended, as it goes on."""
+    if folder.metrics.exists():
+        with folder.changing_metrics() as metrics:
+            for key in [k for k in metrics if k.startswith("test") and k != "tests"] + ["seed"]:
+                metrics.pop(key, None)
 
 
 def config_of_checkpoint(checkpoint: Path, custom_args: str | None = None) -> Config:
@@ -156,95 +251,112 @@ def config_of_checkpoint(checkpoint: Path, custom_args: str | None = None) -> Co
     return Config.from_dict(content["config"]).with_custom_args(custom_args)
 
 
-def seed_of_run(checkpoint: Path) -> int:
-    """The seed of the training that wrote a checkpoint."""
-    content = load_checkpoint(checkpoint, leave_out=LARGE_KEYS)
-    return int(content.get("seed", content["config"].get("seed", 0)))
+@dataclass(frozen=True)
+class Test:
+    """A test that is ready to run: the model has the checkpoint's weights, the data are open."""
+
+    __test__ = False  # of a model, not of this program
+
+    config: Config
+    checkpoint_path: Path
+    epoch: int | None
+    net: nn.Module
+    loader: ExpertDataLoader
+    device: torch.device
+
+    @classmethod
+    def prepare(cls, config: Config, checkpoint_path: Path, device: str, seed: int = 0) -> "Test":
+        """Build the model of a checkpoint and open the retrieval set of a config.
+
+        Raises:
+            UserError: the checkpoint does not fit the config, or cannot be read.
+        """
+        checkpoint = load_checkpoint(checkpoint_path, ("optimizer",), needs_config=False)
+        check_metrics(config["metrics"])
+        loader = build_loader(config, seed, device)
+        net = build_net(config, loader)
+        load_weights(net, checkpoint["state_dict"], checkpoint_path)
+        net.to(device)
+        return cls(config, checkpoint_path, checkpoint["epoch"], net, loader, torch.device(device))
+
+    @property
+    def split(self) -> str:
+        return self.config.get("data_loader.args.split_name", "")
+
+    @property
+    def label(self) -> str:
+        """What tells this test's files from those of tests on other splits or checkpoints."""
+        return test_label(self.split, self.checkpoint_path)
+
+    def run(self, folder: RunFolder, is_final: bool = False) -> TestResult:
+        """Evaluate; leave metrics, matrix and page in a run's folder.
+
+        The metrics file lists every test under `tests`; `test` is the one that a training ended
+        with (`is_final`), which no later test of another split or checkpoint replaces. In challenge
+        mode there are predictions instead, listed under `predictions` by split.
+        """
+        outcome = {
+            "test_split": self.split,
+            "test_label": self.label,
+            "test_videos": len(self.loader.retrieval),
+            "test_epoch": self.epoch,
+            "checkpoint": self.checkpoint_path.name,
+        }
+        if self.config.get("challenge_mode", False):
+            return self._predict(folder, outcome, is_final)
+        retrieval = self.loader.retrieval
+        protocol = retrieval.protocol(self.net.test_caption_mode)
+        outcome |= {"test_protocol": protocol.name, "test_queries": protocol.queries}
+        outcome["test_captions"] = protocol.captions
+        with keeping_freed_memory(self.device.type == "cpu"):
+            evaluation = evaluate(self.net, retrieval, self.config["metrics"], self.device)
+        _log.info("Test on the split %s: %s", self.split, protocol)
+        for name, value in flat_metrics("test", evaluation.metrics).items():
+            _log.info(" %s: %s", name, value)
+        is_main = _record_test(folder, {"test": evaluation.metrics} | outcome, is_final)
+        _save_similarities(evaluation, folder.similarities(self.label))
+        page = None
+        visualizer = build_visualizer(self.config)
+        if visualizer:
+            title = f"{self.config.name}: rankings of the test on {self.split}"
+            label = None if is_main else self.label
+            page = visualizer.draw(self.net, evaluation, retrieval, folder.web, title, test=label)
+        return TestResult(evaluation.metrics, self.split, page)
+
+    def _predict(self, folder: RunFolder, outcome: dict[str, Any], is_final: bool) -> TestResult:
+        """Leave the predictions of a challenge in place of metrics."""
+        split, loader = self.split, self.loader
+        counts = counts_of(loader.retrieval)
+        expected = loader.description.split(split).expected
+        warn_of_other_counts(counts, expected, f"{loader.description.name} {split}")
+        path = folder.predictions(self.label)
+        write_predictions(path, predict(self.net, loader.retrieval, self.device))
+        _log.info("Saved predictions of %d queries to %s", counts.queries, path)
+        made = outcome | {"test_queries": counts.queries, "file": path.name}
+        with folder.changing_metrics() as metrics:
+            _note_final(metrics, outcome, is_final)
+            metrics["predictions"] = _with_test(metrics.get("predictions", []), made)
+        return TestResult({}, split, page=None, predictions=path)
 
 
-def run_test(
-    config: Config,
-    checkpoint_path: Path,
-    folder: RunFolder,
-    device: str,
-    seed: int = 0,
-    is_final: bool = False,
-) -> TestResult:
-    """Evaluate a checkpoint on the retrieval set of a config; leave metrics, matrix and page.
-
-    The metrics file lists every test under `tests`; `test` is the one that a training ended with
-    (`is_final`), which no later test of another split or checkpoint replaces. In challenge mode
-    there are predictions instead, listed under `predictions` by split.
-
-    Raises:
-        UserError: the checkpoint does not fit the config, or cannot be read.
-    """
-    checkpoint = load_checkpoint(checkpoint_path, leave_out=("optimizer",))
-    loader = build_loader(config, seed, device)
-    net = build_net(config, loader)
-    load_weights(net, checkpoint["state_dict"], checkpoint_path)
-    net.to(device)
-    outcome = {
-        "test_split": config.get("data_loader.args.split_name", ""),
-        "test_videos": len(loader.retrieval),
-        "test_epoch": checkpoint["epoch"],
-        "checkpoint": checkpoint_path.name,
-    }
-    if config.get("challenge_mode", False):
-        return _predict(net, loader, folder, outcome, device, is_final)
-    with keeping_freed_memory(device == "cpu"):
-        evaluation = evaluate(net, loader.retrieval, config["metrics"], torch.device(device))
-    for name, value in flat_metrics("test", evaluation.metrics).items():
-        _log.info(" %s: %s", name, value)
-    _record_test(folder, {"test": evaluation.metrics} | outcome, is_final)
-    _save_similarities(evaluation, folder.models / "test-similarities.npy")
-    page = None
-    visualizer = build_visualizer(config)
-    if visualizer:
-        title = f"{config.name}: rankings of the test on {outcome['test_split']}"
-        page = visualizer.draw(net, evaluation, loader.retrieval, folder.web, title)
-    return TestResult(evaluation.metrics, outcome["test_split"], page)
+def _record_test(folder: RunFolder, outcome: dict[str, Any], is_final: bool) -> bool:
+    """Write the metrics of a test; returns whether it is the one that its run ended with."""
+    with folder.changing_metrics() as metrics:
+        metrics["tests"] = _with_test(metrics.get("tests", []), outcome)
+        _note_final(metrics, outcome, is_final)
+        return metrics.get("test_label") == outcome["test_label"]
 
 
-def _predict(
-    net: torch.nn.Module,
-    loader: ExpertDataLoader,
-    folder: RunFolder,
-    outcome: dict[str, Any],
-    device: str,
-    is_final: bool,
-) -> TestResult:
-    """Leave the predictions of a challenge in place of metrics."""
-    split = outcome["test_split"]
-    counts = counts_of(loader.retrieval)
-    expected = loader.description.split(split).expected
-    warn_of_other_counts(counts, expected, f"{loader.description.name} {split}")
-    path = folder.predictions(split)
-    write_predictions(path, predict(net, loader.retrieval, torch.device(device)))
-    _log.info("Saved predictions of %d queries to %s", counts.queries, path)
-    metrics = _with_final(folder.read_metrics(), outcome, is_final)
-    others = [made for made in metrics.get("predictions", []) if made["test_split"] != split]
-    made = outcome | {"test_queries": counts.queries, "file": path.name}
-    folder.write_metrics(metrics | {"predictions": [*others, made]})
-    return TestResult({}, split, page=None, predictions=path)
+def _with_test(tests: list[dict[str, Any]], made: dict[str, Any]) -> list[dict[str, Any]]:
+    """Put a test among others, in the place of an earlier one of the same split and checkpoint."""
+    same = ("test_split", "checkpoint")
+    return [*(t for t in tests if any(t.get(key) != made[key] for key in same)), made]
 
 
-def _record_test(folder: RunFolder, outcome: dict[str, Any], is_final: bool) -> None:
-    metrics = folder.read_metrics()
-    others = [
-        test
-        for test in metrics.get("tests", [])
-        if any(test[key] != outcome[key] for key in ("test_split", "checkpoint"))
-    ]
-    metrics = _with_final(metrics, outcome, is_final)
-    folder.write_metrics(metrics | {"tests": [*others, outcome]})
-
-
-def _with_final(metrics: dict[str, Any], outcome: dict[str, Any], is_final: bool) -> dict[str, Any]:
+def _note_final(metrics: dict[str, Any], outcome: dict[str, Any], is_final: bool) -> None:
     """Note what a training ended with, or, where it has not been trained here, the first test."""
-    if not is_final and ("test" in metrics or "predictions" in metrics):
-        return metrics
-    return metrics | {key: value for key, value in outcome.items() if key.startswith("test")}
+    if is_final or not ("test" in metrics or "predictions" in metrics):
+        metrics |= {key: value for key, value in outcome.items() if key.startswith("test")}
 
 
 def _settings(section: dict[str, Any], options: Options) -> TrainingSettings:

@@ -1,16 +1,17 @@
 """The training loop: epochs, validation, the best model, early stopping, exact resuming."""
 
-import copy
 import logging
 import math
+import shlex
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -19,13 +20,30 @@ from data_loader.errors import UserError, did_you_mean
 from data_loader.retrieval_set import RetrievalSet
 from logger.progress import progress
 from logger.tensorboard import TensorBoardWriter
-from trainer.checkpoint import link_checkpoint, load_weights, save_checkpoint
+from trainer.checkpoint import (
+    LARGE_KEYS,
+    link_checkpoint,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from trainer.distillation import Distillation
 from trainer.evaluation import Evaluation, evaluate
 from trainer.memory import keeping_freed_memory
+from trainer.optimisers import step_schedule
 from trainer.precision import warn_if_slow
+from trainer.progress import (
+    Course,
+    Progress,
+    progress_of,
+    random_state,
+    restore_optimiser,
+    restore_random_state,
+    restore_schedule,
+)
 from trainer.run_folder import RunFolder
 from trainer.step import TrainingStep, sum_of
+from utils.stopping import Stopped, deferred, last_words, requested
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +62,7 @@ class TrainingSettings:
     save_period: int = 1  # epochs between two checkpoints (without save_only_best)
     skip_first_n_saves: int = 0
     keep_last: int = 3  # checkpoints kept (without save_only_best)
+    checkpoint_minutes: float = 10  # the most that a kill may cost, see `_save`
     batches_per_epoch: int | None = None  # None: all
 
 
@@ -61,17 +80,6 @@ class Parts:
     device: torch.device
     distillation: Distillation | None = None  # the teachers, for a student of TeachText
     precision: str = "float32"  # see `trainer.precision`
-
-
-@dataclass
-class Progress:
-    """How far a training has come: all of its state that is neither weights nor optimiser."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_value: float | None = None
-    validations_without_improvement: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Monitor:
@@ -137,17 +145,45 @@ class Trainer:
         )
         warn_if_slow(parts.precision, parts.device)
         self.progress = Progress()
+        self._course: Course | None = None
+        self._is_whole = True
+        self._saved_at = time.monotonic()
 
     def train(self) -> Progress:
         """Train to the last epoch, or until early stopping ends it.
 
         Raises:
             UserError: the training diverges, or a checkpoint cannot be written.
+            Stopped: a signal asked for the end; the training is saved where it stood.
         """
-        with keeping_freed_memory(self.parts.device.type == "cpu"):
+        with keeping_freed_memory(self.parts.device.type == "cpu"), self.saved_if_stopped():
             while self.progress.epoch < self.settings.epochs and not self._is_stopped():
                 self._run_epoch(self.progress.epoch + 1)
         return self.progress
+
+    @contextmanager
+    def saved_if_stopped(self) -> Iterator[None]:
+        """Where a signal ends this block, save the training exactly as it stands."""
+        try:
+            yield
+        except Stopped as stop:
+            if not self._is_whole:  # asked twice: what was cut in two is not saved
+                raise
+            with last_words():
+                save_checkpoint(self.folder.last_checkpoint, self.state())
+            stop.saved = (
+                f"saved in {self.folder.last_checkpoint}; go on with: "
+                f"python3 train.py --resume {shlex.quote(str(self.folder.models))}"
+            )
+            raise
+
+    @contextmanager
+    def _uncut(self) -> Iterator[None]:
+        """Let signals wait while the training is between two places from which it can go on."""
+        with deferred():
+            self._is_whole = False
+            yield
+            self._is_whole = True
 
     def _is_stopped(self) -> bool:
         patience = self.settings.early_stop
@@ -160,53 +196,80 @@ class Trainer:
         return True
 
     def _run_epoch(self, epoch: int) -> None:
+        """Train, validate, save; a signal cuts neither a step nor what comes after validation."""
         started = time.perf_counter()
-        record: dict[str, Any] = {"epoch": epoch, "lr": self.parts.optimiser.param_groups[0]["lr"]}
-        record |= self._train_epoch(epoch)
-        self.parts.schedule.step()
-        self.progress.epoch = epoch
-        is_best = False
-        if epoch % self.settings.val_freq == 0 or epoch == self.settings.epochs:
-            is_best = self._validate(epoch, record)
-        record["seconds"] = time.perf_counter() - started
-        self.progress.history.append(record)
-        self._report(record, is_best)
-        self._save(epoch, is_best)
+        if self._course is None:
+            self._course = Course(epoch, self.parts.optimiser.param_groups[0]["lr"])
+        course = self._course
+        with self._uncut():
+            steps_per_second = self._train_epoch(course, started)
+        record = self._record(course) | {"steps_per_second": steps_per_second}
+        is_validated = epoch % self.settings.val_freq == 0 or epoch == self.settings.epochs
+        if is_validated:
+            self._validate(epoch, record)
+        with self._uncut():
+            self.progress.epoch = epoch
+            is_best = is_validated and self._note_value(epoch, record)
+            step_schedule(self.parts.schedule, self._monitored(record))
+            self._course = None
+            record["seconds"] = course.seconds + time.perf_counter() - started
+            self.progress.history.append(record)
+            self._report(record, is_best)
+            self._save(epoch, is_best)
 
-    def _train_epoch(self, epoch: int) -> dict[str, float]:
+    def _train_epoch(self, course: Course, started: float) -> float:
+        """Make the steps of an epoch that are still to be made; returns the steps per second.
+
+        It ends before its time, between two steps, where a signal asks for it.
+        """
         parts = self.parts
         parts.net.train()
-        started = time.perf_counter()
         limit = self.settings.batches_per_epoch
         count = len(parts.train) if limit is None else min(limit, len(parts.train))
-        losses, distances = [], []
-        batches = parts.train.batches(epoch, limit=limit)
-        for batch in progress(batches, total=count, description=f"epoch {epoch}"):
-            loss, distance = self.step(batch.to(parts.device), epoch)
-            losses.append(loss)
+        first = course.steps
+        batches = parts.train.batches(course.epoch, limit=limit, start=first)
+        shown = progress(batches, total=count - first, description=f"epoch {course.epoch}")
+        for batch in shown:
+            loss, distance = self.step(batch.to(parts.device), course.epoch)
+            course.losses.append(loss)
             if distance is not None:
-                distances.append(distance)
-        mean = sum_of(losses) / count
-        if parts.distillation:
-            parts.distillation.check()
+                course.distances.append(distance)
+            if requested():
+                course.seconds += time.perf_counter() - started
+                break
+        # Validation may draw random numbers; who continues after it must find these.
+        course.random_state = random_state(parts.device)
+        return (course.steps - first) / (time.perf_counter() - started)
+
+    def _record(self, course: Course) -> dict[str, Any]:
+        """Return what the steps of an epoch amount to; here the host waits for the device."""
+        mean = sum_of(course.losses) / course.steps
+        if self.parts.distillation:
+            self.parts.distillation.check()
         if not math.isfinite(mean):
             raise UserError(
-                f"The training loss of epoch {epoch} is {mean}: the training has diverged. Lower "
-                "optimizer.args.lr, or look for extreme values in the features."
+                f"The training loss of epoch {course.epoch} is {mean}: the training has diverged. "
+                "Lower optimizer.args.lr, or look for extreme values in the features."
             )
-        record = {"loss": mean, "steps_per_second": count / (time.perf_counter() - started)}
-        if parts.distillation:
-            record["distil_loss"] = sum_of(distances) / count
+        record = {"epoch": course.epoch, "lr": course.lr, "loss": mean}
+        if course.distances:
+            record["distil_loss"] = sum_of(course.distances) / course.steps
         return record
 
-    def _validate(self, epoch: int, record: dict[str, Any]) -> bool:
+    def _validate(self, epoch: int, record: dict[str, Any]) -> None:
         parts = self.parts
         evaluation = evaluate(parts.net, parts.retrieval, parts.metric_names, parts.device)
-        values = flat_metrics("val", evaluation.metrics)
-        record |= values
+        record |= flat_metrics("val", evaluation.metrics)
         if self.on_evaluation:
             self.on_evaluation(epoch, evaluation)
-        value = self.monitor.value(values)
+
+    def _monitored(self, record: Mapping[str, Any]) -> float | None:
+        """The monitored metric; None for an epoch without validation, or where none is."""
+        return None if self.monitor.direction == "off" else record.get(self.monitor.metric)
+
+    def _note_value(self, epoch: int, record: Mapping[str, Any]) -> bool:
+        """Take down how good a validated epoch is; returns whether it is the best so far."""
+        value = self.monitor.value(record)
         if not self.monitor.is_better(value, self.progress.best_value):
             self.progress.validations_without_improvement += 1
             return False
@@ -231,13 +294,15 @@ class Trainer:
         self.writer.scalars("", scalars, epoch)
 
     def _save(self, epoch: int, is_best: bool) -> None:
-        """Write what this epoch has to leave on the disk; metrics first, as they say less."""
+        """Write what this epoch has to leave on the disk; metrics first, as they say less.
+
+        Where neither a checkpoint to be kept nor a best model has been written for a while
+        (`checkpoint_minutes`), one is written that lasts until the end of the training.
+        """
         settings = self.settings
-        metrics = self.folder.read_metrics() | {
-            "best_epoch": self.progress.best_epoch,
-            "epochs": self.progress.history,
-        }
-        self.folder.write_metrics(metrics)
+        with self.folder.changing_metrics() as metrics:
+            metrics["best_epoch"] = self.progress.best_epoch
+            metrics["epochs"] = self.progress.history
         path = None
         is_due = epoch % settings.save_period == 0 or epoch == settings.epochs
         if not settings.save_only_best and is_due and epoch > settings.skip_first_n_saves:
@@ -246,68 +311,93 @@ class Trainer:
             self._remove_old_checkpoints()
         if is_best:
             if path is None:
-                save_checkpoint(self.folder.best_checkpoint, self.state())
+                path = self.folder.best_checkpoint
+                save_checkpoint(path, self.state())
             else:
                 link_checkpoint(path, self.folder.best_checkpoint)
+        now = time.monotonic()
+        if path is None and now - self._saved_at >= settings.checkpoint_minutes * 60:
+            path = self.folder.last_checkpoint
+            save_checkpoint(path, self.state())
+        if path is not None:
+            self._saved_at = now
 
     def _remove_old_checkpoints(self) -> None:
-        found = self.folder.models.glob("checkpoint-epoch*.pth")
-        by_epoch = sorted(found, key=lambda path: int(path.stem.removeprefix("checkpoint-epoch")))
-        for path in by_epoch[: -self.settings.keep_last]:
+        for path in self.folder.epoch_checkpoints()[: -self.settings.keep_last]:
             path.unlink()
 
     def state(self) -> dict[str, Any]:
-        """Everything that continuing this training exactly needs, under the published keys."""
-        parts = self.parts
-        return self.header | {
+        """Everything that continuing this training exactly needs, under the published keys.
+
+        Within an epoch `epoch` is the last whole one, and `epoch_in_course` tells of the steps
+        since.
+        """
+        parts, course = self.parts, self._course
+        state = self.header | {
             "epoch": self.progress.epoch,
             "state_dict": parts.net.state_dict(),
             "monitor_best": self.progress.best_value,
             "optimizer": parts.optimiser.state_dict(),
             "lr_scheduler": parts.schedule.state_dict(),
             "progress": asdict(self.progress),
-            "random_state": random_state(parts.device),
+            "random_state": (course and course.random_state) or random_state(parts.device),
         }
+        if course is not None and course.steps:
+            state["epoch_in_course"] = course.state()
+        return state
 
-    def resume(self, checkpoint: Mapping[str, Any], path: Path) -> None:
-        """Continue from a checkpoint as if the training had never stopped.
-
-        Raises:
-            UserError: the checkpoint is of another architecture, or lacks the training's state.
-        """
-        parts = self.parts
-        load_weights(parts.net, checkpoint["state_dict"], path)
-        try:
-            parts.optimiser.load_state_dict(checkpoint["optimizer"])
-            parts.schedule.load_state_dict(checkpoint["lr_scheduler"])
-            self.progress = Progress(**copy.deepcopy(checkpoint["progress"]))
-            restore_random_state(checkpoint["random_state"], parts.device)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"The training in {path} cannot be continued: its optimizer, schedule or progress "
-                f"is missing or does not fit this config ({error})."
-            ) from error
+    def start_from(self, state: "Restored", path: Path) -> None:
+        """Continue from a checkpoint, whose state the parts have by now, as if nothing had been."""
+        self.progress, self._course = state
         self._find_best_checkpoint(path)
-        _log.info("Continuing after epoch %d of %s", self.progress.epoch, path)
+        within = f" and {self._course.steps} steps of the next" if self._course else ""
+        _log.info("Continuing after epoch %d%s of %s", self.progress.epoch, within, path)
 
     def _find_best_checkpoint(self, resumed: Path) -> None:
         """See to it that the run's best model is on the disk, or forget that there was one."""
         best = self.folder.best_checkpoint
-        if self.progress.best_epoch == self.progress.epoch:
+        if self._course is None and self.progress.best_epoch == self.progress.epoch:
             # A kill may have struck between the checkpoint and its second name.
-            if resumed.resolve() != best.resolve():
+            if resumed.resolve() != best.resolve() and self.progress.epoch:
                 link_checkpoint(resumed, best)
-        elif not best.is_file():
-            beside = resumed.with_name(best.name)
-            if beside.is_file():
-                link_checkpoint(beside, best)
-                return
+        elif self.progress.best_epoch and not self._will_come_to(best):
             _log.warning(
                 "The best model so far (epoch %d) is not beside %s: looking for the best anew.",
                 self.progress.best_epoch,
                 resumed,
             )
             self.progress.best_value = None
+
+    def _will_come_to(self, best: Path) -> bool:
+        """Whether a best model is that of the progress, or of an epoch that is made once more."""
+        if not best.is_file():
+            return False
+        epoch = load_checkpoint(best, leave_out=LARGE_KEYS)["epoch"]
+        is_ahead = self.progress.epoch < epoch <= self.settings.epochs
+        return epoch == self.progress.best_epoch or is_ahead
+
+
+Restored = tuple[Progress, Course | None]
+
+
+def restore(parts: Parts, checkpoint: Mapping[str, Any], path: Path) -> Restored:
+    """Give the parts of a training the state of a checkpoint, and return how far it had come.
+
+    Raises:
+        UserError: the checkpoint is of another architecture, or lacks the training's state.
+    """
+    load_weights(parts.net, checkpoint["state_dict"], path)
+    try:
+        restore_optimiser(parts.optimiser, checkpoint["optimizer"])
+        restore_schedule(parts.schedule, checkpoint["lr_scheduler"])
+        restored = progress_of(checkpoint, parts.device)
+        restore_random_state(checkpoint["random_state"], parts.device)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"The training in {path} cannot be continued: its optimizer, schedule or progress "
+            f"is missing or does not fit this config ({error})."
+        ) from error
+    return restored
 
 
 def flat_metrics(stage: str, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -317,17 +407,3 @@ def flat_metrics(stage: str, metrics: Mapping[str, Mapping[str, float]]) -> dict
         for name, values in metrics.items()
         for key, value in values.items()
     }
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """State of torch's own generators (noise of ablations; data have generators of their own)."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)

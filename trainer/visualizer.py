@@ -60,17 +60,21 @@ class Visualizer:
         folder: Path,
         title: str,
         epoch: int | None = None,
+        test: str | None = None,
     ) -> Path:
         """Write the page into `folder` and return its path.
 
-        The model must still have the weights that were evaluated. The page of an epoch lies
-        beside that of the test and bears the epoch's number.
+        The model must still have the weights that were evaluated. The pages of an epoch and of
+        another test (`test`) than the one that a training ends with lie beside that, and bear their
+        names.
         """
         closeup = Closeup(net, retrieval, evaluation)
         rows = RankingRows(closeup, retrieval.video_ids, self.top_k)
         placing = {"file_name": "index.html", "name": "test", "order": AFTER_ALL_EPOCHS}
         if epoch is not None:
             placing = {"file_name": f"epoch-{epoch}.html", "name": f"epoch {epoch}", "order": epoch}
+        elif test is not None:
+            placing |= {"file_name": f"test-{test}.html", "name": f"test, {test}"}
         return write_rankings_page(
             folder,
             title=title,

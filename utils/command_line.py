@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from data_loader.errors import UserError, did_you_mean
+from utils.stopping import answering_signals
 
 LARGEST_SEED = 2**32 - 1  # of numpy's global state
 
 EXIT_WRONG_INPUT = 2
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = 130  # a shell's 128 + SIGINT
 EXIT_BROKEN_PIPE = 141
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,12 @@ def train_parser() -> Parser:
         prog="train.py",
         description="Train a text-video retrieval model, then test it.",
     )
-    _add_common(parser)
+    _add_common(
+        parser,
+        resume="checkpoint, run folder or experiment folder: continue this very training; auto: "
+        "go on with the unfinished run of this command line (and leave out finished seeds), or "
+        "start a new one",
+    )
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument(
         "--seeds",
@@ -69,6 +75,12 @@ def train_parser() -> Parser:
         action="store_true",
         help="a handful of batches for each epoch, no TensorBoard: a quick try",
     )
+    parser.add_argument(
+        "--init_from",
+        metavar="PATH",
+        help="start a new training from the weights of a checkpoint (a run, a published one, a "
+        "bare state dict, .safetensors): what fits is loaded",
+    )
     parser.add_argument("--train_single_epoch", action="store_true", help="stop after one epoch")
     parser.add_argument(
         "--disable_workers", action="store_true", help="load data in the main process alone"
@@ -76,7 +88,7 @@ def train_parser() -> Parser:
     parser.add_argument(
         "--purge_exp_dir",
         action="store_true",
-        help="first remove all earlier results of this experiment",
+        help="first remove all earlier runs of this experiment",
     )
     parser.add_argument(
         "--leaderboard", metavar="PATH", help="append the test results to this file"
@@ -87,7 +99,7 @@ def train_parser() -> Parser:
 def test_parser() -> Parser:
     """Flags of test.py."""
     parser = Parser(prog="test.py", description="Test a trained text-video retrieval model.")
-    _add_common(parser)
+    _add_common(parser, resume="checkpoint, run folder or experiment folder to test")
     parser.add_argument(
         "--eval_from_training_config",
         action="store_true",
@@ -101,11 +113,11 @@ def test_parser() -> Parser:
 test_parser.__test__ = False
 
 
-def _add_common(parser: Parser) -> None:
+def _add_common(parser: Parser, resume: str) -> None:
     parser.add_argument(
         "--config", metavar="PATH", help="config file; without it, that beside --resume"
     )
-    parser.add_argument("--resume", metavar="PATH", help="checkpoint to go on from, or to test")
+    parser.add_argument("--resume", metavar="PATH", help=resume)
     parser.add_argument(
         "--device", metavar="0,1", help="ids of the GPUs to use (default: no GPU, the CPU)"
     )
@@ -208,25 +220,35 @@ def _seen_by_torch(count: int) -> str:
 def run_main(
     main: Callable[[list[str]], None],
     arguments: Sequence[str],
-    interrupted: str = "continue with --resume <checkpoint of this run>",
+    interrupted: str = "",
 ) -> int:
     """Run an entry point and return the exit code of the process.
 
-    A mistake of the user's is one sentence on stderr and the code 2, an interruption one line (how
-    to go on: `interrupted`) and 130; a fault of the program keeps its traceback. Nothing is said
-    where the reader of the output has had enough of it (`| head`).
+    A mistake of the user's is one sentence on stderr and the code 2; an end that was asked for
+    (Ctrl-C, SIGTERM, SIGHUP) one line, how to go on (`interrupted`, where the program has not saved
+    anything more to the point), and 130, 143 or 129; a fault of the program keeps its traceback.
+    Nothing is said where the reader of the output has had enough of it (`| head`).
     """
     try:
-        main(list(arguments))
-        sys.stdout.flush()
+        with answering_signals():
+            main(list(arguments))
+            sys.stdout.flush()
     except BrokenPipeError:
         # What is still buffered must not be tried once more when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _say(f"error: {error}")
         return EXIT_WRONG_INPUT
-    except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted; {interrupted}\n")
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "interrupted"
+        saved = getattr(stop, "saved", "")
+        _say(f"{said}; {interrupted}" if interrupted and not saved else said)
+        return getattr(stop, "exit_code", EXIT_INTERRUPTED)
     return 0
+
+
+def _say(line: str) -> None:
+    """Write a line to stderr, whatever letters it holds and the terminal can show."""
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")

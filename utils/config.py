@@ -1,14 +1,15 @@
 """The config of an experiment: what to build and how to train it."""
 
 import copy
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from data_loader.errors import UserError
 from data_loader.files import read_json, write_json
 from utils.config_files import merge, resolve_config
-from utils.config_kinds import split_key
-from utils.config_schema import check
+from utils.config_kinds import KeyPath, split_key
+from utils.config_schema import changes_learning, check
 from utils.custom_args import apply_overrides, name_suffix, parse_custom_args
 
 # In the config stored beside a checkpoint: the experiment's name, which its path no longer tells.
@@ -108,3 +109,47 @@ def config_name(path: str | Path) -> str:
     """Name the experiment of a config file after its folder and its stem."""
     path = Path(path).absolute()
     return f"{path.parent.name}-{path.stem}"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """List the dotted keys at which two configs have different values."""
+    return [".".join(path) for path in _differing_paths(old, new)]
+
+
+def keys_that_change_learning(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """List the dotted keys that make training with `new` another training than that with `old`.
+
+    Keys that only concern length, speed, logging, drawing, testing or places of files are none,
+    nor is `trainer.epochs`, unless the learning-rate schedule of either config ends with them.
+    """
+    return [
+        ".".join(path)
+        for path in _differing_paths(old, new)
+        if changes_learning(path)
+        or (
+            path == ("trainer", "epochs") and (_ends_with_training(old) or _ends_with_training(new))
+        )
+    ]
+
+
+def _differing_paths(
+    old: Mapping[str, Any], new: Mapping[str, Any], above: KeyPath = ()
+) -> Iterator[KeyPath]:
+    for key in [*old, *(key for key in new if key not in old)]:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            yield from _differing_paths(a, b, (*above, key))
+        elif key not in old or key not in new or a != b:
+            yield (*above, key)
+
+
+def _ends_with_training(values: Mapping[str, Any]) -> bool:
+    """Tell whether the schedule of a config is made to end with its last epoch."""
+    schedule, epochs = values.get("lr_scheduler", {}), values.get("trainer", {}).get("epochs")
+    args = schedule.get("args", {})
+    lengths = {
+        "CosineAnnealingLR": [args.get("T_max")],
+        "PolynomialLR": [args.get("total_iters")],
+        "OneCycleLR": [args.get("total_steps"), args.get("epochs")],
+    }
+    return epochs is not None and epochs in lengths.get(schedule.get("type"), [])

@@ -127,7 +127,7 @@ DATA_LOADER_ARGS = Section(
         "split_name": Str(),
         "batch_size": Int(1),
         "num_workers": Int(0),
-        "num_test_captions": Int(1),
+        "num_test_captions": Nullable(Int(1)),
         "restrict_train_captions": Int(0),
         "fuse_captions": Bool(),
         "text_dropout": Float(0, 1),
@@ -163,6 +163,7 @@ TRAINER = Section(
         "save_period": Int(1),
         "skip_first_n_saves": Int(0),
         "keep_last": Int(1),
+        "checkpoint_minutes": Float(0),
         "mini_train_batches": Int(1),
         "tensorboard": Bool(),
         "verbosity": Int(0),
@@ -244,7 +245,52 @@ REPLACEABLE: dict[str, Kind] = {
     "log_name": WithoutEffect(Str()),
 }
 
-SCHEMA = Section({**REPLACEABLE, "eval_settings": FalseOr(Section(REPLACEABLE))})
+SCHEMA = Section(
+    {
+        **REPLACEABLE,
+        "init_from": Nullable(Str()),
+        "eval_settings": FalseOr(Section(REPLACEABLE)),
+    }
+)
+
+_LENGTH = "only how long it learns, unless the schedule ends with it"
+_SPEED = "only how fast it learns"
+_LOGGING = "only what is logged or drawn"
+_KEEPING = "only which checkpoints are kept"
+_TESTING = "only what is tested"
+_PLACE = "only where files lie"
+# What may differ between a training and its continuation, by dotted key, and why: no value here
+# changes the weights that an epoch ends with. Keys without effect are known by their kind.
+NOT_LEARNED = {
+    "trainer.epochs": _LENGTH,
+    "trainer.early_stop": _LENGTH,
+    "trainer.mini_train_batches": "only quick tries, which no training continues",
+    "trainer.save_dir": _PLACE,
+    "trainer.save_only_best": _KEEPING,
+    "trainer.save_period": _KEEPING,
+    "trainer.skip_first_n_saves": _KEEPING,
+    "trainer.keep_last": _KEEPING,
+    "trainer.checkpoint_minutes": _KEEPING,
+    "trainer.tensorboard": _LOGGING,
+    "trainer.verbosity": _LOGGING,
+    "metrics": _TESTING,
+    "visualizer": _LOGGING,
+    "eval_settings": _TESTING,
+    "eval_mode": _TESTING,
+    "challenge_mode": _TESTING,
+    "tester": _TESTING,
+    "n_gpu": _SPEED,
+    "disable_gpu": _SPEED,
+    "compile": _SPEED,
+    "data_loader.args.num_workers": _SPEED,
+    "data_loader.args.cache_dir": _PLACE,
+    "data_loader.args.data_dir": _PLACE,
+    "data_loader.args.root_feat_folder": _PLACE,
+    "data_loader.args.challenge_test_root_feat_folder": _PLACE,
+    "data_loader.args.num_test_captions": _TESTING,
+    "experiment_name": "only what it is called",
+    "seed": "a run keeps the seed that it began with",
+}
 
 # A section that names what to build is of no use without the name.
 TYPED_SECTIONS = [name for name, kind in REPLACEABLE.items() if "type" in getattr(kind, "keys", ())]
@@ -266,6 +312,13 @@ def check(values: Any, where: str) -> None:
         if "type" not in values.get(name, {"type": ""}):
             what = REPLACEABLE[name].keys["type"].describe()
             raise UserError(f'{where}: "{name}.type" is missing; it must be {what}.')
+
+
+def changes_learning(path: KeyPath) -> bool:
+    """Tell whether another value at a key is another training."""
+    starts = [path[:length] for length in range(1, len(path) + 1)]
+    without_effect = any(isinstance(kind_at(start), WithoutEffect) for start in starts)
+    return not without_effect and not any(".".join(start) in NOT_LEARNED for start in starts)
 
 
 def kind_at(path: KeyPath) -> Kind | None:

@@ -20,7 +20,7 @@ from misc.benchmarks import synthetic
 from trainer.build import build_net, count_parameters, inputs_of
 from trainer.precision import PRECISIONS
 from trainer.run_folder import RunFolder
-from trainer.session import Options, train_run
+from trainer.session import Options, Training
 from utils.command_line import Parser, run_main, select_device
 from utils.config import Config
 
@@ -87,7 +87,7 @@ def row(config: Config, device: torch.device) -> str:
     on_gpu = device.type == "cuda"
     folder = RunFolder.create(Path(config["trainer.save_dir"]), "benchmark")
     started = time.perf_counter()
-    train_run(config, 0, folder, Options(device=str(device)))
+    Training.prepare(config, 0, Options(device=str(device))).run(folder)
     whole = time.perf_counter() - started
     epochs = json.loads((folder.log / "metrics.json").read_text())["epochs"]
     # The first epoch compiles kernels and fills caches: the rate is that of the others.

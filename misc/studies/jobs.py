@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_loader.errors import UserError
+from data_loader.files import read_json
 from misc.tables.results import final_split
-from misc.tables.runs import Run, differing_keys, runs_of
+from misc.tables.runs import Run, runs_of
+from trainer.run_folder import RunFolder, runs_below
 from utils.command_line import EXIT_WRONG_INPUT
-from utils.config import Config
+from utils.config import NAME_KEY, Config, differences
 from utils.stopping import Stopped, deferred
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
@@ -61,16 +63,19 @@ class State:
 
     Attributes:
         done: the run that has its final test (or predictions); None where there is none yet.
+        unfinished: the run with which the training goes on.
         notes: what lies there but does not count, and why.
     """
 
     done: Run | None = None
+    unfinished: RunFolder | None = None
     notes: Sequence[str] = field(default_factory=list)
 
     def describe(self) -> str:
         if self.done:
             return f"done: {self.done.log}"
-        return "; ".join(["to be trained", *self.notes])
+        found = f"goes on with {self.unfinished.models}" if self.unfinished else "to be trained"
+        return "; ".join([found, *self.notes])
 
 
 def state_of(job: Job) -> State:
@@ -85,13 +90,26 @@ def state_of(job: Job) -> State:
     for run in reversed(runs_of(config)):
         if run.is_quick_try or run.seed not in (None, job.seed):
             continue
-        others = differing_keys(run.config, config.values) if run.config else ["config"]
+        others = differences(run.config, config.values) if run.config else ["config"]
         if run.is_finished and run.seed == job.seed and not others:
             if run.ended_with(split):
                 return State(done=run)
         elif others and run.seed == job.seed:
             notes.append(f"the run {run.log} was made with other values ({_listed(others)})")
-    return State(notes=notes)
+    return State(unfinished=_unfinished(job, config), notes=notes)
+
+
+def _unfinished(job: Job, config: Config) -> RunFolder | None:
+    """Find the run that `train.py --resume auto` would go on with."""
+    for run in reversed(runs_below(Path(config["trainer.save_dir"], "models", config.name))):
+        facts = run.facts
+        its = facts.get("seed"), facts.get("group_id"), bool(facts.get("quick_try"))
+        if its == (job.seed, job.group_id, False) and run.config.is_file() and not run.is_finished:
+            stored = read_json(run.config, "config")
+            values = {key: value for key, value in stored.items() if key != NAME_KEY}
+            if not differences(values, config.values):
+                return run
+    return None
 
 
 def _listed(keys: Sequence[str]) -> str:

@@ -1,0 +1,236 @@
+"""Which run a training goes on with, and whether it is still the very same training."""
+
+import hashlib
+import json
+import logging
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_loader.errors import UserError
+from data_loader.files import read_json, remove_abandoned
+from data_loader.loader import ExpertDataLoader
+from trainer.checkpoint import LARGE_KEYS, load_checkpoint
+from trainer.run_folder import RunFolder, find_checkpoint, runs_below
+from utils.config import NAME_KEY, Config, differences, keys_that_change_learning
+
+AUTO = "auto"
+_SHOWN_KEYS = 5
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Continued:
+    """An earlier run, held by this process.
+
+    Attributes:
+        folder: of the run.
+        checkpoint: its newest state, or the one that was named; None: it has saved none yet.
+        is_done: nothing is left to do, as it ended with its test.
+    """
+
+    folder: RunFolder
+    checkpoint: Path | None
+    is_done: bool = False
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a command line wants to train: how `--resume auto` knows its runs again.
+
+    Attributes:
+        config: the values and the name.
+        seed: one seed.
+        group_id: name of the group, "" for none.
+        is_one_of_many: whether results lie in folders by seed, and finished seeds are done.
+        quick_try: whether it is but a try (--mini_train, --train_single_epoch).
+    """
+
+    config: Config
+    seed: int
+    group_id: str = ""
+    is_one_of_many: bool = False
+    quick_try: bool = False
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the mark of a run tells of it."""
+        return {"seed": self.seed, "group_id": self.group_id, "quick_try": self.quick_try}
+
+
+@contextmanager
+def new_run(wanted: Wanted) -> Iterator[RunFolder]:
+    """Make and hold the folders of a new run; they go again where it ends without any result.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    seed = wanted.seed if wanted.is_one_of_many else None
+    save_dir = Path(wanted.config["trainer.save_dir"])
+    folder = RunFolder.create(save_dir, wanted.config.name, seed, wanted.group_id, wanted.facts)
+    with folder.removed_if_unused(), folder.held():
+        yield folder
+
+
+def seed_to_continue(path: Path, seeds: Sequence[int] | None, group_id: str | None) -> int:
+    """Return the seed of the run that the user names to be continued.
+
+    Raises:
+        UserError: the command line asks for other seeds, or another group, than the run's.
+    """
+    checkpoint = find_checkpoint(path, "continue")
+    content = load_checkpoint(checkpoint, LARGE_KEYS)
+    seed = content.get("seed", content["config"].get("seed", 0))
+    if seeds is not None and list(seeds) != [seed]:
+        raise UserError(
+            f"--resume {path} continues one run, of the seed {seed}: leave --seeds and "
+            "--group_seed out, or give --resume auto, which goes on with each seed's own run."
+        )
+    run = RunFolder.of_checkpoint(checkpoint)
+    group = run.facts.get("group_id", "") if run else ""
+    if group_id is not None and group_id != group:
+        raise UserError(
+            f'--resume {path} continues a run of the group "{group}", not "{group_id}": leave '
+            "--group_id out."
+        )
+    return seed
+
+
+@contextmanager
+def named_run(path: Path) -> Iterator[Continued]:
+    """Hold the run that the user names to be continued.
+
+    Raises:
+        UserError: it carries no mark of ours, or a living process holds it.
+    """
+    checkpoint = find_checkpoint(path, "continue")
+    folder = RunFolder.of_checkpoint(checkpoint)
+    if folder is None:
+        load_checkpoint(checkpoint, LARGE_KEYS, needs_config=False)  # says what is wrong with it
+        raise UserError(
+            f"{checkpoint} does not lie in a run of this version, so that its training cannot be "
+            f"continued: start a new run from its weights with --init_from {shlex.quote(str(path))}"
+            "."
+        )
+    with folder.held():
+        _clean_up(folder)
+        yield Continued(folder, checkpoint)
+
+
+@contextmanager
+def unfinished_run(wanted: Wanted) -> Iterator[Continued | None]:
+    """Hold the run with which the same command line goes on; None: it starts a new one.
+
+    That is the newest run that has not ended, with the same config, seed and group, which no living
+    process holds; else, where it is one of many, one that has ended.
+    """
+    below = Path(wanted.config["trainer.save_dir"], "models", wanted.config.name)
+    runs = [run for run in reversed(runs_below(below)) if _is_of(run, wanted)]
+    with ExitStack() as stack:
+        for run in runs:
+            if run.is_finished:
+                continue
+            try:
+                stack.enter_context(run.held())
+            except UserError as error:
+                _log.info("%s", error)
+                continue
+            _clean_up(run)
+            yield Continued(run, run.newest_checkpoint())
+            return
+        finished = [run for run in runs if run.is_finished] if wanted.is_one_of_many else []
+        yield Continued(finished[0], None, is_done=True) if finished else None
+
+
+def _is_of(run: RunFolder, wanted: Wanted) -> bool:
+    if any(run.facts.get(key) != value for key, value in wanted.facts.items()):
+        return False
+    try:
+        stored = read_json(run.config, "config")
+    except UserError:
+        return False
+    values = {key: value for key, value in stored.items() if key != NAME_KEY}
+    return not differences(values, wanted.config.values)
+
+
+def check_same_training(
+    checkpoint: Mapping[str, Any], path: Path, config: Config, quick_try: bool
+) -> None:
+    """Refuse to continue a training as another one.
+
+    Raises:
+        UserError: the config changes what is learned; says which keys.
+    """
+    stored = checkpoint["config"]
+    keys = keys_that_change_learning(
+        {key: value for key, value in stored.items() if key != NAME_KEY}, config.values
+    )
+    if keys:
+        shown = "; ".join(_change(key, stored, config) for key in keys[:_SHOWN_KEYS])
+        more = f"; and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
+        raise UserError(
+            f"--resume continues the very training of {path}, but this config changes what is "
+            f"learned ({shown}{more}): leave that as it was, or start a new run from its weights "
+            f"with --init_from {shlex.quote(str(path))}."
+        )
+    if bool(checkpoint.get("quick_try")) != quick_try:
+        is_try = "a quick try" if checkpoint.get("quick_try") else "no quick try"
+        raise UserError(
+            f"The training of {path} is {is_try}: give --mini_train and --train_single_epoch as it "
+            "was begun."
+        )
+
+
+def _change(key: str, stored: Mapping[str, Any], config: Config) -> str:
+    def value_in(values: Any) -> str:
+        for part in key.split("."):
+            if not isinstance(values, Mapping) or part not in values:
+                return "not set"
+            values = values[part]
+        text = json.dumps(values, ensure_ascii=False, default=str)
+        return text if len(text) <= 60 else text[:60] + "..."
+
+    before, now = value_in(stored), value_in(config.values)
+    return key if before == now else f"{key}: {before} -> {now}"  # an expert's name has dots
+
+
+def fingerprint(loader: ExpertDataLoader) -> dict[str, Any]:
+    """Tell the data of a training from others: experts, text features, videos of its two lists."""
+    return {
+        "experts": [[e.name, e.size, e.variable_length, e.max_tokens] for e in loader.experts],
+        "text": [loader.text_size, loader.max_text_tokens],
+        "training videos": [len(loader.train.video_ids), _digest(loader.train.video_ids)],
+        "retrieval set": [len(loader.retrieval), _digest(loader.retrieval.video_ids)],
+    }
+
+
+def check_same_data(checkpoint: Mapping[str, Any], path: Path, loader: ExpertDataLoader) -> None:
+    """Refuse to continue a training with other data.
+
+    Raises:
+        UserError: says what of the data differs.
+    """
+    before, now = checkpoint.get("data"), fingerprint(loader)
+    if not isinstance(before, dict):
+        return
+    others = [key for key, value in now.items() if before.get(key) != value]
+    if others:
+        raise UserError(
+            f"The data are not those that the training of {path} began with (other "
+            f"{' and '.join(others)}): give it the data it had, or start a new run from its "
+            f"weights with --init_from {shlex.quote(str(path))}."
+        )
+
+
+def _digest(ids: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()
+
+
+def _clean_up(folder: RunFolder) -> None:
+    """Remove what killed processes left half-written in a run that this process holds."""
+    for place in (folder.models, folder.log, folder.web):
+        remove_abandoned(place)
