@@ -15,7 +15,16 @@ from tests.conftest import ROOT, SHARED
 from utils.config import Config, differences, keys_that_change_learning
 from utils.config_files import merge, resolve_config
 from utils.config_kinds import FalseOr, MapOf, Section, WithoutEffect
-from utils.config_schema import LR_SCHEDULERS, NOT_LEARNED, OPTIMIZERS, SCHEMA, check
+from utils.config_schema import (
+    LR_SCHEDULERS,
+    NOT_LEARNED,
+    OPTIMIZERS,
+    REFUSED_LR_SCHEDULERS,
+    REFUSED_OPTIMIZERS,
+    SCHEMA,
+    check,
+)
+from utils.config_types import without_args
 
 # One key of every kind; every nested dict here has known keys only.
 EXAMPLE = {
@@ -181,11 +190,41 @@ def test_settings_of_the_optimiser_are_free_but_finite():
         check({"optimizer": {"type": "RAdam", "args": {"betas": [float("nan")]}}}, "x.json")
 
 
-def test_every_optimiser_and_schedule_that_can_be_built_has_a_name_here():
+def test_every_optimiser_and_schedule_of_torch_is_known_or_refused_with_a_reason():
+    import torch
+    from torch.optim import lr_scheduler
+
     from trainer.optimisers import OPTIMISERS, SCHEDULES
 
-    assert set(OPTIMIZERS) == set(OPTIMISERS) - {"Optimizer"}
-    assert set(LR_SCHEDULERS) == set(SCHEDULES) - {"LRScheduler"}
+    def classes(module, base):
+        found = {name: getattr(module, name) for name in module.__all__}
+        found = {n: c for n, c in found.items() if isinstance(c, type) and issubclass(c, base)}
+        return {name for name, made in found.items() if made is not base}
+
+    assert tuple(OPTIMISERS) == OPTIMIZERS and tuple(SCHEDULES) == LR_SCHEDULERS
+    optimisers = classes(torch.optim, torch.optim.Optimizer) | {"Ranger"}
+    schedules = classes(lr_scheduler, lr_scheduler.LRScheduler) | {"CosineAnnealingWithRestartsLR"}
+    assert optimisers == {*OPTIMIZERS, *REFUSED_OPTIMIZERS}
+    assert schedules == {*LR_SCHEDULERS, *REFUSED_LR_SCHEDULERS}
+
+
+@pytest.mark.parametrize(
+    ("section", "kind", "why"),
+    [
+        ("optimizer", "LBFGS", "several times a step"),
+        ("optimizer", "SparseAdam", "sparse gradients"),
+        ("optimizer", "Muon", "matrices only"),
+        ("lr_scheduler", "SequentialLR", "made of other schedules"),
+        ("lr_scheduler", "ChainedScheduler", "made of other schedules"),
+        ("lr_scheduler", "LambdaLR", "a Python function"),
+        ("lr_scheduler", "MultiplicativeLR", "a Python function"),
+    ],
+)
+def test_what_no_training_here_can_use_is_refused_with_the_reason(section, kind, why):
+    with pytest.raises(UserError, match=rf'"{section}.type" cannot be "{kind}": .*{why}'):
+        check({**EXAMPLE, section: {"type": kind}}, "c")
+    with pytest.raises(UserError, match=rf"{section}.type.*{why}"):
+        Config.from_dict(EXAMPLE).with_custom_args(f"{section}.type@{kind}")
 
 
 @pytest.mark.parametrize("values", [[], "x", None, 3])
@@ -250,6 +289,76 @@ def test_inheritance_gives_the_values_of_zsvision(files):
             expected = load_json_config(name)
             expected.pop("inherit_from", None)
             assert resolve_config(name) == expected
+
+
+PARENT = {
+    "optimizer": {"type": "Ranger", "args": {"lr": 0.1, "weight_decay": 0.01, "k": 5}},
+    "lr_scheduler": {"type": "StepLR", "args": {"step_size": 1, "gamma": 0.9}},
+    "arch": {"type": "CENet", "args": {"use_ce": "pairwise"}},
+}
+
+
+def resolved_child(folder, child, *between):
+    files = {"0.json": PARENT}
+    for number, values in enumerate((*between, child), start=1):
+        files[f"{number}.json"] = {"inherit_from": str(folder / f"{number - 1}.json"), **values}
+    write(folder, files)
+    return resolve_config(folder / f"{len(files) - 1}.json")
+
+
+def test_a_new_type_leaves_out_inherited_args_of_the_old_one(tmp_path):
+    child = {
+        "optimizer": {"type": "SGD", "args": {"momentum": 0.9}},
+        "lr_scheduler": {"type": "ExponentialLR", "args": {"gamma": 0.5}},
+        "arch": {"type": "MNNet"},
+    }
+    assert resolved_child(tmp_path, child) == {
+        "optimizer": {"type": "SGD", "args": {"lr": 0.1, "weight_decay": 0.01, "momentum": 0.9}},
+        "lr_scheduler": {"type": "ExponentialLR", "args": {"gamma": 0.5}},
+        # As published: an architecture lets be what is not its own.
+        "arch": {"type": "MNNet", "args": {"use_ce": "pairwise"}},
+    }
+
+
+def test_args_of_the_same_type_and_those_given_after_the_change_stay(tmp_path):
+    plateau = {"lr_scheduler": {"type": "ReduceLROnPlateau", "args": {"patience": 3}}}
+    args = {"lr_scheduler": {"args": {"factor": 0.5}}}
+    same = {"lr_scheduler": {"type": "ReduceLROnPlateau", "args": {"cooldown": 1}}}
+    found = resolved_child(tmp_path, same, {"seed": 3}, plateau, args)
+    assert found["lr_scheduler"]["args"] == {"patience": 3, "factor": 0.5, "cooldown": 1}
+    assert found["optimizer"] == PARENT["optimizer"]
+    found = resolved_child(tmp_path, {"lr_scheduler": {"type": "StepLR"}}, plateau, args)
+    assert found["lr_scheduler"] == {"type": "StepLR", "args": {}}
+
+
+@pytest.mark.parametrize("strange", [None, 3, [], {"type": 3}, {"type": "SGD", "args": 4}])
+def test_parts_of_a_strange_form_are_left_to_the_check(strange, tmp_path):
+    found = resolved_child(tmp_path, {"optimizer": {"type": "Adam"}}, {"optimizer": strange})
+    assert found["optimizer"]["type"] == "Adam"
+    assert resolved_child(tmp_path, {"optimizer": strange})
+
+
+def test_a_new_type_on_the_command_line_leaves_out_args_of_the_old_one():
+    config = Config.from_dict(PARENT)
+    changed = config.with_custom_args(
+        "lr_scheduler.args.gamma@0.5+lr_scheduler.type@ExponentialLR+optimizer.type@Rprop"
+    )
+    assert changed["lr_scheduler"] == {"type": "ExponentialLR", "args": {"gamma": 0.5}}
+    assert changed["optimizer"] == {"type": "Rprop", "args": {"lr": 0.1}}
+    same = config.with_custom_args("optimizer.type@Ranger+lr_scheduler.type@StepLR")
+    assert same.values == config.values
+
+
+def test_shared_args_are_those_that_the_types_share():
+    import inspect
+
+    from trainer.optimisers import OPTIMISERS
+
+    for name, made in OPTIMISERS.items():
+        everything = {"type": "?", "args": {"lr": 1, "weight_decay": 0, "own": 1}}
+        kept = without_args({"optimizer": everything}, "optimizer", name)["optimizer"]["args"]
+        parameters = [p for c in made.__mro__[:-1] for p in inspect.signature(c).parameters]
+        assert set(kept) == {"lr", "weight_decay"} & set(parameters), name
 
 
 def test_parents_are_found_beside_their_child_and_from_the_repository(tmp_path, monkeypatch):

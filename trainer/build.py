@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -15,10 +16,14 @@ from data_loader.loader import ExpertDataLoader
 from data_loader.teachers import Teacher
 from model import CENet, MNNet
 from model.loss import MaxMarginRankingLoss
+from model.metric import rank_metrics
 from trainer.distillation import Distillation
+from trainer.evaluation import RANK_METRICS
 from trainer.optimisers import build_optimiser, build_schedule
+from trainer.rehearsal import rehearse
 from trainer.visualizer import Visualizer
 from utils.config import Config
+from utils.config_schema import TRAINING_KEYS
 
 ARCHITECTURES = {"CENet": CENet, "MNNet": MNNet}
 LOADERS = {"ExpertDataLoader": ExpertDataLoader}
@@ -149,13 +154,67 @@ def build_visualizer(config: Config) -> Visualizer | None:
 
 
 def build_optimiser_of(config: Config, net: nn.Module) -> Optimizer:
-    return build_optimiser(config["optimizer.type"], config.get("optimizer.args", {}), net)
+    return build_optimiser(*_type_and_args(config, "optimizer"), net)
 
 
 def build_schedule_of(config: Config, optimiser: Optimizer) -> LRScheduler:
-    return build_schedule(
-        config["lr_scheduler.type"], config.get("lr_scheduler.args", {}), optimiser
+    """Build the schedule of a config for the optimiser of the same config.
+
+    Raises:
+        UserError: the settings of either fail in a rehearsal of the training's epochs.
+    """
+    _rehearse(config, optimiser.param_groups[0]["params"][0].device)
+    return build_schedule(*_type_and_args(config, "lr_scheduler"), optimiser, _direction(config))
+
+
+def check_training(config: Config, device: str = "cpu") -> None:
+    """Refuse, before any data are opened, a config that no training can be made of.
+
+    Raises:
+        UserError: a key is missing, settings of optimizer or schedule do not fit, or a metric
+            cannot be measured.
+    """
+    config.require(TRAINING_KEYS)
+    _check_metrics(config)
+    build_loss(config)
+    build_visualizer(config)
+    _rehearse(config, device)
+
+
+def _rehearse(config: Config, device: torch.device | str) -> None:
+    rehearse(
+        _type_and_args(config, "optimizer"),
+        _type_and_args(config, "lr_scheduler"),
+        _direction(config),
+        config["trainer.epochs"],
+        device,
     )
+
+
+def _type_and_args(config: Config, section: str) -> tuple[str, dict[str, Any]]:
+    return config[f"{section}.type"], config.get(f"{section}.args", {})
+
+
+def _direction(config: Config) -> str | None:
+    """Return whether more ("max") or less ("min") of the monitored metric is better, if any is."""
+    direction = config.get("trainer.monitor", "max").partition(" ")[0]
+    return None if direction == "off" else direction
+
+
+def _check_metrics(config: Config) -> None:
+    for name in {*config["metrics"], *config.eval_config()["metrics"]} - {*RANK_METRICS}:
+        raise UserError(
+            f'The metric "{name}" needs labels, and a retrieval set has captions: use '
+            f"{' and '.join(RANK_METRICS)}."
+        )
+    keys = rank_metrics(torch.ones(1))
+    measured = [f"val_{name}_{key}" for name in config["metrics"] for key in keys]
+    watched = config.get("trainer.monitor", "off").partition(" ")[2]
+    if watched and watched not in measured:
+        raise UserError(
+            f'trainer.monitor names the metric "{watched}", which this training does not '
+            f"measure{did_you_mean(watched, measured)}."
+        )
 
 
 def count_parameters(net: nn.Module) -> int:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
 from data_loader.errors import UserError, did_you_mean
+from trainer.settings import NONSENSE, check_settings, does_not_fit
+from utils.config_schema import LR_SCHEDULERS, OPTIMIZERS
 
 
 class RAdam(torch.optim.RAdam):
@@ -190,15 +193,24 @@ class CosineAnnealingWithRestartsLR(lr_scheduler.LRScheduler):
         return [self.eta_min + (base - self.eta_min) * height for base in self.base_lrs]
 
 
-def _classes(module: Any, base: type) -> dict[str, type]:
-    found = {name: getattr(module, name) for name in getattr(module, "__all__", dir(module))}
-    return {n: c for n, c in found.items() if isinstance(c, type) and issubclass(c, base)}
+class MultiStepLR(lr_scheduler.MultiStepLR):
+    """Torch's schedule with a state of plain values, as checkpoints hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"milestones": dict(self.milestones)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict | {"milestones": Counter(state_dict["milestones"])})
 
 
-OPTIMISERS = _classes(torch.optim, Optimizer) | {"Ranger": Ranger, "RAdam": RAdam}
-SCHEDULES = _classes(lr_scheduler, lr_scheduler.LRScheduler) | {
-    "CosineAnnealingWithRestartsLR": CosineAnnealingWithRestartsLR
+_OWN: dict[str, type] = {
+    "MultiStepLR": MultiStepLR,
+    "Ranger": Ranger,
+    "RAdam": RAdam,
+    "CosineAnnealingWithRestartsLR": CosineAnnealingWithRestartsLR,
 }
+OPTIMISERS = {name: _OWN.get(name) or getattr(torch.optim, name) for name in OPTIMIZERS}
+SCHEDULES = {name: _OWN.get(name) or getattr(lr_scheduler, name) for name in LR_SCHEDULERS}
 
 _IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 # Those with one kernel for the CPU as well as for GPUs.
@@ -209,6 +221,9 @@ def build_optimiser(kind: str, settings: dict[str, Any], net: nn.Module) -> Opti
     """Build the optimiser that a config names, over the parameters that learn.
 
     It takes torch's fastest implementation, unless the settings choose one by `fused` or `foreach`.
+
+    Raises:
+        UserError: the optimiser is not known, or the settings do not fit it.
     """
     learned = [p for p in net.parameters() if p.requires_grad]
     chosen = _fastest(kind, settings, learned) | settings
@@ -231,24 +246,48 @@ def _fastest(kind: str, settings: dict[str, Any], learned: list[nn.Parameter]) -
 
 
 def build_schedule(
-    kind: str, settings: dict[str, Any], optimiser: Optimizer
+    kind: str, settings: dict[str, Any], optimiser: Optimizer, direction: str | None = None
 ) -> lr_scheduler.LRScheduler:
-    """Build the learning-rate schedule that a config names."""
+    """Build the learning-rate schedule that a config names; `step_schedule` moves it on.
+
+    Args:
+        kind, settings: the type and the args of the config.
+        optimiser: whose learning rate it sets.
+        direction: "max" or "min", whether a larger or smaller value of the monitored metric is
+            better; None where no metric is monitored.
+
+    Raises:
+        UserError: the settings do not fit, or the schedule follows a metric and there is none.
+    """
+    if kind == "ReduceLROnPlateau":
+        if direction is None:
+            raise UserError(
+                f'lr_scheduler.type "{kind}" follows the monitored metric: set trainer.monitor to '
+                '"max <metric>" or "min <metric>" instead of "off", or choose another schedule.'
+            )
+        settings = {"mode": direction} | settings
     return _build("lr_scheduler", SCHEDULES, kind, optimiser, settings)
+
+
+def step_schedule(schedule: lr_scheduler.LRScheduler, value: float | None) -> None:
+    """Move a schedule on by one epoch.
+
+    Args:
+        schedule: of `build_schedule`.
+        value: the monitored metric of the epoch's validation, None where there was none: then a
+            schedule that follows the metric stays where it is.
+    """
+    if not isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
+        schedule.step()
+    elif value is not None:
+        schedule.step(value)
 
 
 def _build(part: str, table: dict[str, type], kind: str, what: Any, settings: dict) -> Any:
     if kind not in table:
         raise UserError(f'{part}.type "{kind}" is not known{did_you_mean(kind, table)}.')
+    check_settings(part, kind, table[kind], settings)
     try:
         return table[kind](what, **settings)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{part}.args do not fit {kind}: {error}.") from error
-
-
-def step_schedule(schedule, value):
-    if isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
-        if value is not None:
-            schedule.step(value)
-    else:
-        schedule.step()
+    except NONSENSE as error:
+        raise does_not_fit(part, kind, error) from error

@@ -1,7 +1,7 @@
 """The config of an experiment: what to build and how to train it."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,15 @@ class Config:
         if found is _MISSING:
             raise UserError(f'{self._where}: the key "{key}" is missing, but it is needed.')
         return found
+
+    def require(self, keys: Iterable[str]) -> None:
+        """Refuse a config that lacks one of the dotted keys.
+
+        Raises:
+            UserError: names the key.
+        """
+        for key in keys:
+            self[key]
 
     def __contains__(self, key: str) -> bool:
         return self.get(key, _MISSING) is not _MISSING

@@ -6,6 +6,7 @@ from typing import Any
 
 from data_loader.errors import UserError, did_you_mean
 from data_loader.files import read_json
+from utils.config_types import drop_args_of_other_types
 
 INHERIT = "inherit_from"
 
@@ -16,12 +17,13 @@ def resolve_config(path: str | Path) -> dict[str, Any]:
     """Read a config with all that it inherits, to the values that zsvision's loader gives.
 
     Parents are named in order of increasing weight, and a child outweighs its parents: dicts are
-    merged key by key, any other value is replaced. The key `inherit_from` itself is left out.
+    merged key by key, any other value is replaced. The key `inherit_from` itself is left out. A new
+    type of a part leaves out inherited args that belong to the old one (`utils.config_types`).
 
     Raises:
         UserError: a file is missing, is not a JSON dict, or inherits from itself.
     """
-    *ancestors, values = _lineage(_find(path), ())
+    *ancestors, values = drop_args_of_other_types(_lineage(_find(path), ()))
     # From the last to the first, as zsvision folds them: where a dict meets another kind of value
     # the result depends on the order of merging.
     for ancestor in reversed(ancestors):

@@ -155,10 +155,11 @@ class Str(Kind):
 
 
 class Choice(Kind):
-    """One of a few texts."""
+    """One of a few texts; `refused` are names that a user may expect, with why they are none."""
 
-    def __init__(self, *choices: str) -> None:
+    def __init__(self, *choices: str, refused: Mapping[str, str] | None = None) -> None:
         self.choices = choices
+        self.refused = refused or {}
 
     def describe(self) -> str:
         *first, last = (json.dumps(choice) for choice in self.choices)
@@ -168,6 +169,8 @@ class Choice(Kind):
         return isinstance(value, str) and value in self.choices
 
     def wrong(self, value: Any, path: KeyPath) -> Problem:
+        if isinstance(value, str) and value in self.refused:
+            return Problem(path, f'"{_name(path)}" cannot be "{value}": {self.refused[value]}')
         hint = did_you_mean(value, self.choices) if isinstance(value, str) else ""
         return Problem(path, super().wrong(value, path).sentence + hint)
 
@@ -181,17 +184,22 @@ class ListOf(Kind):
 
     entry: Kind
     minimum: int = 0
+    exactly: int | None = None
 
     def describe(self) -> str:
         length = f" with at least {self.minimum}" if self.minimum else ""
+        length = length if self.exactly is None else f" of {self.exactly}"
         return f"a list{length} (each entry {self.entry.describe()})"
 
     def problems(self, value: Any, path: KeyPath) -> Iterator[Problem]:
-        if not isinstance(value, list) or len(value) < self.minimum:
+        if not isinstance(value, list) or not self._has_length(len(value)):
             yield self.wrong(value, path)
             return
         for position, entry in enumerate(value):
             yield from self.entry.problems(entry, (*path, str(position)))
+
+    def _has_length(self, length: int) -> bool:
+        return length >= self.minimum if self.exactly is None else length == self.exactly
 
     def parse(self, text: str) -> Any:
         if text.lstrip().startswith("["):

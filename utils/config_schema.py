@@ -26,6 +26,8 @@ from utils.config_kinds import (
     shown,
 )
 
+# Names of `torch.optim`, and ours ("Ranger", "RAdam", "CosineAnnealingWithRestartsLR"), which
+# `trainer.optimisers` looks up: they stand here so that a config is checked without torch.
 OPTIMIZERS = (
     "Ranger",
     "RAdam",
@@ -36,32 +38,39 @@ OPTIMIZERS = (
     "Adam",
     "AdamW",
     "Adamax",
-    "LBFGS",
-    "Muon",
     "NAdam",
     "RMSprop",
     "Rprop",
     "SGD",
-    "SparseAdam",
 )
 LR_SCHEDULERS = (
     "StepLR",
     "CosineAnnealingWithRestartsLR",
-    "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
     "CyclicLR",
     "ExponentialLR",
-    "LambdaLR",
     "LinearLR",
     "MultiStepLR",
-    "MultiplicativeLR",
     "OneCycleLR",
     "PolynomialLR",
     "ReduceLROnPlateau",
-    "SequentialLR",
 )
+# Others of torch, and why no training here can use them.
+REFUSED_OPTIMIZERS = {
+    "LBFGS": "it measures the loss several times a step, which a training here does once",
+    "Muon": "it takes matrices only, and the models here have vectors (biases) as well",
+    "SparseAdam": "it takes sparse gradients only, and those of the models here are dense",
+}
+_OF_SCHEDULES = "it is made of other schedules, which a config cannot give it"
+_OF_FUNCTIONS = "it takes a Python function, which a config cannot give it"
+REFUSED_LR_SCHEDULERS = {
+    "ChainedScheduler": _OF_SCHEDULES,
+    "LambdaLR": _OF_FUNCTIONS,
+    "MultiplicativeLR": _OF_FUNCTIONS,
+    "SequentialLR": _OF_SCHEDULES,
+}
 USE_CE = ("", "pairwise", "pairwise-star", "pairwise-star-specific", "pairwise-star-tensor")
 METRICS = ("t2v_metrics", "v2t_metrics", "retrieval_as_classification", "mean_average_precision")
 
@@ -214,12 +223,15 @@ REPLACEABLE: dict[str, Kind] = {
     ),
     "optimizer": Section(
         {
-            "type": Choice(*OPTIMIZERS),
+            "type": Choice(*OPTIMIZERS, refused=REFUSED_OPTIMIZERS),
             "args": Section({"lr": Float(0), "weight_decay": Float(0)}, others=Anything()),
         }
     ),
     "lr_scheduler": Section(
-        {"type": Choice(*LR_SCHEDULERS), "args": Section({}, others=Anything())}
+        {
+            "type": Choice(*LR_SCHEDULERS, refused=REFUSED_LR_SCHEDULERS),
+            "args": Section({}, others=Anything()),
+        }
     ),
     "trainer": TRAINER,
     "metrics": ListOf(Choice(*METRICS)),
@@ -291,6 +303,24 @@ NOT_LEARNED = {
     "experiment_name": "only what it is called",
     "seed": "a run keeps the seed that it began with",
 }
+
+# What a training cannot do without; the rest has defaults, or depends on the data.
+TRAINING_KEYS = (
+    "arch.type",
+    "experts.modalities",
+    "experts.text_feat",
+    "data_loader.type",
+    "data_loader.args.dataset_name",
+    "data_loader.args.split_name",
+    "data_loader.args.batch_size",
+    "data_loader.args.max_tokens",
+    "loss.type",
+    "optimizer.type",
+    "lr_scheduler.type",
+    "metrics",
+    "trainer.epochs",
+    "trainer.save_dir",
+)
 
 # A section that names what to build is of no use without the name.
 TYPED_SECTIONS = [name for name, kind in REPLACEABLE.items() if "type" in getattr(kind, "keys", ())]

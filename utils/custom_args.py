@@ -9,6 +9,7 @@ from typing import Any
 from data_loader.errors import UserError, did_you_mean
 from utils.config_kinds import KeyPath, MapOf, join_key, shown, split_key
 from utils.config_schema import kind_at, nearest_key
+from utils.config_types import SHARED_ARGS, drop_args_of_other_types
 
 FORM = '"key.sub@value+key2@value2"'
 
@@ -53,15 +54,16 @@ def parse_custom_args(text: str) -> list[Override]:
 def apply_overrides(values: dict[str, Any], overrides: list[Override]) -> dict[str, Any]:
     """Return config `values` with the overrides, read as the kinds that their keys want.
 
-    An override replaces the whole value at its key, a dict included.
+    An override replaces the whole value at its key, a dict included. A new type of a part leaves
+    out args that belong to the old one (`utils.config_types`).
 
     Raises:
         UserError: there is no such key, or the text is no value for it.
     """
     values = copy.deepcopy(values)
-    # Experts first: the names of experts are known keys of other dicts.
-    for override in sorted(overrides, key=lambda o: o.path[0] != "experts"):
+    for override in sorted(overrides, key=_order):
         value = _read(override)
+        values = _with_args_of_type(values, override, value)
         _check_expert(override, values)
         _dict_at(override, values)[override.path[-1]] = value
     return values
@@ -92,6 +94,18 @@ def _read(override: Override) -> Any:
         hint = nearest_key(problem.path, join_key) if problem.unknown else ""
         raise UserError(f"--custom_args: {problem.sentence}{hint}.")
     return value
+
+
+def _order(override: Override) -> tuple[bool, bool]:
+    """Experts come first, as their names are known keys of other dicts, and types before args."""
+    return override.path[0] != "experts", override.path[1:] != ("type",)
+
+
+def _with_args_of_type(values: dict[str, Any], override: Override, value: Any) -> dict[str, Any]:
+    part = override.path[0]
+    if override.path != (part, "type") or part not in SHARED_ARGS:
+        return values
+    return drop_args_of_other_types([values, {part: {"type": value}}])[0]
 
 
 def _dict_at(override: Override, values: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""A rehearsal of learning rates before training: settings that fail late are found early."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from data_loader.errors import UserError
+from trainer.optimisers import build_optimiser, build_schedule, step_schedule
+from trainer.settings import NONSENSE, does_not_fit
+
+_STEPS = 2  # the second finds the state that the first has made
+# More epochs tell nothing new, but for a schedule that says how many it has.
+_EPOCHS = 1000
+# Rounding takes schedules that end at 0 a little below.
+_ROUNDING = 1e-9
+
+
+def rehearse(
+    optimiser: tuple[str, dict[str, Any]],
+    schedule: tuple[str, dict[str, Any]],
+    direction: str | None,
+    epochs: int,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Take steps on a tiny model, then the schedule's steps of the epochs.
+
+    Args:
+        optimiser, schedule: type and args of either.
+        direction: see `build_schedule`.
+        epochs: of the whole training.
+        device: where the training takes place, as not every setting is for every device.
+
+    Raises:
+        UserError: the settings do not fit, a step fails, or a learning rate makes no sense.
+    """
+    tiny = nn.ParameterDict({"weight": torch.ones(2, 2), "bias": torch.ones(2)}).to(device)
+    on_trial = build_optimiser(*optimiser, tiny)
+    moved = build_schedule(*schedule, on_trial, direction)
+    try:
+        _take_steps(on_trial, tiny)
+    except NONSENSE as error:
+        raise does_not_fit("optimizer", optimiser[0], error) from error
+    if not all(p.isfinite().all() for p in tiny.parameters()):
+        raise UserError(
+            f"optimizer.args do not fit {optimiser[0]}: with them a step leaves weights that are "
+            "not finite."
+        )
+    if getattr(moved, "total_steps", epochs) < epochs:
+        raise UserError(
+            f"lr_scheduler.args do not fit {schedule[0]}: it ends after {moved.total_steps} steps, "
+            f"one an epoch, but trainer.epochs is {epochs}."
+        )
+    largest = _rate(on_trial)
+    for epoch in range(1, min(epochs, _EPOCHS)):  # the rate after the last epoch is not used
+        try:
+            step_schedule(moved, 0.0)
+        except NONSENSE as error:
+            when = f"after epoch {epoch} of {epochs}"
+            raise does_not_fit("lr_scheduler", schedule[0], error, when) from error
+        rate = _rate(on_trial)
+        if not math.isfinite(rate) or rate < -_ROUNDING * largest:
+            raise UserError(
+                f"lr_scheduler.args do not fit {schedule[0]}: after epoch {epoch} of {epochs} the "
+                f"learning rate would be {rate:g}."
+            )
+        largest = max(largest, rate)
+
+
+def _take_steps(optimiser: Optimizer, tiny: nn.Module) -> None:
+    for _ in range(_STEPS):
+        for parameter in tiny.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimiser.step()
+
+
+def _rate(optimiser: Optimizer) -> float:
+    return float(optimiser.param_groups[0]["lr"])
