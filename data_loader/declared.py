@@ -89,7 +89,7 @@ def token_limit(max_tokens: dict[str, int], name: str) -> int:
 
 
 def check_values(
-    text_agg: str, text_dropout: float, num_test_captions: int, restrict_train_captions: int
+    text_agg: str, text_dropout: float, num_test_captions: int | None, restrict_train_captions: int
 ) -> None:
     """Refuse values that no data set can be loaded with.
 
@@ -103,7 +103,7 @@ def check_values(
         )
     if not 0 <= text_dropout <= 1:
         raise UserError(f"text_dropout is {text_dropout}, a probability from 0 to 1 was expected.")
-    if num_test_captions < 1:
+    if num_test_captions is not None and num_test_captions < 1:
         raise UserError(f"num_test_captions is {num_test_captions}, at least 1 was expected.")
     if restrict_train_captions < 0:
         raise UserError(

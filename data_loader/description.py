@@ -18,6 +18,7 @@ from data_loader.description_entries import (
 from data_loader.description_reader import DescriptionReader
 from data_loader.errors import UserError, did_you_mean
 from data_loader.files import read_json
+from data_loader.paths import exists
 
 __all__ = [
     "Counts",
@@ -125,7 +126,7 @@ def find_description(dataset_name: str, data_dir: str | Path | None = None) -> D
         root = Path(data_dir) if data_dir else description.root
         return DataDescription(**{**vars(description), "root": root})
     for folder in (dataset_name, data_dir):
-        if folder and (Path(folder) / FILE_NAME).is_file():
+        if folder and exists(Path(folder) / FILE_NAME):
             path = Path(folder) / FILE_NAME
             return parse_description(read_json(path, "data set description"), path)
     raise UserError(
@@ -157,7 +158,7 @@ def parse_description(value: Any, source: Path, published: bool = False) -> Data
     )
     root = Path(reader.text(top.get("root", "."), "root"))
     return DataDescription(
-        name=reader.text(top["name"], "name"),
+        name=reader.name(top["name"], "name"),
         source=source,
         # A published description lies in the package, its data in the working folder.
         root=root if published else source.parent / root,

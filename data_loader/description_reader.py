@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data_loader.content import short
 from data_loader.description_entries import (
     Counts,
     ExpertEntry,
@@ -11,7 +12,10 @@ from data_loader.description_entries import (
     SplitEntry,
     TextEntry,
 )
-from data_loader.errors import UserError, did_you_mean
+from data_loader.errors import UserError, did_you_mean, is_writable
+
+_LONGEST_NAME = 255
+_LARGEST_COUNT = 1_000_000_000
 
 
 class DescriptionReader:
@@ -32,9 +36,9 @@ class DescriptionReader:
         known = (*required, *optional)
         for key in value:
             if key not in known:
-                hint = did_you_mean(key, known)
+                hint = did_you_mean(key[:_LONGEST_NAME], known)
                 raise self.fail(
-                    where, f'there is no entry "{key}"{hint}; known are {", ".join(known)}'
+                    where, f'there is no entry "{short(key)}"{hint}; known are {", ".join(known)}'
                 )
         for key in required:
             if key not in value:
@@ -44,6 +48,13 @@ class DescriptionReader:
     def text(self, value: Any, where: str) -> str:
         if not isinstance(value, str) or not value:
             raise self.fail(where, "it must be a non-empty text")
+        if not is_writable(value):
+            raise self.fail(where, "it holds a character that no file can hold")
+        return value
+
+    def name(self, value: str, where: str) -> str:
+        if len(self.text(value, where)) > _LONGEST_NAME:
+            raise self.fail(where, f"a name must have at most {_LONGEST_NAME} characters")
         return value
 
     def text_or_none(self, entry: dict[str, Any], key: str, where: str) -> str | None:
@@ -72,12 +83,17 @@ class DescriptionReader:
     def count(self, value: Any, where: str) -> int:
         if type(value) is not int or value < 1:
             raise self.fail(where, "it must be a whole number of at least 1")
+        if value > _LARGEST_COUNT:
+            raise self.fail(where, f"it must be at most {_LARGEST_COUNT}")
         return value
 
     def entries(self, value: Any, where: str, read: Callable[[Any, str], Any]) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise self.fail(where, "it must be an object with named entries")
-        return {name: read(entry, f"{where}.{name}") for name, entry in value.items()}
+        return {
+            self.name(name, f"{where}.{name[:_LONGEST_NAME]}"): read(entry, f"{where}.{name}")
+            for name, entry in value.items()
+        }
 
     def expert(self, value: Any, where: str) -> ExpertEntry:
         entry = self.mapping(value, where, ("file",), ("size", "variable_length"))

@@ -1,7 +1,17 @@
 """The one exception that stands for a mistake of the user, not of the program."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+# What a terminal obeys instead of showing it: control characters (C0, C1), marks that turn the
+# direction of what follows, invisible letters, ends of lines and paragraphs, halves of pairs.
+# The two joiners of Persian, Indian scripts and emoji (U+200C, U+200D) are letters like others.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class UserError(Exception):
@@ -11,6 +21,29 @@ class UserError(Exception):
     points print it and exit with code 2; anything else that is raised is a fault of the program
     and keeps its traceback.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Return a text with everything that would steer a terminal escaped (`\x1b`, `\u202e`).
+
+    Args:
+        text: may hold names and captions from files of strangers.
+        keep: characters that are meant, such as a line's end where a table is told.
+    """
+
+    def escaped(match: re.Match[str]) -> str:
+        letter = match[0]
+        return letter if letter in keep else ascii(letter)[1:-1]
+
+    return _UNPRINTABLE.sub(escaped, text)
+
+
+def is_writable(text: str) -> bool:
+    """Tell whether a file and its name can hold a text: no NUL, no half of a surrogate pair."""
+    return not _UNWRITABLE.search(text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 N videos, D feature size. Everything is packed once and memory-mapped afterwards, see `packed.py`.
 """
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ from data_loader.description import TextEntry
 from data_loader.errors import UserError
 from data_loader.layout import ExpertSource, FileFinder, declared_text_size
 from data_loader.mapped import MappedPages
+from data_loader.near_ids import hint
 from data_loader.packed import Packed, load_or_make
 from data_loader.packing import captions_recipe, expert_recipe, text_recipe, word_vector_recipe
 
@@ -40,6 +42,11 @@ class ExpertFeatures:
         self.available = packed.arrays["available"]
         self.size = self.values.shape[1]
         self._row_of = {key: row for row, key in enumerate(packed.facts["ids"])}
+
+    @property
+    def ids(self) -> list[str]:
+        """The videos that have this expert."""
+        return [key for key, row in self._row_of.items() if self.available[row]]
 
     def rows(self, video_ids: list[str]) -> np.ndarray:
         """Return each video's row, -1 where this expert is missing."""
@@ -69,8 +76,12 @@ class TextFeatures:
         self.size = self.values.shape[1]
         self._row_of = {key: row for row, key in enumerate(packed.facts["ids"])}
 
-    def caption_ranges(self, video_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def caption_ranges(
+        self, video_ids: list[str], where: str = "the split"
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return each video's first caption and its number of captions, (N,) each.
+
+        Messages say that the videos are those of `where`.
 
         Raises:
             UserError: a video has no captions.
@@ -79,11 +90,11 @@ class TextFeatures:
         first = self.caption_offsets[rows]
         counts = np.where(rows >= 0, self.caption_offsets[rows + 1] - first, 0)
         if len(rows) and not counts.all():
-            bare = np.flatnonzero(counts == 0)
+            bare = [video_ids[at] for at in np.flatnonzero(counts == 0)]
             raise UserError(
-                f'{len(bare)} videos of the split have no captions in the text features "'
-                f'{self.name}" (the first is "{video_ids[bare[0]]}"): add them, or take the videos '
-                "out of the split's lists."
+                f"{len(bare)} videos of {where} have no captions in the text features "
+                f'"{self.name}" (the first is "{bare[0]}"): add them, or take the videos out of '
+                f"the list{hint(bare, self._row_of.keys())}."
             )
         return np.asarray(first), counts
 
@@ -102,6 +113,11 @@ class RawCaptions:
         rows = np.array([self._row_of.get(key, -1) for key in video_ids], dtype=np.int64)
         counts = self._caption_offsets[rows + 1] - self._caption_offsets[rows]
         return np.where(rows >= 0, counts, 0)
+
+    @property
+    def ids(self) -> list[str]:
+        """The videos that have captions."""
+        return list(self._row_of)
 
     def of(self, video_id: str) -> list[str]:
         """Return all captions of a video, an empty list if it has none."""
@@ -164,6 +180,10 @@ class FeatureStore:
 def _cache_folders(root: Path, cache_dir: str | Path | None) -> list[Path]:
     if cache_dir:
         return [Path(cache_dir)]
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    own = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
-    return [root / ".cache", base / "text-video-retrieval" / f"{root.name}-{own}"]
+    folders = [root / ".cache"]
+    # Who has no home (a container's user without an entry) has the first folder, or memory.
+    with contextlib.suppress(RuntimeError):
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        own = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:12]
+        folders.append(base / "text-video-retrieval" / f"{root.name}-{own}")
+    return folders

@@ -27,6 +27,8 @@ from data_loader.tables import (
     Budget,
     FeatureTable,
     TextTable,
+    by_video,
+    checked_names,
     grouped_array,
     grouped_captions,
     grouped_features,
@@ -70,7 +72,7 @@ def read_feature_file(path: str | Path) -> FeatureTable:
         if arrays:
             return grouped_features(arrays)
         budget = Budget(_size_of(path))
-        return {key: budget.array_or_none(value) for key, value in mapping.items()}
+        return by_video(mapping, budget.array_or_none)
 
 
 def read_text_feature_file(path: str | Path) -> TextTable:
@@ -87,7 +89,7 @@ def read_text_feature_file(path: str | Path) -> TextTable:
         if arrays:
             return grouped_captions(arrays)
         budget = Budget(_size_of(path))
-        return {key: budget.captions(value) for key, value in mapping.items()}
+        return by_video(mapping, budget.captions)
 
 
 def read_plain_mapping(path: str | Path, what: str) -> dict[str, Any]:
@@ -100,18 +102,22 @@ def read_id_list(path: str | Path, key: str | None = None) -> list[str]:
     """Read video ids: one a line of a text file, or the list under `key` of a JSON file."""
     with _errors_of(path, "a list of video ids") as path:
         if key is None and path.suffix != ".json":
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = _text(path).splitlines()
             ids: Any = [line.strip() for line in lines if line.strip()]
         else:
-            ids = json.loads(path.read_text(encoding="utf-8"))
+            ids = json.loads(_text(path))
             if key is not None:
                 if not isinstance(ids, dict) or key not in ids:
                     held = ", ".join(map(short, list(ids)[:8])) if isinstance(ids, dict) else ""
                     raise BadContent(f'it has no list "{key}" (it holds: {held or "no names"})')
                 ids = ids[key]
-        if not isinstance(ids, list) or not all(isinstance(item, str | int) for item in ids):
-            raise BadContent("it is no list of video ids")
-        return unique([str(item) for item in ids])
+        if not isinstance(ids, list):
+            also = ' (name one of its lists by "key")' if isinstance(ids, dict) else ""
+            raise BadContent(f"it is no list of video ids but a {type(ids).__name__}{also}")
+        for item in ids:
+            if not isinstance(item, str | int) or isinstance(item, bool):
+                raise BadContent(f"it holds {short(json.dumps(item))}, which is no video id")
+        return checked_names([str(item) for item in ids])
 
 
 def truncated(path: Path, size: int) -> str:
@@ -124,9 +130,13 @@ def _errors_of(path: str | Path, what: str) -> Iterator[Path]:
     """Turn whatever a parser raises into one sentence about the file."""
     path = Path(path)
     try:
+        # A pipe would be waited for, a device read without end.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise BadContent("it is neither a file nor a folder")
         yield path
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {reason(error)}.") from error
+        # Of a folder it may be one of the files.
+        raise UserError(f"Cannot read {error.filename or path}: {reason(error)}.") from error
     except Truncated as error:
         raise UserError(
             f"Cannot read {path} as {what}: {error}; {truncated(path, _size_of(path))}."
@@ -172,8 +182,6 @@ def _mapping(path: Path) -> dict[str, Any]:
     """Read a file that maps video ids to something."""
     if path.is_dir():
         value = read_npy_folder(path)
-    elif path.exists() and not path.is_file():
-        raise BadContent("it is neither a file nor a folder")
     elif path.suffix in _READERS:
         value = _READERS[path.suffix](path)
     else:
@@ -186,6 +194,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     result = {str(key): item for key, item in value.items()}
     if len(result) < len(value):
         raise BadContent("it names a video twice, as text and as a number")
+    checked_names(list(result))
     return result
 
 
@@ -198,8 +207,14 @@ def _read_pickle(path: Path) -> Any:
         return read_pickle(memoryview(mmap.mmap(handle.fileno(), size, access=mmap.ACCESS_READ)))
 
 
+def _text(path: Path) -> str:
+    """Return the text of a file: UTF-8, or what the byte-order mark in front of it says."""
+    data = path.read_bytes()
+    return data.decode(json.detect_encoding(data))
+
+
 def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repetition)
+    return json.loads(_text(path), object_pairs_hook=_without_repetition)
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

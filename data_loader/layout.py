@@ -7,6 +7,7 @@ from typing import Any
 
 from data_loader.description import DataDescription, SplitEntry, TextEntry
 from data_loader.errors import UserError
+from data_loader.paths import exists
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class FileFinder:
         """
         candidates = [folder / name for folder in self.folders for name in names]
         for path in candidates:
-            if path.exists():
+            if exists(path):
                 if path != candidates[0]:
                     logger.info("%s: using %s (there is no %s)", what, path, candidates[0])
                 return path
@@ -99,7 +100,8 @@ class FileFinder:
 
     def find_given(self, name: str, what: str, remedy: str = "") -> Path:
         """Return a file that the user names: a path of its own, or one in the known folders."""
-        return Path(name) if Path(name).is_file() else self.find((name,), what, remedy)
+        path = Path(name)
+        return path if exists(path) and path.is_file() else self.find((name,), what, remedy)
 
     def find_text(self, entry: TextEntry, what: str) -> TextSource:
         """Return text features: one file, or all parts of it, from the first folder that has them.
@@ -110,10 +112,10 @@ class FileFinder:
         if not entry.parts:
             return TextSource((self.find(entry.files, what),))
         for folder in self.folders:
-            if any((folder / name).is_file() for name in entry.files):
+            if any(exists(folder / name) for name in entry.files):
                 return TextSource((self.find(entry.files, what),))
             parts = tuple(folder / name for name in entry.parts)
-            if all(path.is_file() for path in parts):
+            if all(exists(path) for path in parts):
                 mapping = entry.parts_key_mapping
                 keys = self.find((mapping,), f"the video ids of {what}") if mapping else None
                 return TextSource(parts, keys)

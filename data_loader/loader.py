@@ -9,13 +9,16 @@ import numpy as np
 import torch
 
 from data_loader.batches import CaptionChoice, TrainingSet
+from data_loader.content import short
 from data_loader.declared import check_values, chosen_experts, token_limit
-from data_loader.description import ListEntry, find_description
+from data_loader.description import find_description
 from data_loader.devices import fits_on
 from data_loader.errors import UserError
 from data_loader.feature_store import ExpertFeatures, FeatureStore, TextFeatures
-from data_loader.formats import read_id_list, read_plain_mapping
+from data_loader.formats import read_plain_mapping
 from data_loader.layout import FileFinder, expert_source
+from data_loader.lists import read_videos, videos_of
+from data_loader.near_ids import hint
 from data_loader.retrieval_set import RetrievalSet, first_captions
 from data_loader.teacher_files import open_teacher
 from data_loader.teachers import Teacher
@@ -41,7 +44,8 @@ class ExpertDataLoader:
             visual experts, marks variable length (`temporal: vlad`) and `binarise`.
         root_feat_folder: folder of the features in `data_dir`.
         fuse_captions: join all captions of a video to one.
-        num_test_captions: captions of each video of the retrieval set that are queries.
+        num_test_captions: captions of each video of the retrieval set that are queries, the first
+            ones; None: all of them for a data set of one's own, one for a published set.
         restrict_train_captions: use the first n captions of training videos only; 0 uses all.
         text_dropout: probability that a training caption keeps each word with probability 0.5.
         use_zeros_for_missing: accepted for the configs that set it. A missing expert is zeros with
@@ -84,7 +88,7 @@ class ExpertDataLoader:
         feat_aggregation: dict[str, dict[str, Any]] | None = None,
         root_feat_folder: str = "",
         fuse_captions: bool = False,
-        num_test_captions: int = 1,
+        num_test_captions: int | None = None,
         restrict_train_captions: int = 0,
         text_dropout: float = 0.0,
         use_zeros_for_missing: bool = False,
@@ -107,7 +111,7 @@ class ExpertDataLoader:
         self._fuse, self._average = fuse_captions, text_agg == "avg"
         self.description = find_description(dataset_name, data_dir)
         self._finder = FileFinder(self.description, root_feat_folder)
-        self._split = self.description.split(split_name)
+        self._split, self._split_name = self.description.split(split_name), split_name
         names = chosen_experts(modalities, drop_feats)
         sources = [
             expert_source(
@@ -166,9 +170,9 @@ class ExpertDataLoader:
     ) -> TrainingSet:
         if training_file:
             path = self._finder.find_given(training_file, "the training list")
-            video_ids = self._read_ids(path)
+            video_ids = read_videos(path, self.description)
         else:
-            video_ids = self._ids(self._split.train, self._finder)
+            video_ids = videos_of(self._split.train, self._finder)
         experts = self._expert_views(features, video_ids, "train")
         view = self._text_view(text, video_ids, "train", restrict)
         choice = CaptionChoice.among_first(view.queries_per_video)
@@ -178,22 +182,33 @@ class ExpertDataLoader:
         return TrainingSet(video_ids, experts, view, choice, device=self._device, **settings)
 
     def _retrieval_set(
-        self, features: list[ExpertFeatures], text: TextFeatures, captions_per_video: int
+        self, features: list[ExpertFeatures], text: TextFeatures, captions_per_video: int | None
     ) -> RetrievalSet:
-        video_ids = self._ids(self._split.val, self._retrieval_finder)
+        video_ids = videos_of(self._split.val, self._retrieval_finder)
         experts = self._expert_views(features, video_ids, "retrieval")
         view = self._text_view(text, video_ids, "retrieval")
         self._compare_with_raw(video_ids, view)
         counts = view.queries_per_video
-        if self._split.test_caption_index and not self._fuse:
+        is_given = bool(self._split.test_caption_index) and not self._fuse
+        if is_given:
             chosen = self._given_captions(video_ids, counts)
+        elif captions_per_video is None and not self.description.published:
+            chosen = first_captions(counts, int(counts.max()))
         else:
-            chosen = first_captions(counts, 1 if self._fuse else captions_per_video)
-        absent = int((chosen < 0).sum())
-        if absent:
-            logger.info("retrieval: %d of %d queries do not exist", absent, chosen.size)
+            wanted = 1 if self._fuse else captions_per_video or 1
+            chosen = first_captions(counts, wanted)
+            absent = int((chosen < 0).sum())
+            if absent:
+                logger.info("retrieval: %d of %d queries do not exist", absent, chosen.size)
         return RetrievalSet(
-            video_ids, experts, view, self._raw, chosen, fused=self._fuse, device=self._device
+            video_ids,
+            experts,
+            view,
+            self._raw,
+            chosen,
+            fused=self._fuse,
+            given=is_given,
+            device=self._device,
         )
 
     @property
@@ -236,20 +251,6 @@ class ExpertDataLoader:
             device=self._device,
         )
 
-    def _ids(self, entry: ListEntry, finder: FileFinder) -> list[str]:
-        path = finder.find((entry.file,), "the list of videos")
-        ids = self._read_ids(path, entry.key)
-        if not ids:
-            raise UserError(f"The list of videos {path} is empty.")
-        return ids
-
-    def _read_ids(self, path: Path, key: str | None = None) -> list[str]:
-        ids = self.description.video_ids(read_id_list(path, key))
-        if len(set(ids)) < len(ids):
-            twice = next(video_id for at, video_id in enumerate(ids) if video_id in ids[:at])
-            raise UserError(f'The list of videos {path} names the video "{twice}" twice.')
-        return ids
-
     def _expert_views(
         self, features: list[ExpertFeatures], video_ids: list[str], role: str
     ) -> list[ExpertView]:
@@ -259,12 +260,43 @@ class ExpertDataLoader:
         ]
         for view in views:
             view.log(role)
+        self._check_experts(features, views, video_ids, role)
         return views
+
+    def _check_experts(
+        self,
+        features: list[ExpertFeatures],
+        views: list[ExpertView],
+        video_ids: list[str],
+        role: str,
+    ) -> None:
+        """Insist that some video has some expert; warn of an expert that none has, and why.
+
+        Raises:
+            UserError: nothing of any video is there to be searched for.
+        """
+        absent = [
+            item for item, view in zip(features, views, strict=True) if not view.availability.any()
+        ]
+        if len(absent) == len(features):
+            names = ", ".join(item.source.name for item in absent)
+            known = {key for item in absent for key in item.ids}
+            raise UserError(
+                f'None of the {len(video_ids)} videos of the split "{self._split_name}" ({role}) '
+                f'has any of the experts {names}: their files do not know "{video_ids[0]}" or any '
+                f"other of these ids{hint(video_ids, known)}."
+            )
+        for item in absent:
+            because = hint(video_ids, item.ids)
+            logger.warning('%s: no video has "%s"%s.', role, item.source.name, because)
 
     def _text_view(
         self, text: TextFeatures, video_ids: list[str], role: str, first: int = 0
     ) -> TextView:
-        view = TextView(text, video_ids, self.max_text_tokens, self._fuse, self._average, first)
+        where = f'the split "{self._split_name}" ({role})'
+        view = TextView(
+            text, video_ids, self.max_text_tokens, self._fuse, self._average, first, where
+        )
         view.log(role)
         return view
 
@@ -281,7 +313,11 @@ class ExpertDataLoader:
             f"{view.caption_counts[first]})"
         )
         if not self.description.published:
-            raise UserError(f"{message}: make the text features again from these captions.")
+            without = [key for key, count in zip(video_ids, counts, strict=True) if not count]
+            raise UserError(
+                f"{message}: make the text features again from these captions"
+                f"{hint(without, self._raw.ids)}."
+            )
         logger.warning("%s; rankings may show other texts than were searched for.", message)
 
     def _given_captions(self, video_ids: list[str], counts: np.ndarray) -> np.ndarray:
@@ -293,8 +329,8 @@ class ExpertDataLoader:
             place = index.get(video_id)
             if type(place) is not int or not 0 <= place < count:
                 raise UserError(
-                    f'{path} gives the video "{video_id}" the caption {place!r}; a number from 0 '
-                    f"to {count - 1} was expected."
+                    f'{path} gives the video "{video_id}" the caption {short(repr(place))}; a '
+                    f"number from 0 to {count - 1} was expected{hint(video_ids, index)}."
                 )
         return np.array([[index[video_id]] for video_id in video_ids], dtype=np.int64)
 
@@ -305,11 +341,16 @@ def _allowed(path: Path, video_ids: list[str], text: TextFeatures, view: TextVie
     totals = text.caption_ranges(video_ids)[1]
     allowed = []
     for video_id, total, used in zip(video_ids, totals, view.queries_per_video, strict=True):
-        mask = np.asarray(masks.get(video_id, ()), dtype=np.float32).reshape(-1)
+        try:
+            mask = np.asarray(masks.get(video_id, ()), dtype=np.float32).reshape(-1)
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f'The caption masks {path} give the video "{video_id}" no list of 0 and 1.'
+            ) from error
         if len(mask) != total:
             raise UserError(
                 f'The caption masks {path} have {len(mask)} entries for the video "{video_id}", '
-                f"which has {total} captions."
+                f"which has {total} captions{hint(video_ids, masks)}."
             )
         if not mask[:used].any():
             raise UserError(

@@ -100,11 +100,13 @@ def _check_matrix(data: memoryview, order: str, depth: int) -> None:
         return
     if len(parts) < 3 or [kind for kind, _ in parts[:3]] != [6, 5, 1] or len(parts[0][1]) != 8:
         raise BadContent("a variable lacks its type, shape or name")
+    name = bytes(parts[2][1]).decode("latin-1")
+    what = f'its variable "{short(name)}"' if name else "a cell"
     flags = struct.unpack(f"{order}I", parts[0][1][:4])[0]
     dims = parts[1][1]
     shape = struct.unpack(f"{order}{len(dims) // 4}i", dims[: len(dims) // 4 * 4])
     if not 2 <= len(shape) <= 8 or min(shape) < 0:
-        raise BadContent(f"a variable has the shape {short(shape)}")
+        raise BadContent(f"{what} has the shape {short(shape)}")
     count, content = math.prod(shape), parts[3:]
     if flags & 0xFF == _CELL:
         if len(content) != count or any(kind != _MATRIX for kind, _ in content):
@@ -113,10 +115,10 @@ def _check_matrix(data: memoryview, order: str, depth: int) -> None:
             _check_matrix(cell, order, depth + 1)
         return
     if flags & 0xFF not in (_CHAR, *_NUMBERS) or flags & _COMPLEX or len(content) != 1:
-        raise BadContent("it holds something else than numbers, text and cell arrays")
+        raise BadContent(f"{what} holds something else than numbers, text and cell arrays")
     kind, values = content[0]
     if kind not in _ITEM_SIZES or len(values) != count * _ITEM_SIZES[kind]:
-        raise BadContent(f"a variable of shape {short(shape)} has {len(values)} bytes of values")
+        raise BadContent(f"{what} of shape {short(shape)} has {len(values)} bytes of values")
 
 
 def _plain(value: Any) -> Any:

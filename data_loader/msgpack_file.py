@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import msgpack
 
-from data_loader.content import BadContent, Truncated
+from data_loader.content import BadContent, Truncated, short
 from data_loader.pickle_machine import checked_key, text_of
 from data_loader.pickle_values import checked_array, plain_type
 
@@ -81,7 +81,12 @@ class _Reader:
         result = {}
         for _ in range(count):
             key = checked_key(_text(self.value(depth)))
-            result[key] = self.value(depth)
+            try:
+                result[key] = self.value(depth)
+            except BadContent as error:
+                if depth > 1:
+                    raise
+                raise type(error)(f'at "{short(key)}" {error}') from error
         if "nd" in result and "data" in result:
             return _array(result)
         return {key: _text(value) for key, value in result.items()}

@@ -82,7 +82,9 @@ def read_npy_folder(folder: Path) -> dict[str, Any]:
         try:
             table[path.stem] = read_npy(path)
         except BadContent as error:
-            raise type(error)(f"{path.name}: {error}") from error
+            raise type(error)(f"{short(path.name)}: {error}") from error
+        except (ValueError, TypeError, OverflowError, MemoryError) as error:
+            raise BadContent(f"{short(path.name)}: it is damaged ({short(error, 120)})") from error
     return table
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from data_loader.content import short
 from data_loader.errors import UserError
 from data_loader.formats import (
     FeatureTable,
@@ -16,8 +17,9 @@ from data_loader.formats import (
     read_text_feature_file,
 )
 from data_loader.layout import ExpertSource, TextSource
+from data_loader.near_ids import hint
 from data_loader.packed import Part, Recipe, offsets_of
-from data_loader.word_vectors import read_word_vectors, wanted_words
+from data_loader.word_vectors import WordCount, read_word_vectors, wanted_words
 
 _GROUP_BYTES = 4 << 20
 _FLOAT16, _FLOAT32 = np.dtype("<f2"), np.dtype("<f4")
@@ -52,13 +54,13 @@ def text_recipe(name: str, source: TextSource, size: int | None, dataset: str) -
     """
 
     def make() -> tuple[dict[str, Part], dict[str, Any]]:
-        return _pack_text(_read_text(source), name, source.files[0], size, dataset)
+        return _pack_text(read_text_source(source), name, source.files[0], size, dataset)
 
     keys = (source.key_mapping,) if source.key_mapping else ()
     return Recipe(f"text-{name}", (*source.files, *keys), {"size": size}, make)
 
 
-def _read_text(source: TextSource) -> TextTable:
+def read_text_source(source: TextSource) -> TextTable:
     """Read text features that may be spread over files, and name their videos by our ids."""
     table: TextTable = {}
     for path in source.files:
@@ -70,7 +72,8 @@ def _read_text(source: TextSource) -> TextTable:
     for key in table:
         if key not in id_of:
             raise UserError(
-                f'{source.key_mapping} does not say which video "{key}" of {source.files[0]} is.'
+                f'{source.key_mapping} does not say which video "{short(key)}" of '
+                f"{source.files[0]} is{hint(table, id_of)}."
             )
     return {id_of[key]: captions for key, captions in table.items()}
 
@@ -83,10 +86,12 @@ def word_vector_recipe(
     def make() -> tuple[dict[str, Part], dict[str, Any]]:
         raw = read_captions(captions)
         wanted = wanted_words(chain.from_iterable(raw.values()))
-        vectors = read_word_vectors(path, wanted).look_up(chain.from_iterable(raw.values()))
+        count = WordCount()
+        vectors = read_word_vectors(path, wanted).look_up(chain.from_iterable(raw.values()), count)
         table = {key: [next(vectors) for _ in texts] for key, texts in raw.items()}
         # Exhausting the lookup lets it report the words that it did not know.
         assert next(vectors, None) is None
+        count.check(f"the word vectors {path}", str(captions))
         return _pack_text(table, name, path, size, dataset)
 
     return Recipe(f"text-{name}", (path, captions), {"size": size}, make)
@@ -95,20 +100,29 @@ def word_vector_recipe(
 def read_captions(path: Path) -> dict[str, list[str]]:
     """Read raw captions: video id -> captions; a caption that is a list of tokens is joined.
 
+    A video's only caption may stand there without a list.
+
     Raises:
         UserError: the file cannot be used, or a video has something else than captions.
     """
     result = {}
     for key, captions in read_plain_mapping(path, "captions").items():
+        if isinstance(captions, str):
+            captions = [captions]
         if not isinstance(captions, list):
-            raise UserError(f'{path} gives the video "{key}" no list of captions.')
+            raise UserError(
+                f'{path} gives the video "{short(key)}" a {type(captions).__name__}, not captions: '
+                'write "id": ["a caption", "another"] for each video, or "id": "its only caption".'
+            )
         texts = [" ".join(c) if _is_text_list(c) else c for c in captions]
         if not _is_text_list(texts):
             raise UserError(
-                f'{path} gives the video "{key}" a caption that is neither a text nor a list of '
-                "tokens."
+                f'{path} gives the video "{short(key)}" a caption that is neither a text nor a '
+                'list of tokens: write "id": ["a caption", "another"] for each video.'
             )
         result[key] = texts
+    if not result:
+        raise UserError(f"The captions {path} hold no video.")
     return result
 
 
@@ -135,6 +149,10 @@ def _pack_text(
         for key, captions in table.items()
         for caption in captions
     ]
+    if not table:
+        raise UserError(f"The file {path} of the {owner} holds no video.")
+    if not any(array.size for _, array in entries):
+        raise UserError(f"The {owner} have no word of any caption in {path}.")
     size = _common_size(entries, size, owner, path)
     return {
         "values": _values(entries, size, owner, path),
@@ -147,6 +165,8 @@ def _pack_expert(source: ExpertSource) -> tuple[dict[str, Part], dict[str, Any]]
     tables = [read_feature_file(path) for path in source.files]
     table = tables[0] if len(tables) == 1 else _joined(tables)
     owner, path = f'expert "{source.name}"', source.files[0]
+    if not table:
+        raise UserError(f"The file {path} of the {owner} holds no video.")
     rows = {key: rows_of(array) for key, array in table.items()}
     if source.average:
         rows = {key: _average(array) for key, array in rows.items()}

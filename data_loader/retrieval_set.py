@@ -48,6 +48,44 @@ class TextBatch:
     query_masks: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """By which queries a retrieval set is searched.
+
+    Attributes:
+        queries: how many are scored.
+        captions: how many captions these videos have in all.
+        name: "each" (all captions, each by itself), "mean" (a query is the mean over captions of a
+            video), "first" (the first captions of each video alone), "given" (one caption of each
+            video, which the split names).
+        first: how many captions of a video are used, the first ones; None for all (or the given).
+        fused: whether all captions of a video are joined to one.
+    """
+
+    queries: int
+    captions: int
+    name: str
+    first: int | None = None
+    fused: bool = False
+
+    def __str__(self) -> str:
+        some = "captions" if self.first is None else f"first {self.first} captions"
+        if self.first == 1:
+            some = "first caption"
+        if self.fused:
+            how = "the captions of each video joined to one"
+        elif self.name == "mean":
+            how = f"each the mean over the {some} of a video"
+        elif self.name == "given":
+            how = "for each video the one that the split names"
+        elif self.name == "first":
+            alone = "" if self.first == 1 else ", each by itself"
+            how = f"the {some} of each video{alone}"
+        else:
+            how = "each caption by itself"
+        return f"{self.queries} queries of {self.captions} captions, {how}"
+
+
 class RetrievalSet:
     """The videos that are searched, and the captions that search for them.
 
@@ -65,16 +103,43 @@ class RetrievalSet:
         captions: RawCaptions,
         caption_indices: np.ndarray,
         fused: bool = False,
+        given: bool = False,
         device: str | torch.device = "cpu",
     ) -> None:
         self.video_ids = video_ids
         self.caption_indices = caption_indices
         self.query_masks = (caption_indices >= 0).astype(np.float32)
         self._experts, self._text, self._raw = experts, text, captions
-        self._fused, self._device = fused, torch.device(device)
+        self._fused, self._given = fused, given
+        self._device = torch.device(device)
 
     def __len__(self) -> int:
         return len(self.video_ids)
+
+    def protocol(self, caption_mode: str = "indep") -> Protocol:
+        """Tell by which queries these videos are searched.
+
+        Args:
+            caption_mode: the model's `test_caption_mode`: "indep" takes each caption for a query,
+                "avg" the mean over a video's.
+        """
+        width = self.caption_indices.shape[1]
+        most = int(self._text.queries_per_video.max(initial=0))
+        first = None if self._given or width >= most else width
+        # One caption is its own mean, and no model takes it.
+        if caption_mode == "avg" and width > 1:
+            name = "mean"
+        elif self._given:
+            name = "given"
+        else:
+            name = "each" if first is None else "first"
+        return Protocol(
+            queries=len(self) if name == "mean" else int(self.query_masks.sum()),
+            captions=int(self._text.caption_counts.sum()),
+            name=name,
+            first=first,
+            fused=self._fused,
+        )
 
     @property
     def captions(self) -> list[list[str]]:

@@ -1,14 +1,17 @@
 """From what a file holds to tables by video id: features, captions' features, lists of ids."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from data_loader.content import BadContent, short
+from data_loader.errors import is_writable
 
 _FREE_VALUES = 16 << 20
 _VALUES_PER_BYTE = 4
+_LONGEST_NAME = 1000
 
 FeatureTable = dict[str, np.ndarray | None]
 """Video id -> array as it stands in the file, or None where the file marks it as missing."""
@@ -32,9 +35,7 @@ def grouped_array(name: str, value: Any) -> Any:
 
 def grouped_features(arrays: dict[str, Any]) -> FeatureTable:
     """Return a row, or run of rows, of `feats` for each of `ids`."""
-    feats = arrays["feats"]
-    if feats.ndim == 0:
-        raise BadContent('its array "feats" has no rows')
+    feats = _feats(arrays)
     offsets = arrays.get("offsets")
     rows = list(feats) if offsets is None else _pieces(feats, offsets)
     ids = _ids(arrays["ids"], len(rows))
@@ -45,10 +46,19 @@ def grouped_features(arrays: dict[str, Any]) -> FeatureTable:
 
 def grouped_captions(arrays: dict[str, Any]) -> TextTable:
     """Return the runs of words of each video's captions."""
-    words = _pieces(arrays["feats"], arrays["offsets"])
+    words = _pieces(_feats(arrays), arrays["offsets"])
     videos = _pieces(np.arange(len(words)), arrays["caption_offsets"])
     ids = _ids(arrays["ids"], len(videos))
     return {key: [words[at] for at in rows] for key, rows in zip(ids, videos, strict=True)}
+
+
+def _feats(arrays: dict[str, Any]) -> np.ndarray:
+    feats = arrays["feats"]
+    if feats.dtype.kind not in "fiub":
+        raise BadContent(f'its array "feats" holds {feats.dtype} where features were expected')
+    if feats.ndim == 0:
+        raise BadContent('its array "feats" has no rows')
+    return feats
 
 
 def _pieces(values: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]:
@@ -67,6 +77,39 @@ def _ids(ids: np.ndarray | list[str], count: int) -> list[str]:
     if len(ids) != count:
         raise BadContent(f"it has {len(ids)} ids for {count} entries")
     names = [item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in ids]
+    return checked_names(names)
+
+
+def by_video(mapping: dict[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
+    """Convert what a mapping holds for each video; an error says for which video it is."""
+    result = {}
+    key = ""
+    try:
+        for key, value in mapping.items():
+            result[key] = convert(value)
+    except BadContent as error:
+        raise type(error)(f'for the video "{short(key)}" {error}') from error
+    except (ValueError, TypeError, OverflowError, AttributeError) as error:
+        raise BadContent(
+            f'for the video "{short(key)}" it holds what is no array of numbers '
+            f"({short(error, 120)})"
+        ) from error
+    return result
+
+
+def checked_names(names: list[str]) -> list[str]:
+    """Return video ids, and insist that each stands there once and can be written.
+
+    Raises:
+        BadContent: an id is enormous, or no text that a file can hold, or stands there
+            twice.
+    """
+    for name in names:
+        if len(name) > _LONGEST_NAME or not is_writable(name):
+            raise BadContent(
+                f'it has the video id "{short(name)}", which cannot be used: '
+                f"text of at most {_LONGEST_NAME} characters was expected"
+            )
     return unique(names)
 
 
@@ -114,7 +157,7 @@ class Budget:
         if isinstance(value, np.ndarray):
             value = list(value) if value.ndim == 3 else [value]
         if not isinstance(value, list):
-            raise BadContent(f"it holds a {type(value).__name__}, not a list of captions")
+            raise BadContent(f"it holds {_kind_of(value)}, not a list of captions")
         return [self.numbers(caption) for caption in value]
 
     def numbers(self, value: Any) -> np.ndarray:
@@ -127,8 +170,11 @@ class Budget:
             return np.asarray(value, dtype=np.float32)
         is_array = isinstance(value, np.ndarray)
         if not is_array or value.dtype.kind not in "fiub" or (value.ndim == 0 and value == value):
-            kind = f"{value.dtype}" if is_array else f"a {type(value).__name__}"
-            raise BadContent(f"it holds {kind} where features were expected")
+            advice = ": write the array itself under the video's id"
+            raise BadContent(
+                f"it holds {_kind_of(value)} where features were expected"
+                f"{advice if isinstance(value, dict) else ''}"
+            )
         self._take(value.size)
         return value
 
@@ -136,3 +182,11 @@ class Budget:
         self.left -= count
         if self.left < 0:
             raise BadContent("it repeats the same arrays until they outgrow the file many times")
+
+
+def _kind_of(value: Any) -> str:
+    """Tell what stands in the place of an array."""
+    if isinstance(value, dict):
+        held = ", ".join(f'"{short(key, 30)}"' for key in list(value)[:3]) or "nothing"
+        return f"a dictionary or group (of {held})"
+    return f"{value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"

@@ -98,11 +98,12 @@ class TextView:
         fuse: bool = False,
         average: bool = False,
         first_captions: int = 0,
+        where: str = "the split",
     ) -> None:
         self._values, self._pages = features.values, features.pages
         self._offsets = np.asarray(features.offsets)
         self._fuse, self._average = fuse, average
-        self._first, self.caption_counts = features.caption_ranges(video_ids)
+        self._first, self.caption_counts = features.caption_ranges(video_ids, where)
         if first_captions:
             self.caption_counts = np.minimum(self.caption_counts, first_captions)
         self.max_tokens = 1 if average else max_tokens

@@ -5,6 +5,7 @@ Text is a line for each word: the word, then its numbers, apart by spaces or a t
 published as a zip of one such file, word2vec's news vectors as a gzip of the binary format.
 """
 
+import codecs
 import contextlib
 import gzip
 import re
@@ -64,6 +65,8 @@ def open_word_vectors(path: Path) -> Iterator[tuple[int, Blocks]]:
 
 def _open(path: Path, stack: contextlib.ExitStack) -> tuple[IO[bytes], str, int | None]:
     """Return the unpacked stream, the name that tells its format, and its length where known."""
+    if path.exists() and not path.is_file():
+        raise BadContent("this is no file")
     handle = stack.enter_context(path.open("rb"))
     if path.suffix == ".gz":
         return stack.enter_context(gzip.open(handle)), path.stem, None
@@ -130,7 +133,7 @@ def _binary_blocks(stream: IO[bytes], buffer: bytes, count: int, size: int) -> B
 
 
 def _text(lines: IO[bytes]) -> tuple[int, Blocks]:
-    first = lines.readline(_MAX_LINE)
+    first = lines.readline(_MAX_LINE).removeprefix(codecs.BOM_UTF8)
     head = _HEADER.match(first)
     if head:
         count, size = int(head[1]), int(head[2])

@@ -39,11 +39,13 @@ class WordCount:
     """What a look-up found and did not find.
 
     Attributes:
+        captions: number of captions.
         words: number of words of all captions.
         unknown: the words that the table lacks, with their numbers.
         captions_without: number of captions none of whose words is known.
     """
 
+    captions: int = 0
     words: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
     captions_without: int = 0
@@ -66,6 +68,21 @@ class WordCount:
                 "%d captions have no known word: they get the mean vector", self.captions_without
             )
 
+    def check(self, vectors: str, source: str) -> None:
+        """Insist that not all captions (from `source`) are strange to the table.
+
+        Raises:
+            UserError: none of them has a known word.
+        """
+        if self.captions and self.captions_without == self.captions:
+            asked = ", ".join(f'"{short(word, 30)}"' for word, _ in self.unknown.most_common(3))
+            raise UserError(
+                f"None of the {self.captions} captions of {source} has a word that {vectors} "
+                f"know (asked for: {asked or 'no word at all'}): take word vectors of the "
+                "captions' language, in lower case, or make text features with "
+                "misc/prepare_text_embeddings.py."
+            )
+
 
 def rows_of(caption: str | list[str], rows: dict[str, int], count: WordCount) -> list[int]:
     """Return the table's rows of the words it knows, in order, and count the others."""
@@ -77,6 +94,7 @@ def rows_of(caption: str | list[str], rows: dict[str, int], count: WordCount) ->
             count.unknown[word] += 1
         else:
             found.append(row)
+    count.captions += 1
     count.words += len(words)
     count.captions_without += not found
     return found
@@ -104,9 +122,16 @@ class WordVectors:
         """Length of one vector."""
         return self.values.shape[1]
 
-    def look_up(self, captions: Iterable[str | list[str]]) -> Iterator[np.ndarray]:
-        """Give (known words, size) float32 for each caption; log the unknown words at the end."""
-        count = WordCount()
+    def look_up(
+        self, captions: Iterable[str | list[str]], count: WordCount | None = None
+    ) -> Iterator[np.ndarray]:
+        """Give (known words, size) float32 for each caption; log the unknown words at the end.
+
+        Args:
+            captions: texts, or lists of tokens.
+            count: where to count what was found, if anybody wants to know.
+        """
+        count = WordCount() if count is None else count
         for caption in captions:
             known = rows_of(caption, self.rows, count)
             yield self.values[known] if known else self.mean[None]

@@ -1,21 +1,29 @@
 """The log of a run: short lines on the console, the same with their times in `info.log`."""
 
 import contextlib
+import copy
 import logging
 import sys
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 
 from tqdm import tqdm
 
-from data_loader.errors import UserError
+from data_loader.errors import UserError, printable
 from data_loader.files import make_folder, reason
 
 FILE_NAME = "info.log"
 FILE_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
+# Records that are kept for a file which is yet to be made.
+MOST_WAITING = 10_000
+
 # Loggers of this project are named after their rooms; others' are heard from warnings on.
 ROOMS = {"__main__", "data_loader", "logger", "misc", "model", "test", "train", "trainer", "utils"}
+
+# Messages may be tables; everything else that steers a terminal comes from somebody's file.
+_MEANT = "\n\t"
 
 _open_log: "RunLog | None" = None
 
@@ -24,15 +32,37 @@ class RunLog:
     """The handlers of one run's log; a context manager that closes them."""
 
     def __init__(self, folder: Path | None, level: int) -> None:
-        self._handlers: list[logging.Handler] = [_Console()]
-        if folder is not None:
-            self._handlers.append(_File(make_folder(folder) / FILE_NAME))
+        # A file that cannot be written is found before anything is changed.
+        last = _Waiting() if folder is None else _File(make_folder(folder) / FILE_NAME)
         root = logging.getLogger()
+        self._handlers: list[logging.Handler] = []
         self._level_before = root.level
         root.setLevel(level)
-        for handler in self._handlers:
-            handler.addFilter(_is_wanted)
-            root.addHandler(handler)
+        self._add(_Console())
+        self._add(last)
+
+    def _add(self, handler: logging.Handler) -> None:
+        handler.addFilter(_is_wanted)
+        logging.getLogger().addHandler(handler)
+        self._handlers.append(handler)
+
+    def into(self, folder: Path) -> None:
+        """Start the file in a folder, with all that was logged since this log was opened.
+
+        A log of more than `MOST_WAITING` records has lost its first ones by then.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        waiting = next((one for one in self._handlers if isinstance(one, _Waiting)), None)
+        assert waiting is not None, "a log has one file, and ends when it is closed"
+        file = _File(make_folder(folder) / FILE_NAME)
+        self._handlers.remove(waiting)
+        logging.getLogger().removeHandler(waiting)
+        self._add(file)
+        for record in waiting.records:
+            file.handle(record)
+        waiting.close()
 
     def close(self) -> None:
         """Take the handlers away and close the file; closing twice does nothing."""
@@ -95,13 +125,38 @@ class _Console(logging.Handler):
         label = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         # A console that cannot show a letter gets its number instead.
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        text = (label + self.format(record)).encode(encoding, "backslashreplace").decode(encoding)
+        shown = printable(label + self.format(record), _MEANT)
+        text = shown.encode(encoding, "backslashreplace").decode(encoding)
         try:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
         except OSError:
             # Whoever read the output has closed it ("| head"): the run and its file go on.
             self.addFilter(lambda _: False)
+
+
+class _Waiting(logging.Handler):
+    """Keeps the last records, as texts, for a file that is yet to be made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: deque[logging.LogRecord] = deque(maxlen=MOST_WAITING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # What a record is about may be large, or change: its text is neither.
+        kept = copy.copy(record)
+        kept.msg, kept.args = record.getMessage(), None
+        if record.exc_info:
+            kept.exc_text = logging.Formatter().formatException(record.exc_info)
+            kept.exc_info = None
+        self.records.append(kept)
+
+
+class _FileLines(logging.Formatter):
+    """Lines of the file, which people show on a terminal, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), _MEANT)
 
 
 class _File(logging.FileHandler):
@@ -112,7 +167,7 @@ class _File(logging.FileHandler):
             super().__init__(path, mode="a", encoding="utf-8")
         except OSError as error:
             raise UserError(f"Cannot write the log {path}: {reason(error)}.") from error
-        self.setFormatter(logging.Formatter(FILE_FORMAT))
+        self.setFormatter(_FileLines(FILE_FORMAT))
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
@@ -135,8 +190,11 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 def _stop_record(error: BaseException) -> logging.LogRecord:
     if isinstance(error, UserError):
         what, trace = f"Stopped: {error}", None
-    elif isinstance(error, KeyboardInterrupt):
+    elif isinstance(error, KeyboardInterrupt) and not str(error):
         what, trace = "Interrupted.", None
+    elif not isinstance(error, Exception):
+        # A signal's, which a run raises so that it ends in order.
+        what, trace = f"Interrupted: {str(error).rstrip('.') or type(error).__name__}.", None
     else:
         what, trace = (
             "Stopped by a fault of the program.",

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_loader.errors import UserError
+from data_loader.errors import UserError, printable
 from data_loader.files import make_folder, replacing, write_json
 from data_loader.formats import read_plain_mapping
 from data_loader.retrieval_set import RetrievalSet
@@ -228,11 +228,12 @@ def _print(report: dict[str, Any]) -> None:
         total, out = report[what], report[f"{what}_left_out"]
         print(f"{out} of {total} training {what} are left out ({100 * out / total:.1f}%).")
     for example in report["examples"]:
-        print(f"  rank {example['rank']:.0f}  {example['video']}  {example['text']}")
+        line = f"  rank {example['rank']:.0f}  {example['video']}  {example['text']}"
+        print(printable(line))
     if "against_kinds" in report:
         found = report["against_kinds"]
         for kind, count in found["by_kind"].items():
-            print(f"{kind}: {count['left_out']} of {count['captions']} are left out.")
+            print(f"{printable(kind)}: {count['left_out']} of {count['captions']} are left out.")
         print(
             f"Of noise, precision {_share(found['precision'])}, recall {_share(found['recall'])}."
         )

@@ -18,6 +18,7 @@ from torch import nn
 
 from data_loader.declared import ModelInputs
 from data_loader.description import DataDescription, ListEntry, find_description
+from data_loader.errors import printable
 from misc.published_results import COLUMNS, DIRECTIONS, PUBLICATIONS, mean_and_std, results_of
 from trainer.build import build_net, count_parameters, expert_dims, inputs_of
 from utils.command_line import Parser, run_main
@@ -48,7 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--custom_args", metavar="KEY@VALUE+...", help="values to replace, as for train.py"
     )
     args = parser.parse_args(arguments)
-    print("\n".join(describe(Config.from_file(args.config, args.custom_args))))
+    for line in describe(Config.from_file(args.config, args.custom_args)):
+        print(printable(line))
 
 
 def describe(config: Config) -> Iterator[str]:
@@ -107,7 +109,8 @@ def _kind_of_model(config: Config) -> str:
 def _split(config: Config, description: DataDescription, role: str) -> str:
     name = config["data_loader.args.split_name"]
     entry: ListEntry = getattr(description.split(name), role)
-    captions = config.get("data_loader.args.num_test_captions", 1)
+    usual = 1 if description.published else "all"
+    captions = config.get("data_loader.args.num_test_captions", usual)
     if role == "train":
         captions = config.get("data_loader.args.restrict_train_captions", 0) or "all"
     if config.get("data_loader.args.fuse_captions"):

@@ -14,7 +14,7 @@ if not __package__:  # run as a file: the rooms lie in the folder above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
-from data_loader.errors import UserError, did_you_mean
+from data_loader.errors import UserError, did_you_mean, printable
 from misc.studies import load_study
 from misc.tables.result_lines import COLUMNS, LAYOUTS
 from misc.tables.results import Row, row_of_config, rows_of_folder
@@ -110,9 +110,9 @@ def chosen_rows(args: argparse.Namespace) -> tuple[list[Row], str]:
 def print_table(rows: Sequence[Row], args: argparse.Namespace, first_head: str) -> None:
     """Print a table on stdout, and what it leaves out on stderr."""
     table = LAYOUTS[args.rows](rows, first_head, args.columns, not args.no_published)
-    print(FORMATS[args.format](table))
+    print(printable(FORMATS[args.format](table), keep="\n"))
     for note in dict.fromkeys(note for row in rows for note in row.notes):
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

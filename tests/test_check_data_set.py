@@ -15,11 +15,15 @@ from data_loader.errors import UserError
 from misc.check_data_set import main
 from misc.checking.problems import check_data_set
 from misc.checking.report import Finding, Report, Row, line_of, summary
+from misc.checking.use import Use
+from tests.conftest import SHARED
 from tests.own_data import OwnData, write_word_vectors
+from tests.tiny_set import tiny_config, write_json
 
 
 def report_of(own: OwnData) -> Report:
-    return check_data_set(find_description(str(own.folder)))
+    """Check a set of which everything is used."""
+    return check_data_set(find_description(str(own.folder)), use=Use())
 
 
 def told(own: OwnData) -> list[str]:
@@ -76,6 +80,31 @@ def add_caption(own: OwnData) -> None:
     own.write()
 
 
+def strange_captions(own: OwnData) -> None:
+    own.captions = {key: ["一个男人在跑"] * len(texts) for key, texts in own.captions.items()}
+    own.write()
+
+
+def without_words(own: OwnData) -> None:
+    own.text = {key: [wide(0, 6)] * len(texts) for key, texts in own.text.items()}
+    own.write()
+
+
+def no_video(own: OwnData) -> None:
+    own.write()
+    np.savez(own.folder / "fixed.npz", ids=np.array([], "U1"), feats=np.empty((0, 4), "f4"))
+
+
+def without_experts(own: OwnData) -> None:
+    own.fixed, own.tokens = {"x": wide(1, 4)[0]}, {"x": wide(2, 3)}
+    own.write()
+
+
+def with_endings(own: OwnData) -> None:
+    own.tokens = {f"{key}.avi": wide(1, 3) for key in own.tokens}
+    own.write()
+
+
 def other_vectors(own: OwnData) -> None:
     own.description["text_features"]["words"]["size"] = 4
     own.write()
@@ -109,7 +138,12 @@ CHANGES = {
     "another key": (in_file("splits.json", "{}"), 'no list "val"'),
     "no captions": (in_file("captions.json", None), r"captions\.json"),
     "captions twice": (in_file("captions.json", '{"v0": ["a"], "v0": ["b"]}'), '"v0" twice'),
-    "captions that are texts": (in_file("captions.json", '{"v0": "a"}'), "no list of captions"),
+    "captions that are objects": (in_file("captions.json", '{"v0": {}}'), "not captions: write"),
+    "captions that know no word": (strange_captions, r"None of the \d+ captions.*一个男人"),
+    "texts without words": (without_words, r"text\.pkl\): it holds no word of any caption"),
+    "an expert without a video": (no_video, r'"fixed" \(fixed\.npz\): it holds no video'),
+    "videos without any expert": (without_experts, "no video has any of the experts"),
+    "ids with endings": (with_endings, r'"tokens"; 7 of them.*ending.*"v0" from "v0\.avi"'),
     "a truncated expert": (in_file("tokens.npz", b"PK\x03\x04"), "truncated"),
     "no expert": (in_file("fixed.npz", None), r"fixed\.npz"),
     "an expert without vectors": (in_file("fixed.npz", None), r"fixed\.npz"),
@@ -147,6 +181,31 @@ def test_the_check_names_what_is_wrong(tmp_path: Path, name: str) -> None:
         assert not found and loads(own)
     else:
         assert any(re.search(expected, line) for line in found), found
+
+
+# What data sets in other people's hands had, and what is said of it.
+CASES = {
+    "bad-video-unnamed": 'the video "v007" it holds a dictionary',
+    "chinese-captions": "None of the 46 captions",
+    "h5-group-per-video": 'the video "v000" it holds a dictionary or group .*write the array',
+    "nfd-ids": r"30 of them .* Unicode form, 'caf\\xe900'",
+    "no-expert-at-all": '"v000.avi" from "v000"',
+    "caption-is-text": None,
+    "ids-end-at": None,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cases_of_others(name: str) -> None:
+    folder = SHARED / "cases" / "bug_reports" / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    found = check_data_set(find_description(str(folder))).problems
+    expected = CASES[name]
+    if expected is None:
+        assert not found
+    else:
+        assert any(re.search(expected, line_of(finding, None)) for finding in found)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -217,8 +276,203 @@ def test_what_cannot_be_checked(
 def test_captions_of_unknown_words_are_a_note(tmp_path: Path) -> None:
     own = OwnData(tmp_path)
     write_word_vectors(tmp_path / "words.bin", ["unheard"], np.ones((1, 5)))
+    own.captions["v3"][0] = "an unheard tale"
+    (tmp_path / "captions.json").write_text(json.dumps(own.captions))
     notes = report_of(own).notes
     assert any("none of whose words is known" in note.what for note in notes)
+
+
+# --- Ids, as the loader reads them ----------------------------------------------------------------
+
+
+def test_ids_end_where_the_loader_ends_them(tmp_path: Path) -> None:
+    own = OwnData(tmp_path)
+    own.description["ids_end_at"] = ".avi"
+    own.write()
+    (tmp_path / "train.txt").write_text("".join(f"{key}.avi\n" for key in own.train_ids))
+    assert not told(own) and loads(own)
+    (tmp_path / "train.txt").write_text("v0.avi\nv1.avi\nv0.avi.part\n")
+    assert any('"v0" twice' in line for line in told(own))
+    with pytest.raises(UserError, match='"v0" twice'):
+        own.loader()
+
+
+@pytest.mark.parametrize("table", ["tokens", "captions", "text"])
+def test_near_misses_are_told_with_their_cause(tmp_path: Path, table: str) -> None:
+    own = OwnData(tmp_path)
+    values = getattr(own, table)
+    changed = [key for key in own.train_ids if values[key] is not None][:2]
+    setattr(own, table, {f"c/{k}" if k in changed else k: v for k, v in values.items()})
+    own.write()
+    report = report_of(own)
+    cause = f'only by folders in front of them, "{changed[0]}" from "c/{changed[0]}"'
+    # A video may lack an expert, but not its captions.
+    found = report.notes if table == "tokens" else report.problems
+    assert any(cause in line_of(finding, None) for finding in found)
+    assert bool(report.problems) == (table != "tokens")
+
+
+# --- What a config uses ---------------------------------------------------------------------------
+
+
+def config_of(own: OwnData, **changes: object) -> Path:
+    """Write a config that trains on the set, with changed arguments of the loader."""
+    values = tiny_config(own.folder, own.folder / "saved")
+    values["experts"] = {"modalities": ["fixed"], "text_feat": "words", "ce_shared_dim": 8}
+    values["data_loader"]["args"] = {
+        "dataset_name": str(own.folder),
+        "split_name": "val",
+        "batch_size": 3,
+        "max_tokens": {"text": 6},
+    } | changes
+    values["eval_settings"] = {"data_loader": {"args": {"split_name": "test"}}}
+    return write_json(own.folder / "train.json", values)
+
+
+def set_with_a_test(folder: Path) -> OwnData:
+    own = OwnData(folder)
+    own.description["splits"]["test"] = {"train": "train.txt", "val": "test.txt"}
+    own.write()
+    (folder / "test.txt").write_text("\n".join(own.val_ids[:2]))
+    return own
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Return the exit code and what was printed."""
+    code = 0
+    try:
+        main(list(arguments))
+    except SystemExit as stopped:
+        code = stopped.code
+    return code, capsys.readouterr().out
+
+
+def test_what_is_not_used_is_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = set_with_a_test(tmp_path)
+    (tmp_path / "text.pkl").unlink()
+    (tmp_path / "tokens.npz").write_bytes(b"PK\x03\x04")
+    # Without a config, the text features of configs/own count, and all experts.
+    code, shown = answer(capsys, str(tmp_path))
+    notes, problems = shown.split("Problems:")
+    assert code == 1 and "tokens" in problems
+    assert "text.pkl" in notes and "text.pkl" not in problems
+    config = config_of(own)
+    for arguments in ((str(tmp_path), "--config", str(config)), ("--config", str(config))):
+        code, shown = answer(capsys, *arguments)
+        assert code == 0 and "text.pkl" in shown and "truncated" in shown
+    # The config that lies in the folder needs no flag.
+    config.rename(tmp_path / "config.json")
+    assert answer(capsys, str(tmp_path))[0] == 0
+    values = json.loads((tmp_path / "config.json").read_text())
+    values["experts"]["text_feat"] = "file"
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert answer(capsys, str(tmp_path))[0] == 1
+    (tmp_path / "config.json").write_text("no config")
+    code, shown = answer(capsys, str(tmp_path))
+    assert code == 1 and "config.json: it is left aside" in shown
+
+
+def test_ids_of_an_expert_that_is_not_used_are_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = set_with_a_test(tmp_path)
+    with_endings(own)
+    assert answer(capsys, str(tmp_path))[0] == 1
+    code, shown = answer(capsys, "--config", str(config_of(own)))
+    assert code == 0 and 'no video has the expert "tokens"' in shown
+
+
+def test_the_words_that_a_config_uses_are_a_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = set_with_a_test(tmp_path)
+    (tmp_path / "words.bin").unlink()
+    assert answer(capsys, str(tmp_path))[0] == 1
+    assert answer(capsys, str(tmp_path), "--config", str(config_of(own)))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda own: (own.folder / "test.txt").unlink(), r"test\.txt"),
+        (lambda own: (own.folder / "test.txt").write_text("v7\nv99\n"), "no file knows: v99"),
+        (lambda own: own.description["splits"].pop("test"), 'no split "test"'),
+        (lambda own: own.description["experts"].pop("fixed"), 'no expert "fixed"'),
+        (lambda own: own.description["text_features"].pop("words"), 'no text feature "words"'),
+    ],
+)
+def test_the_test_is_looked_at_too(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[OwnData], object],
+    message: str,
+) -> None:
+    own = set_with_a_test(tmp_path)
+    config = str(config_of(own))
+    assert answer(capsys, "--config", config)[0] == 0
+    damage(own)
+    (tmp_path / "dataset.json").write_text(json.dumps(own.description))
+    code, shown = answer(capsys, "--config", config)
+    assert code == 1 and re.search(message, shown.split("Problems:")[1])
+    # It comes with whatever else is wrong, which keeps the data from being opened.
+    (tmp_path / "train.txt").write_text("v0\n")
+    code, shown = answer(capsys, "--config", config)
+    assert "at least 2 are needed" in shown
+    assert re.search(message, shown.split("Problems:")[1])
+
+
+def test_a_test_on_another_data_set_is_no_matter_of_this_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own").mkdir()
+    own = OwnData(tmp_path / "own")
+    config = config_of(own)
+    assert answer(capsys, "--config", str(config))[0] == 1
+    values = json.loads(config.read_text())
+    values["eval_settings"]["data_loader"]["args"]["dataset_name"] = str(tmp_path / "other")
+    write_json(config, values)
+    assert answer(capsys, "--config", str(config))[0] == 0
+
+
+def test_with_a_config_the_data_are_opened_as_a_training_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = set_with_a_test(tmp_path)
+    assert answer(capsys, "--config", str(config_of(own)))[0] == 0
+    # Only the loader knows of these.
+    for changes, message in (
+        ({"max_tokens": {}}, "max_tokens.text"),
+        ({"batch_size": 1}, "batch_size is 1"),
+    ):
+        code, shown = answer(capsys, "--config", str(config_of(own, **changes)))
+        assert code == 1 and message in shown
+
+
+def test_a_missing_test_split_is_mentioned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    OwnData(tmp_path)
+    assert 'there is no "test"' in answer(capsys, str(tmp_path))[1]
+    set_with_a_test(tmp_path)
+    assert 'there is no "test"' not in answer(capsys, str(tmp_path))[1]
+
+
+def test_nothing_that_is_printed_steers_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = OwnData(tmp_path)
+    own.description["name"] = "own\x1b[2J"
+    own.description["experts"]["\x9b31m"] = {"file": "none\u202e.npz"}
+    own.description["splits"]["v\x07"] = own.description["splits"]["val"]
+    own.write()
+    (tmp_path / "train.txt").write_text("v0\nv1\nx\x1b]0;title\x07\n")
+    shown = answer(capsys, str(tmp_path), "--all")[1]
+    assert r"x\x1b]0;title\x07" in shown and r"own\x1b[2J" in shown and r"\u202e" in shown
+    assert all(line.isprintable() for line in shown.splitlines())
+
+
+def test_nothing_to_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys)[0] == 2
 
 
 def test_how_findings_and_rows_are_told() -> None:

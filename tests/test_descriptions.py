@@ -249,6 +249,14 @@ def test_a_missing_file_of_ones_own_points_to_the_description(tmp_path: Path) ->
         ({"expert": {}}, r'no entry "expert" \(did you mean "experts"\?\)'),
         ({"name": ""}, '"name".*non-empty text'),
         ({"name": None}, '"name".*non-empty text'),
+        ({"name": "own\ud800"}, '"name".*no file can hold'),
+        ({"name": "o" * 256}, '"name".*at most 255'),
+        ({"captions": "c\0.json"}, '"captions".*no file can hold'),
+        ({"root": "\udfff"}, '"root".*no file can hold'),
+        ({"splits": {"\ud800": {"train": "x", "val": "y"}}}, r'splits\.\\ud800".*no file can hold'),
+        ({"splits": {"s" * 256: {"train": "x", "val": "y"}}}, "splits.*at most 255"),
+        ({"splits": {"a": {"train": "x\0", "val": "y"}}}, r"splits\.a\.train.*no file can hold"),
+        ({"e" * 10_000: 1}, r"no entry \"e{60}\.\.\."),
         ({"splits": []}, '"splits".*object'),
         ({"splits": {"a": {"train": "x"}}}, r'"splits\.a".*"val" is missing'),
         ({"splits": {"a": {"train": "x", "val": {"file": "y"}}}}, r'"splits\.a\.val".*"key"'),
@@ -259,6 +267,7 @@ def test_a_missing_file_of_ones_own_points_to_the_description(tmp_path: Path) ->
         ({"experts": {"e": {"file": []}}}, r'"experts\.e\.file"'),
         ({"text_features": {"t": {"size": 3}}}, 'either "file" or "word_vectors"'),
         ({"text_features": {"t": {"file": "a", "word_vectors": "b"}}}, 'either "file" or'),
+        ({"experts": {"e": {"file": "f", "size": 10**20}}}, "at most 1000000000"),
         ({"feature_folders": "x"}, "list of texts"),
         ({"ids_end_at": ""}, '"ids_end_at".*non-empty text'),
         ({"splits": {"a": {"train": "x", "val": "y", "challenge_test": 1}}}, "true or false"),
@@ -283,6 +292,24 @@ def test_descriptions_are_checked(tmp_path: Path, changes: dict[str, Any], messa
     with pytest.raises(UserError, match=message) as error:
         find_description(str(tmp_path))
     assert str(tmp_path / "dataset.json") in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "a\ud800b", "\x1b[31m"])
+def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
+    data = OwnData(tmp_path)
+    for folder in (name, str(tmp_path / name)):
+        with pytest.raises(UserError) as error:
+            find_description(folder)
+        assert str(error.value).isprintable()
+    for changes in ({"split_name": name}, {"training_file": name}, {"caption_masks": name}):
+        with pytest.raises(UserError) as error:
+            data.loader(**changes)
+        assert str(error.value).isprintable()
+    if len(name) > 255:
+        data.description["experts"]["fixed"]["file"] = name
+        data.write()
+        with pytest.raises(UserError, match=r"Cannot look for .*too long"):
+            data.loader()
 
 
 def test_a_description_lacks_captions(tmp_path: Path) -> None:

@@ -229,11 +229,64 @@ def test_raw_captions(tmp_path: Path) -> None:
     assert raw.counts(["c", "a", "unknown"]).tolist() == [0, 2, 0]
 
 
-@pytest.mark.parametrize("captions", ['{"a": "text"}', '{"a": [1]}', '{"a": [["x", 2]]}'])
+@pytest.mark.parametrize(
+    "captions", ["{}", '{"a": {"en": "text"}}', '{"a": [1]}', '{"a": [["x", 2]]}']
+)
 def test_captions_that_are_none(tmp_path: Path, captions: str) -> None:
     (tmp_path / "c.json").write_text(captions)
-    with pytest.raises(UserError, match=r'c\.json.*"a"'):
+    with pytest.raises(UserError, match=r'c\.json.*(no video|"a".*write "id": \["a caption")'):
         read_captions(tmp_path / "c.json")
+
+
+def test_a_caption_without_a_list_is_the_only_one(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"a": "one text", "b": ["x", "y"]}')
+    assert read_captions(tmp_path / "c.json") == {"a": ["one text"], "b": ["x", "y"]}
+
+
+@pytest.mark.parametrize("variable", [True, False])
+def test_a_file_without_any_video_is_refused(tmp_path: Path, variable: bool) -> None:
+    np.savez(tmp_path / "e.npz", ids=np.array([], "U1"), feats=np.empty((0, 3), "f4"), offsets=[0])
+    for name, content in (("e.npz", None), ("e.json", "{}")):
+        if content:
+            (tmp_path / name).write_text(content)
+        with pytest.raises(UserError, match=rf"{name} of the expert .* holds no video"):
+            load(tmp_path / name, variable, 3)
+
+
+def test_text_features_without_any_word_are_refused(tmp_path: Path) -> None:
+    data = OwnData(tmp_path)
+    data.text = {key: [np.empty((0, 6), "f4")] * len(texts) for key, texts in data.text.items()}
+    data.write()
+    store = FeatureStore(FileFinder(parse_description(data.description, tmp_path / "d.json")))
+    with pytest.raises(UserError, match=r"no word of any caption in .*text\.pkl"):
+        store.text("file", None)
+
+
+def test_captions_none_of_whose_words_is_known_are_refused(tmp_path: Path) -> None:
+    data = OwnData(tmp_path)
+    store = FeatureStore(FileFinder(parse_description(data.description, tmp_path / "d.json")))
+    assert store.text("words", None).size == 5
+    data.captions = {key: ["一个男人在跑", "?"] for key in data.captions}
+    data.write()
+    with pytest.raises(UserError, match=r"None of the 22 captions.*words\.bin.*一个男人在跑"):
+        store.text("words", None)
+    data.captions["v3"] = ["一个男人在跑", "A dog"]
+    data.write()
+    assert store.text("words", None).caption_ranges(["v3"])[1] == [2]
+
+
+def test_who_has_no_home_has_a_cache_in_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    data = OwnData(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    store = FeatureStore(FileFinder(parse_description(data.description, tmp_path / "d.json")))
+    assert store.folders == [tmp_path / ".cache"]
+    assert store.captions().of("v0") == data.captions["v0"]
 
 
 def test_a_folder_is_packed_again_when_one_of_its_files_changes(tmp_path: Path) -> None:

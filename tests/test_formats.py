@@ -10,8 +10,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
+import msgpack
 import numpy as np
 import pytest
+import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -25,7 +28,7 @@ from data_loader.formats import (
 )
 from data_loader.pickle_values import read_pickle
 from data_loader.word_vectors import read_word_vectors, words_of
-from tests.every_format import write_npz, write_pickle
+from tests.every_format import write_msgpack, write_npz, write_pickle
 from tests.own_data import write_word_vectors
 
 
@@ -359,6 +362,20 @@ def test_lists_of_ids(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.pickle", None, "does not exist"),
+        (
+            "a.json",
+            b'{"v1": [1.0], "v2": {"feats": [1]}}',
+            'video "v2" .*dictionary.*"feats".*write',
+        ),
+        ("a.json", b'{"v1": [1.0], "v2": [[1], [1, 2]]}', 'video "v2"'),
+        ("a.json", b'{"v1": [1.0], "v2": [1, null]}', 'video "v2"'),
+        ("a.json", b'{"v1": [1.0], "v2": [1' + b"0" * 400 + b"]}", 'video "v2"'),
+        ("a.json", b'{"v\\ud800": [1]}', r'id "v\\ud800", which cannot be used'),
+        ("a.json", b'{"v\\u0000": [1]}', r'id "v\\x00", which cannot be used'),
+        ("a.json", b'{"' + b"v" * 2000 + b'": [1]}', r"at most 1000"),
+        ("a.pickle", pickle.dumps({"v1": np.ones(2), "v2": np.array(["x"])}), 'video "v2".*<U1'),
+        ("a.pickle", pickle.dumps({"v1": np.ones(2), "v2": np.array(1.0)}), 'video "v2"'),
+        ("a.mp", msgpack.packb({"v1": None, "v2": msgpack.ExtType(5, b"x")}), '"v2"'),
         ("a.pickle", b"", "empty.*truncated"),
         ("a.json", b'{"a": [1, 2', r"a\.json"),
         ("a.json", b"[" * 100_000, r"a\.json"),
@@ -377,6 +394,70 @@ def test_unusable_files(tmp_path: Path, name: str, content: bytes | None, messag
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_feature_file(tmp_path / name)
+
+
+def test_a_bad_video_is_named_in_every_format(tmp_path: Path) -> None:
+    good, bad = np.ones((2, 3), "f4"), {"features": np.ones((2, 3), "f4"), "fps": 25}
+    (tmp_path / "m").mkdir()
+    np.save(tmp_path / "m" / "v1.npy", good)
+    np.save(tmp_path / "m" / "v2.npy", np.array(bad, dtype=object), allow_pickle=True)
+    (tmp_path / "m.pickle").write_bytes(pickle.dumps({"v1": good, "v2": bad}))
+    write_msgpack(tmp_path / "m.mp", {"v1": good, "v2": {"a": good}})
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["v1"], file["v2/features"] = good, good
+    for name in ("m", "m.pickle", "m.mp", "m.h5"):
+        with pytest.raises(UserError, match=r'm.*the video "v2" it holds a dictionary or group'):
+            read_feature_file(tmp_path / name)
+    (tmp_path / "m" / "v2.npy").write_bytes(b"no array")
+    with pytest.raises(UserError, match=r"v2\.npy"):
+        read_feature_file(tmp_path / "m")
+    scipy.io.savemat(tmp_path / "m.mat", {"v1": good, "v2": {"x": good}})
+    with pytest.raises(UserError, match='variable "v2" holds something else'):
+        read_feature_file(tmp_path / "m.mat")
+    for value in ("text", 1.0, {"a": [good]}, [good, "text"]):
+        write_pickle(tmp_path / "t.pkl", {"v1": [good], "v2": value})
+        with pytest.raises(UserError, match='the video "v2" it holds'):
+            read_text_feature_file(tmp_path / "t.pkl")
+
+
+def test_arrays_of_text_are_no_features(tmp_path: Path) -> None:
+    np.savez(tmp_path / "e.npz", ids=["a"], feats=np.array([["x"]]))
+    with pytest.raises(UserError, match='"feats" holds <U1'):
+        read_feature_file(tmp_path / "e.npz")
+    cuts = {"offsets": [0, 1], "caption_offsets": [0, 1]}
+    np.savez(tmp_path / "t.npz", ids=["a"], feats=np.array([["x"]]), **cuts)
+    with pytest.raises(UserError, match='"feats" holds <U1'):
+        read_text_feature_file(tmp_path / "t.npz")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_byte_order_marks_are_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.txt").write_text("vé1\nv2\n", encoding=encoding)
+    (tmp_path / "a.json").write_text('{"val": ["vé1", "v2"]}', encoding=encoding)
+    assert read_id_list(tmp_path / "a.txt") == ["vé1", "v2"]
+    assert read_id_list(tmp_path / "a.json", "val") == ["vé1", "v2"]
+    assert read_plain_mapping(tmp_path / "a.json", "captions") == {"val": ["vé1", "v2"]}
+
+
+@pytest.mark.parametrize("item", ["true", "null", "1.5", '["v1"]', r'"\ud800"', r'"\u0000"'])
+def test_what_is_no_video_id_is_named(tmp_path: Path, item: str) -> None:
+    (tmp_path / "a.json").write_text(f'["v1", {item}]')
+    with pytest.raises(UserError, match=r"a\.json.*video id") as error:
+        read_id_list(tmp_path / "a.json")
+    assert str(error.value).isprintable()
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    for name in ("a.npz", "a.json", "a.txt", "w.bin"):
+        os.mkfifo(tmp_path / name)
+    for read in (read_feature_file, read_text_feature_file):
+        with pytest.raises(UserError, match="neither a file nor a folder"):
+            read(tmp_path / "a.npz")
+    for name in ("a.json", "a.txt"):
+        with pytest.raises(UserError, match="neither a file nor a folder"):
+            read_id_list(tmp_path / name)
+    with pytest.raises(UserError, match="no file"):
+        read_word_vectors(tmp_path / "w.bin")
 
 
 def test_plain_mappings(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -317,8 +318,115 @@ def test_wrong_values(own: OwnData, changes: dict[str, Any], message: str) -> No
 def test_videos_without_captions_are_named(own: OwnData) -> None:
     del own.text["v10"], own.captions["v10"]
     own.write()
-    with pytest.raises(UserError, match=r'1 videos.*no captions.*"v10"'):
+    with pytest.raises(
+        UserError, match=r'1 videos of the split "val" \(retrieval\).*no captions.*"v10"'
+    ):
         own.loader()
+
+
+def test_captions_whose_ids_are_written_otherwise_are_named(own: OwnData) -> None:
+    own.text = {f"{key}.mp4": value for key, value in own.text.items()}
+    own.write()
+    with pytest.raises(UserError, match=r'7 videos.*7 of them.*ending, "v0" from "v0\.mp4"'):
+        own.loader()
+    with pytest.raises(UserError, match=r"another number of raw captions.*letter case"):
+        own.text = {key.removesuffix(".mp4"): value for key, value in own.text.items()}
+        own.captions = {key.upper(): value for key, value in own.captions.items()}
+        own.write()
+        own.loader()
+
+
+def renamed(table: dict[str, Any], ids: list[str]) -> dict[str, Any]:
+    return {f"{key}.avi" if key in ids else key: value for key, value in table.items()}
+
+
+@pytest.mark.parametrize("role", ["train", "retrieval"])
+def test_videos_without_any_expert_are_refused(own: OwnData, role: str) -> None:
+    ids = own.train_ids if role == "train" else own.val_ids
+    own.fixed, own.tokens = renamed(own.fixed, ids), renamed(own.tokens, ids)
+    own.write()
+    split = rf'videos of the split "val" \({role}\)'
+    message = rf"None of the {len(ids)} {split} .*fixed, tokens.*ending"
+    with pytest.raises(UserError, match=message):
+        own.loader()
+    # Nor does it help that another video has one.
+    own.fixed = {"x": np.ones(4, "f4")}
+    own.write()
+    with pytest.raises(UserError, match=r"experts fixed: .*do not know .* or any .*ids\.$"):
+        own.loader(modalities=["fixed"])
+
+
+def test_one_expert_whose_ids_are_written_otherwise_is_a_warning(
+    own: OwnData, caplog: pytest.LogCaptureFixture
+) -> None:
+    own.tokens = renamed(own.tokens, own.ids)
+    own.write()
+    own.loader()
+    there = sum(own.tokens[f"{key}.avi"] is not None for key in own.train_ids)
+    differ = rf'{there} of them differ.*ending, "v\d" from "v\d\.avi"'
+    expected = f'train: no video has "tokens"; {differ}'
+    assert [record for record in caplog.records if re.match(expected, record.getMessage())]
+
+
+def test_masks_that_are_none(own: OwnData, tmp_path: Path) -> None:
+    for value in ("text", {"a": 1}, [[1], [1, 0]]):
+        masks = dict.fromkeys(own.train_ids, value)
+        (tmp_path / "masks.pkl").write_bytes(pickle.dumps(masks))
+        with pytest.raises(UserError, match=r'masks\.pkl give the video "v0" no list'):
+            own.loader(caption_masks="masks.pkl")
+
+
+# --- By which captions a retrieval set is searched ------------------------------------------------
+
+
+def told(loader: ExpertDataLoader, mode: str = "indep") -> tuple[Any, ...]:
+    protocol = loader.retrieval.protocol(mode)
+    return protocol.name, protocol.queries, protocol.captions, str(protocol)
+
+
+def test_a_set_of_ones_own_is_searched_by_all_captions(own: OwnData) -> None:
+    counts = [len(own.captions[key]) for key in own.val_ids]
+    loader = own.loader()
+    assert loader.retrieval.captions == [own.captions[key] for key in own.val_ids]
+    assert loader.retrieval.caption_indices.shape == (4, max(counts))
+    total = sum(counts)
+    each = f"{total} queries of {total} captions, each caption by itself"
+    assert told(loader) == ("each", total, total, each)
+    assert told(own.loader(num_test_captions=20)) == ("each", total, total, each)
+    mean = f"4 queries of {total} captions, each the mean over the captions of a video"
+    assert told(loader, "avg") == ("mean", 4, total, mean)
+
+
+def test_the_first_captions_alone(own: OwnData) -> None:
+    counts = np.array([len(own.captions[key]) for key in own.val_ids])
+    assert counts.max() > 2
+    total = counts.sum()
+    first = f"4 queries of {total} captions, the first caption of each video"
+    # The mean of one caption is no mean.
+    for mode in ("indep", "avg"):
+        assert told(own.loader(num_test_captions=1), mode) == ("first", 4, total, first)
+    two = np.minimum(counts, 2).sum()
+    name, queries, _, text = told(own.loader(num_test_captions=2))
+    assert (name, queries) == ("first", two)
+    assert text.endswith("captions, the first 2 captions of each video, each by itself")
+    name, queries, _, text = told(own.loader(num_test_captions=2), "avg")
+    assert (name, queries) == ("mean", 4)
+    assert text.endswith("each the mean over the first 2 captions of a video")
+
+
+def test_given_and_fused_captions(own: OwnData, tmp_path: Path) -> None:
+    total = sum(len(own.captions[key]) for key in own.val_ids)
+    wide = {"tokens": 4, "text": 9}
+    fused = f"4 queries of {total} captions, the captions of each video joined to one"
+    loader = own.loader(fuse_captions=True, max_tokens=wide)
+    assert told(loader) == ("each", 4, total, fused)
+    assert loader.retrieval.protocol().fused
+    (tmp_path / "i.json").write_text(json.dumps(dict.fromkeys(own.val_ids, 0)))
+    own.description["splits"]["val"]["test_caption_index"] = "i.json"
+    own.write()
+    given = f"4 queries of {total} captions, for each video the one that the split names"
+    for mode in ("indep", "avg"):
+        assert told(own.loader(), mode) == ("given", 4, total, given)
 
 
 def test_text_features_of_other_captions_are_refused(own: OwnData) -> None:
@@ -495,6 +603,15 @@ def test_published_binarised_retrieval_set(published: Any, arrays: dict[str, np.
     # The published code leaves the tokens of its very last video as they are.
     np.testing.assert_array_equal(found[:-1], expected[:-1])
     assert found[-1] == 49 * 300
+
+
+def test_a_published_set_is_searched_by_one_caption_unless_told(published: Any) -> None:
+    retrieval = published(num_test_captions=None).retrieval
+    assert retrieval.caption_indices.shape == (len(retrieval), 1)
+    assert not retrieval.caption_indices.any()
+    protocol = retrieval.protocol()
+    assert (protocol.name, protocol.first) == ("first", 1)
+    assert protocol.queries == len(retrieval) < protocol.captions
 
 
 def test_published_restriction_and_zeros(published: Any) -> None:

@@ -92,6 +92,83 @@ def test_the_file_says_why_a_run_stopped(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+class Stopped(BaseException):
+    """Stands for a signal."""
+
+
+def test_the_file_tells_a_stop_by_a_signal_without_a_traceback(tmp_path):
+    for error in (Stopped("SIGTERM came."), Stopped(), KeyboardInterrupt("Ctrl-C")):
+        with pytest.raises(type(error)), open_log(tmp_path):
+            raise error
+    written = (tmp_path / "info.log").read_text()
+    for line in ("SIGTERM came", "Stopped", "Ctrl-C"):
+        assert f"ERROR - Interrupted: {line}.\n" in written
+    assert "Traceback" not in written
+
+
+def test_a_log_that_gets_its_folder_later_holds_all_that_was_said(tmp_path, capsys):
+    values = ["as it was"]
+    with open_log(None) as opened:
+        log.info("before %s", values)
+        values[0] = "as it is"
+        log.debug("not wanted")
+        logging.getLogger("somebody.else").info("not ours")
+        try:
+            raise ZeroDivisionError("1/0")
+        except ZeroDivisionError:
+            log.exception("a fault")
+        assert list(tmp_path.iterdir()) == []
+        opened.into(tmp_path / "run")
+        log.info("after")
+        with pytest.raises(AssertionError):
+            opened.into(tmp_path / "other")
+    written = (tmp_path / "run/info.log").read_text()
+    lines = re.findall(r"before .*|not .*|a fault|^Zero.*|after", written, re.MULTILINE)
+    assert lines == ["before ['as it was']", "a fault", "ZeroDivisionError: 1/0", "after"]
+    assert written.count("Traceback") == 1
+    shown = capsys.readouterr().out
+    assert shown.count("before") == 1 and shown.count("after") == 1
+
+
+def test_a_stop_stands_in_a_file_that_was_made_later(tmp_path):
+    with pytest.raises(UserError), open_log(None) as opened:
+        log.info("one")
+        opened.into(tmp_path)
+        raise UserError("No.")
+    assert (tmp_path / "info.log").read_text().endswith(" - ERROR - Stopped: No.\n")
+
+
+def test_what_waits_for_a_folder_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("logger.log_file.MOST_WAITING", 3)
+    with open_log(None) as opened:
+        for number in range(5):
+            log.info("line %d", number)
+        opened.into(tmp_path)
+    assert re.findall(r"line \d", (tmp_path / "info.log").read_text()) == [
+        *("line 2", "line 3", "line 4")
+    ]
+
+
+def test_a_later_folder_that_cannot_be_written_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with open_log(None) as opened:
+        with pytest.raises(UserError, match="Cannot"):
+            opened.into(tmp_path / "file")
+        log.info("one")
+        opened.into(tmp_path / "run")
+    assert (tmp_path / "run/info.log").read_text().endswith(" - one\n")
+
+
+def test_nothing_in_a_message_steers_the_terminal(tmp_path, capsys):
+    with open_log(tmp_path):
+        log.warning("%s", "a\x1b[2Jb\rc\x9bd\u202ee\ud800\tf\ng ü")
+        logging.getLogger("\x1b[1m").warning("other")
+    expected = "a\\x1b[2Jb\\rc\\x9bd\\u202ee\\ud800\tf\ng ü\n"
+    assert capsys.readouterr().out == f"warning: {expected}warning: other\n"
+    written = (tmp_path / "info.log").read_text(encoding="utf-8")
+    assert expected in written and "\x1b" not in written
+
+
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "info.log").mkdir()

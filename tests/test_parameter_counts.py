@@ -174,6 +174,13 @@ def test_the_description_of_a_model() -> None:
     assert ocr.split() == ["ocr", "300", "49", "12900", "768"]
 
 
+def test_a_set_of_ones_own_is_told_to_be_tested_on_all_captions(tmp_path: Path) -> None:
+    values = tiny_config(make_tiny_set(tmp_path / "tiny"), tmp_path)
+    del values["data_loader"]["args"]["num_test_captions"]
+    text = "\n".join(describe(Config.from_dict(values)))
+    assert "split full-test (splits.json: test), captions of a video: all" in text
+
+
 def test_the_command_takes_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     path = str(ROOT / "configs/queryd/train-full-moee.json")
     main(["--config", path, "--custom_args", "experts.drop_feats@audio"])

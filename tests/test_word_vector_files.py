@@ -119,6 +119,16 @@ def test_a_missing_file_and_an_ambiguous_zip(tmp_path: Path) -> None:
         read_word_vectors(tmp_path / "w.zip")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    for head in (True, False):
+        content = text_of(["a", "dog", "runs"], values, head)
+        (tmp_path / "w.txt").write_bytes(b"\xef\xbb\xbf" + content)
+        table = read_word_vectors(tmp_path / "w.txt")
+        assert list(table.rows) == ["a", "dog", "runs"]
+        np.testing.assert_allclose(table.values, values, rtol=1e-5)
+
+
 def test_memory_is_that_of_the_wanted_words(tmp_path: Path) -> None:
     """A packed line without an end, and a table much larger than what is asked of it."""
     with gzip.open(tmp_path / "w.txt.gz", "wb") as handle:

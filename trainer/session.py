@@ -17,7 +17,6 @@ from data_loader.loader import ExpertDataLoader
 from data_loader.retrieval_set import RetrievalSet
 from logger.predictions import write_predictions
 from logger.tensorboard import TensorBoardWriter
-from model.metric import rank_metrics
 from trainer.build import (
     build_distillation,
     build_loader,
@@ -26,6 +25,7 @@ from trainer.build import (
     build_optimiser_of,
     build_schedule_of,
     build_visualizer,
+    check_training,
     count_parameters,
 )
 from trainer.challenge import counts_of, predict, warn_of_other_counts
@@ -36,7 +36,6 @@ from trainer.resuming import check_same_data, check_same_training, fingerprint
 from trainer.run_folder import RunFolder, find_checkpoint, test_label
 from trainer.training import (
     MINI_TRAIN_BATCHES,
-    Monitor,
     Parts,
     Restored,
     Trainer,
@@ -121,10 +120,7 @@ class Training:
             config = Config.from_dict(config.values, checkpoint["config"].get(NAME_KEY))
         seed_everything(seed)
         _log.info("Setting experiment random seed to %d", seed)
-        check_metrics(config["metrics"])
-        settings = _settings(config["trainer"], options)
-        known = {name: rank_metrics(torch.ones(1)) for name in config["metrics"]}
-        Monitor(settings.monitor).value(flat_metrics("val", known))
+        check_training(config, options.device)
         loader = build_loader(config, seed, options.device)
         if checkpoint:
             check_same_data(checkpoint, checkpoint_path, loader)
@@ -211,7 +207,6 @@ def check_test_side(config: Config, net: nn.Module, seed: int) -> None:
             will not fit it.
     """
     eval_config = config.eval_config()
-    check_metrics(eval_config["metrics"])
     if eval_config.values == config.values:
         return
     try:

@@ -1,7 +1,10 @@
 """What a check of a data set found, and how it is told."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+
+from data_loader.errors import printable
 
 
 @dataclass(frozen=True)
@@ -13,11 +16,13 @@ class Finding:
         what: what is the matter with it, or with the ids.
         ids: the videos it concerns, each with what is special about it; empty if it is no matter
             of single videos.
+        cause: the likely one, if it can be told.
     """
 
     where: str
     what: str
     ids: tuple[str, ...] = ()
+    cause: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,31 +51,45 @@ class Report:
     notes: list[Finding] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
 
-    def problem(self, where: str, what: str, ids: Iterable[str] = ()) -> None:
+    def problem(self, where: str, what: str) -> None:
         """Add a problem."""
-        self.problems.append(Finding(where, what, tuple(ids)))
+        self.problems.append(Finding(where, what))
 
-    def problem_of_videos(self, where: str, what: str, ids: Iterable[str]) -> None:
+    def note(self, where: str, what: str) -> None:
+        """Add a note."""
+        self.notes.append(Finding(where, what))
+
+    def problem_of_videos(self, where: str, what: str, ids: Iterable[str], cause: str = "") -> None:
         """Add a problem of single videos, if there are any."""
         ids = tuple(ids)
         if ids:
-            self.problem(where, what, ids)
+            self.problems.append(Finding(where, what, ids, cause))
 
-    def note_of_videos(self, where: str, what: str, ids: Iterable[str]) -> None:
+    def note_of_videos(self, where: str, what: str, ids: Iterable[str], cause: str = "") -> None:
         """Add a note on single videos, if there are any."""
         ids = tuple(ids)
         if ids:
-            self.notes.append(Finding(where, what, ids))
+            self.notes.append(Finding(where, what, ids, cause))
+
+    @contextlib.contextmanager
+    def as_notes(self, wanted: bool) -> Iterator[None]:
+        """Take the problems that are added meanwhile for notes, if that is wanted."""
+        before = len(self.problems)
+        yield
+        if wanted:
+            self.notes += self.problems[before:]
+            del self.problems[before:]
 
 
 def line_of(finding: Finding, shown: int | None) -> str:
     """Tell one finding, with the first `shown` of its ids (None for all)."""
     if not finding.ids:
-        return f"{finding.where}: {finding.what}"
+        return printable(f"{finding.where}: {finding.what}")
     more = len(finding.ids) - len(finding.ids[:shown])
     rest = f", and {more} more (--all shows them)" if more else ""
     listed = ", ".join(finding.ids[:shown])
-    return f"{finding.where}: {len(finding.ids)} {finding.what}: {listed}{rest}"
+    cause = f"; {finding.cause}" if finding.cause else ""
+    return printable(f"{finding.where}: {len(finding.ids)} {finding.what}: {listed}{rest}{cause}")
 
 
 def summary(rows: Iterable[Row]) -> list[str]:
@@ -83,7 +102,8 @@ def summary(rows: Iterable[Row]) -> list[str]:
         if row.tokens:
             mean = sum(row.tokens) / len(row.tokens)
             counts = (str(min(row.tokens)), f"{mean:.1f}", str(max(row.tokens)))
-        lines.append((row.part, row.split, row.role, str(row.videos), str(row.missing), *counts))
+        names = (printable(row.part), printable(row.split), row.role)
+        lines.append((*names, str(row.videos), str(row.missing), *counts))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(
