@@ -164,6 +164,10 @@ def test_a_study_that_is_stopped_goes_on(
     assert "the same command goes on where this one stopped\n" in lines[-1]
     [models] = (workplace / "saved/models/tiny-train-ce/configs/seed-5").iterdir()
 
+    code, output = study(*chosen[:-1], "5,6", "--dry_run")
+    assert f"seed 5: goes on with {models}\n" in output
+    assert f"{config}, seed 6: to be trained\n" in output
+
     code, output = study(*chosen)
     assert code == 0 and len(trained) == 1, output
     assert column(output, "experiment") == ["tiny-train-ce"] and column(output, "seeds") == ["1"]
@@ -285,7 +289,7 @@ def test_job_arrays_train_each_seed(workplace: Path, study: Study, trained: list
     code, output = study(*one, "--sbatch", jobs, *flags)
     script = jobs / "one-tiny.sbatch"
     assert code == 0
-    assert shlex.split(output.partition("Submit them: ")[2].splitlines()[0]) == [
+    assert shlex.split(output.partition("Submit them from this folder: ")[2].splitlines()[0]) == [
         "sbatch",
         "the jobs & more/one-tiny.sbatch",
     ]
