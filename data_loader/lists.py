@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from data_loader.content import BadContent
 from data_loader.description import DataDescription, ListEntry
 from data_loader.errors import UserError
 from data_loader.formats import read_id_list
 from data_loader.layout import FileFinder
-from data_loader.tables import BadContent, unique
+from data_loader.tables import unique
 
 
 def videos_of(entry: ListEntry, finder: FileFinder) -> list[str]:
@@ -31,4 +32,4 @@ def read_videos(path: Path, description: DataDescription, key: str | None = None
     try:
         return unique(description.video_ids(read_id_list(path, key)))
     except BadContent as error:
-        raise UserError(f"The list of videos {path} cannot be used: {error}.") from error
+        raise UserError(f"The list of videos {path} {str(error).removeprefix('it ')}.") from error
