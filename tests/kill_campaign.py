@@ -41,6 +41,7 @@ ASKING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 LONGEST = 300.0  # seconds after which a program counts as hanging
 KILLS_IN_A_ROW = 3
 _MINUTE = 60
+_SHOWN_LINES = 30
 # Processes may end while they are looked at.
 _GONE = (ProcessLookupError, FileNotFoundError)
 
@@ -144,10 +145,10 @@ class Campaign:
         while sum(self.counts.values()) < kills:
             number += 1
             row = min(int(self.rng.integers(1, KILLS_IN_A_ROW + 1)), kills - self.counts.total())
-            self._round(self._prepare(f"round-{number}"), row, unbroken.seconds, expected)
+            self._round(self._prepare(f"round {number}"), row, unbroken.seconds, expected)
 
     def _prepare(self, name: str) -> Path:
-        place = self.base / name
+        place = self.base / f"{self.program.name}, {name}"
         place.mkdir()
         self.program.prepare(self.program, place)
         return place
@@ -159,7 +160,7 @@ class Campaign:
             end = start(self.program, place, kill)
             history.append(f"{kill.name} after {kill.after:.3f} s" if kill else "no signal")
             if "Traceback" in end.output or end.code not in self._codes(kill):
-                raise Difference(f"{history} ended with {end.code}:\n{end.output}")
+                raise Difference(f"{history} ended with {end.code}:\n{_last_lines(end.output)}")
             if end.was_killed:
                 self.counts[kill.name] += 1
             if not end.code:
@@ -172,7 +173,7 @@ class Campaign:
                 n: "is missing" if n not in found else "differs" if n in expected else "is left"
                 for n in sorted(others)
             }
-            raise Difference(f"{history}: {said}\n{end.output}")
+            raise Difference(f"{history}: {said}\n{_last_lines(end.output)}")
         shutil.rmtree(place)
 
     def _draw(self, seconds: float) -> Kill:
@@ -193,10 +194,14 @@ def start(program: Program, place: Path, kill: Kill | None = None) -> End:
         Difference: it hangs, or a process of it outlives it.
     """
     output = place.parent / "output"
+    output.write_text("")
+    # As programs answer it before they have loaded.
+    answer = signal.signal(signal.SIGINT, signal.SIG_DFL)
     began = time.monotonic()
     child = os.fork()
     if not child:
         _become(program, place, output)
+    signal.signal(signal.SIGINT, answer)
     descriptor = os.pidfd_open(child)
     was_killed = False
     others = []
@@ -216,6 +221,10 @@ def start(program: Program, place: Path, kill: Kill | None = None) -> End:
         os.close(opened)
     text = output.read_text(errors="replace")
     return End(code if code >= 0 else 128 - code, was_killed, text, time.monotonic() - began)
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(text.splitlines()[-_SHOWN_LINES:])
 
 
 def _become(program: Program, place: Path, output: Path) -> None:

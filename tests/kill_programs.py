@@ -66,7 +66,11 @@ class Program:
         names: dict[str, str] = {}
         for path in sorted(place.rglob("*")):
             name = path.relative_to(place).as_posix()
-            name = _RUN.sub(lambda match: names.setdefault(match[0], f"run {len(names)}"), name)
+            if run := _RUN.search(name):
+                # Runs are numbered within their folder.
+                whole, above = name[: run.end()], name[: run.start()]
+                number = sum(other.startswith(above) for other in names if other != whole)
+                name = names.setdefault(whole, f"{above}run {number}") + name[run.end() :]
             name = _CURVES.sub("curves", name)
             name = _PACKED.sub(".packed", name)
             # Of one packed file there are not two.
@@ -97,7 +101,7 @@ def digest(path: Path) -> str:
 def _plain(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Walk through nested values; tensors as their bytes, bit for bit."""
     if isinstance(value, dict):
-        for key, inner in value.items():
+        for key, inner in sorted(value.items(), key=lambda item: str(item[0])):
             if key not in _TIMES:
                 yield from _plain(inner, f"{name}.{key}")
     elif isinstance(value, list | tuple):
@@ -121,7 +125,9 @@ def write_config(program: Program, place: Path) -> None:
 
 def trained(program: Program, place: Path) -> None:
     """Bring a trained run there, made once by the campaign (`place.parent / "trained"`)."""
-    shutil.copytree(place.parent / "trained", place, dirs_exist_ok=True)
+    # Packed files are named by the place of what they were made from.
+    without = shutil.ignore_patterns("*.packed")
+    shutil.copytree(place.parent / "trained", place, dirs_exist_ok=True, ignore=without)
 
 
 def with_teachers(program: Program, place: Path) -> None:
