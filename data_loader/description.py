@@ -79,9 +79,13 @@ class DataDescription:
         """Return text features by name.
 
         Raises:
-            UserError: there are none of that name.
+            UserError: there are none of that name; the message says where they are declared.
         """
-        return _named(self.text_features, name, "text feature", self.name)
+        where = (
+            f'; they are declared under "text_features" in {self.source} (the config\'s '
+            "text_embedding_model_configs has no effect)"
+        )
+        return _named(self.text_features, name, "text feature", self.name, where)
 
     def video_ids(self, listed: list[str]) -> list[str]:
         """Return the video ids that the entries of a list stand for."""
@@ -175,10 +179,10 @@ def parse_description(value: Any, source: Path, published: bool = False) -> Data
     )
 
 
-def _named(entries: dict[str, Any], name: str, what: str, dataset: str) -> Any:
+def _named(entries: dict[str, Any], name: str, what: str, dataset: str, where: str = "") -> Any:
     if name not in entries:
         raise UserError(
             f'The data set {dataset} has no {what} "{name}"{did_you_mean(name, entries)}; '
-            f"it has {', '.join(sorted(entries)) or 'none'}."
+            f"it has {', '.join(sorted(entries)) or 'none'}{where}."
         )
     return entries[name]

@@ -3,7 +3,6 @@
 N videos, D feature size. Everything is packed once and memory-mapped afterwards, see `packed.py`.
 """
 
-import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -180,10 +179,21 @@ class FeatureStore:
 def _cache_folders(root: Path, cache_dir: str | Path | None) -> list[Path]:
     if cache_dir:
         return [Path(cache_dir)]
-    folders = [root / ".cache"]
-    # Who has no home (a container's user without an entry) has the first folder, or memory.
-    with contextlib.suppress(RuntimeError):
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        own = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:12]
-        folders.append(base / "text-video-retrieval" / f"{root.name}-{own}")
-    return folders
+    base = _user_cache()
+    if base is None:
+        return [root / ".cache"]
+    own = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:12]
+    return [root / ".cache", base / "text-video-retrieval" / f"{root.name}-{own}"]
+
+
+def _user_cache() -> Path | None:
+    """Return the user's folder for caches, None where the environment names none."""
+    # A relative path counts as none, by the XDG specification.
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if given.is_absolute():
+        return given
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home / ".cache" if home.is_absolute() else None

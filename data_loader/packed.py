@@ -1,8 +1,9 @@
 """The packed file: a checked header, then arrays one after the other, ready to be mapped.
 
 Layout: magic (8 bytes), length of the header (8 bytes), SHA-256 of the header (32 bytes), header
-(JSON), then each array at a multiple of 64 bytes. The header tells the sources (path, size,
-modification time) from which the file was made, so that it can be told when it is out of date.
+(JSON), then each array at a multiple of 64 bytes. The header tells the sources from which the file
+was made (path, and what the file system says of them), so that it can be told when it is out of
+date.
 """
 
 import gc
@@ -10,22 +11,21 @@ import hashlib
 import json
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from data_loader.content import BadContent
 from data_loader.errors import UserError
-from data_loader.files import make_folder, reason, replacing
+from data_loader.files import PATH_ERRORS, alone, is_there, make_folder, reason, replacing
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 _MAGIC = b"TVRPACK\0"
 _PREFIX = len(_MAGIC) + 8 + 32
 _ALIGNMENT = 64
@@ -79,10 +79,14 @@ class Recipe:
     make: Callable[[], tuple[dict[str, Part], dict[str, Any]]]
 
     def key(self) -> dict[str, Any]:
-        """Return what a packed file must agree with to be used."""
+        """Return what a packed file must agree with to be used.
+
+        Raises:
+            UserError: a source cannot be looked at.
+        """
         return {
             "version": VERSION,
-            "sources": [[str(path.resolve()), *_state(path)] for path in self.sources],
+            "sources": [_state(path) for path in self.sources],
             "settings": self.settings,
         }
 
@@ -95,17 +99,32 @@ class Recipe:
 
 
 def _state(source: Path) -> list[Any]:
-    """Return what changes when a source does: size and time of a file, of all files of a folder."""
-    if not source.is_dir():
-        stat = source.stat()
-        return [stat.st_size, stat.st_mtime_ns]
-    with os.scandir(source) as entries:
-        held = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in entries)
-    return [len(held), hashlib.sha256(json.dumps(held).encode()).hexdigest()]
+    """Return a source's path and what changes when its content does.
+
+    Of a file, and of all files of a folder: size, time of the last change of content, inode and
+    time of the last change of anything. The last two notice a file that was put in another's place
+    with the same size and time. They change as well when files are moved or given other permissions
+    or names; packing again what did not change is the price.
+    """
+    try:
+        path = str(source.resolve())
+        if not source.is_dir():
+            return [path, *_facts(source.stat())]
+        with os.scandir(source) as entries:
+            held = sorted((entry.name, *_facts(entry.stat())) for entry in entries)
+    except PATH_ERRORS as error:
+        raise UserError(f"Cannot read {source}: {reason(error)}.") from error
+    return [path, len(held), hashlib.sha256(json.dumps(held).encode()).hexdigest()]
+
+
+def _facts(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns
 
 
 def load_or_make(recipe: Recipe, folders: list[Path]) -> Packed:
     """Map the packed file of a recipe; make it first where it is missing, stale or damaged.
+
+    Of several processes that want the same file one makes it, and the others wait.
 
     Args:
         recipe: what is wanted.
@@ -116,33 +135,50 @@ def load_or_make(recipe: Recipe, folders: list[Path]) -> Packed:
         UserError: a source cannot be used.
     """
     key = recipe.key()
-    for folder in folders:
-        path = folder / recipe.file_name()
-        if path in _writers:
-            _writers.pop(path).join()
-        if path.is_file():
-            found = _open(path, key)
-            if found:
-                return found
-    with _no_collector():
-        return _make(recipe, key, folders)
-
-
-def _make(recipe: Recipe, key: dict[str, Any], folders: list[Path]) -> Packed:
-    parts, facts = recipe.make()
-    for folder in folders:
+    paths = [folder / recipe.file_name() for folder in folders]
+    for path in paths:
+        found = _open(path, key)
+        if found:
+            return found
+    made: _Made | None = None
+    for path in paths:
+        folder, is_new = path.parent, not is_there(path.parent)
         try:
-            found = _written(
-                make_folder(folder) / recipe.file_name(), parts, {**key, "facts": facts}, key
-            )
+            make_folder(folder)
+            with alone(path, f"packing {recipe.name} into {folder}", required=False):
+                found = _open(path, key)
+                if found:  # another process was quicker
+                    return found
+                made = made or _make(recipe)
+                parts, facts = made
+                # No power cut can leave a file that looks whole: it grows as its data reach the
+                # disk. So nobody has to wait for a disk.
+                with replacing(path, durable=False) as handle:
+                    _write(handle, parts, {**key, "facts": facts})
+                found = _open(path, key)
         except _CannotPack as error:
+            if is_new:
+                with suppress(OSError):
+                    folder.rmdir()
             raise error.reason from None
         except UserError as error:
             logger.warning("No packed copy of %s in %s: %s", recipe.name, folder, error)
             continue
         if found:
             return found
+    parts, facts = made or recipe.make()
     return Packed({name: part.whole() for name, part in parts.items()}, facts)
+
+
+_Made = tuple[dict[str, Part], dict[str, Any]]
+
+
+def _make(recipe: Recipe) -> _Made:
+    try:
+        with _no_collector():
+            return recipe.make()
+    except UserError as error:
+        raise _CannotPack(error) from error
 
 
 @contextmanager
@@ -157,42 +193,6 @@ def _no_collector() -> Iterator[None]:
             gc.enable()
 
 
-def finish_writing() -> None:
-    """Wait until all packed files have taken their places; the end of the process does so too."""
-    while _writers:
-        _writers.popitem()[1].join()
-
-
-# Path -> the thread that waits for the disk before the file takes its place.
-_writers: dict[Path, threading.Thread] = {}
-
-
-def _written(
-    path: Path, parts: dict[str, Part], header: dict[str, Any], key: dict[str, Any]
-) -> Packed | None:
-    """Write a packed file and map it. A disk takes its time; nobody has to wait for it.
-
-    The file is mapped under its temporary name, and takes its place once it is on the disk.
-    """
-    with ExitStack() as stack:
-        handle = stack.enter_context(replacing(path))
-        for piece in _bytes_of(parts, header):
-            handle.write(piece)
-        handle.flush()
-        found = _open(Path(handle.name), key)
-        rest = stack.pop_all()
-
-    def take_place() -> None:
-        try:
-            rest.close()
-        except UserError as error:
-            logger.warning("No packed copy: %s", error)
-
-    _writers[path] = threading.Thread(target=take_place, name=f"writing {path.name}")
-    _writers[path].start()
-    return found
-
-
 def write_packed(path: Path, parts: dict[str, Part], facts: dict[str, Any]) -> None:
     """Write a packed file that stands for itself: it has no sources to be made from again.
 
@@ -201,7 +201,8 @@ def write_packed(path: Path, parts: dict[str, Part], facts: dict[str, Any]) -> N
     """
     header = {"version": VERSION, "sources": [], "settings": {}, "facts": facts}
     try:
-        _write(path, parts, header)
+        with replacing(path) as handle:
+            _write(handle, parts, header)
     except _CannotPack as error:
         raise error.reason from None
 
@@ -229,8 +230,8 @@ class _CannotPack(Exception):
         self.reason = reason
 
 
-def _write(path: Path, parts: dict[str, Part], header: dict[str, Any]) -> None:
-    with replacing(path) as handle:
+def _write(handle: IO[bytes], parts: dict[str, Part], header: dict[str, Any]) -> None:
+    with _no_collector():
         for piece in _bytes_of(parts, header):
             handle.write(piece)
 
@@ -257,7 +258,9 @@ def _bytes_of(parts: dict[str, Part], header: dict[str, Any]) -> Iterator[bytes 
 
 
 def _open(path: Path, key: dict[str, Any]) -> Packed | None:
-    """Map a packed file, or return None if it must be made again."""
+    """Map a packed file, or return None if it is not there or must be made again."""
+    if not is_there(path):
+        return None
     try:
         header, packed = _read(path)
     except OSError as error:
@@ -282,23 +285,33 @@ def _read(path: Path) -> tuple[dict[str, Any], Packed]:
         text = handle.read(length) if length < size else b""
     if start[:8] != _MAGIC or hashlib.sha256(text).digest() != start[16:]:
         raise BadContent("it is damaged")
-    header = json.loads(text)
-    arrays, facts = header.pop("arrays", {}), header.pop("facts", {})
     begin = _PREFIX + length
-    ends = [begin + _end(array) for array in arrays.values()]
-    if size != max(ends, default=begin):
-        raise BadContent("it is truncated")
-    return header, Packed({name: _map(path, begin, a) for name, a in arrays.items()}, facts)
+    try:
+        header = json.loads(text)
+        arrays, facts = header.pop("arrays", {}), header.pop("facts", {})
+        ends = [begin + _end(array) for array in arrays.values()]
+        if size != max(ends, default=begin):
+            raise BadContent("it is truncated")
+        return header, Packed({name: _map(path, begin, a) for name, a in arrays.items()}, facts)
+    except BadContent:
+        raise
+    # What may come of a header that a stranger wrote.
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        raise BadContent("its header makes no sense") from error
+    except RecursionError as error:
+        raise BadContent("its header is nested too deeply") from error
 
 
 def _end(array: dict[str, Any]) -> int:
-    """Where an array ends, counted from the first; the file may come from a stranger."""
+    """Where an array ends, counted from the first."""
     numbers = [array["at"], *array["shape"]]
     if any(type(number) is not int or number < 0 for number in numbers):
         raise BadContent("an array of it has no place or size")
     dtype = np.dtype(array["dtype"])
-    if dtype.kind not in "fiub":
+    if dtype.kind not in "fiub" or dtype.itemsize > 8 or not dtype.isnative:
         raise BadContent("it holds something else than numbers")
+    if array["at"] % _ALIGNMENT:
+        raise BadContent("an array of it has no place or size")
     return array["at"] + _padded(_size(dtype, array["shape"]))
 
 

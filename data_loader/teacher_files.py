@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from data_loader.content import BadContent
 from data_loader.errors import UserError
-from data_loader.files import reason
+from data_loader.files import PATH_ERRORS, reason
 from data_loader.packed import (
     Packed,
     Part,
@@ -114,38 +115,40 @@ def open_teacher(path: Path, cache_folders: list[Path]) -> Packed:
     """
     try:
         is_published = not is_packed(path)
-    except OSError as error:
-        raise UserError(f"Cannot read the teacher {path}: {reason(error)}.") from error
-    if is_published:
-        recipe = Recipe(KIND, (path,), {}, lambda: pack_published(path))
-        return load_or_make(recipe, cache_folders)
-    try:
-        packed = read_packed(path)
-        _check(packed)
-    # What may come of a header that a stranger wrote.
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if not is_published:
+            packed = read_packed(path)
+            _check(packed)
+            return packed
+    except BadContent as error:
         raise UserError(
             f"The teacher {path} cannot be used: {error}; make it again with misc/make_teachers.py."
         ) from error
-    return packed
+    except PATH_ERRORS as error:
+        raise UserError(f"Cannot read the teacher {path}: {reason(error)}.") from error
+    recipe = Recipe(KIND, (path,), {}, lambda: pack_published(path))
+    return load_or_make(recipe, cache_folders)
 
 
 def _check(packed: Packed) -> None:
     """Insist that a packed file is a teacher and that its arrays fit together."""
     facts, arrays = packed.facts, packed.arrays
-    if facts.get("kind") != KIND:
-        raise ValueError("it is no file of a teacher")
-    ids, experts, sizes = (facts[name] for name in _FACTS)
-    captions = arrays["caption_offsets"]
-    if (
-        len(captions) != len(ids) + 1
-        or captions.dtype.kind != "i"
-        or captions[0] != 0
-        or (np.diff(captions) < 0).any()
-        or len(experts) != len(sizes)
-        or any(type(size) is not int or size < 1 for size in sizes)
+    if not isinstance(facts, dict) or facts.get("kind") != KIND:
+        raise BadContent("it is no file of a teacher")
+    ids, experts, sizes = (facts.get(name) for name in _FACTS)
+    captions = arrays.get("caption_offsets")
+    if not (
+        _are_names(ids)
+        and _are_names(experts)
+        and isinstance(sizes, list)
+        and all(type(size) is int and size > 0 for size in sizes)
+        and len(experts) == len(sizes)
+        and captions is not None
+        and captions.dtype.kind == "i"
+        and captions.shape == (len(ids) + 1,)
+        and captions[0] == 0
+        and (np.diff(captions) >= 0).all()
     ):
-        raise ValueError("its parts contradict one another")
+        raise BadContent("its parts contradict one another")
     shapes = {
         "video": (len(ids), sum(sizes)),
         "available": (len(ids), len(sizes)),
@@ -157,4 +160,9 @@ def _check(packed: Packed) -> None:
         if array is None and name == "weights":
             continue
         if array is None or array.shape != shape or array.dtype.kind != "f":
-            raise ValueError(f'its part "{name}" is not as announced')
+            raise BadContent(f'its part "{name}" is not as announced')
+
+
+def _are_names(values: Any) -> bool:
+    is_list = isinstance(values, list) and all(type(value) is str for value in values)
+    return is_list and len(set(values)) == len(values)

@@ -29,5 +29,8 @@ def make_data_set(config: Mapping[str, Any]) -> None:
     kind = section["type"]
     if kind not in MAKERS:
         raise UserError(f'data_set_maker.type "{kind}" is not known{did_you_mean(kind, MAKERS)}.')
-    folder = Path(config["data_loader"]["args"]["dataset_name"])
+    name = config.get("data_loader", {}).get("args", {}).get("dataset_name")
+    if not name:
+        raise UserError("data_set_maker needs data_loader.args.dataset_name: the folder to make.")
+    folder = Path(name)
     MAKERS[kind](folder, **section.get("args", {}))

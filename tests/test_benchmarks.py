@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_loader.errors import UserError
-from data_loader.packed import finish_writing
 from misc.benchmarks import feature_store, growth_measures, plain_model, synthetic
 from misc.benchmarks.__main__ import main
 from misc.benchmarks.measure import Job, Meter, count_flops, in_own_process, measure
@@ -156,7 +155,6 @@ def test_the_synthetic_data_set_loads_and_is_packed(tmp_path: Path) -> None:
     loader = synthetic.open_loader(tmp_path, Config.from_file(synthetic.CONFIG))
     assert [expert.name for expert in loader.experts] == sorted(synthetic.EXPERTS)
     assert loader.retrieval.query_masks.shape == (3, synthetic.CAPTIONS)
-    finish_writing()
     packed = {path.name.rsplit("-", 1)[0] for path in (tmp_path / ".cache").iterdir()}
     assert packed == {f"expert-{name}" for name in synthetic.EXPERTS} | {"text-text", "captions"}
 

@@ -115,6 +115,11 @@ def test_a_new_expert_may_be_set_up_in_any_order():
     assert config["arch.args.vlad_clusters"] == {"audio": 4, "text": 8, "ocr": 3}
 
 
+def test_overrides_may_stand_on_lines_of_their_own():
+    changed = override("trainer.epochs@12+\n\tloss.args.margin@0.5\n")
+    assert (changed["trainer.epochs"], changed["loss.args.margin"]) == (12, 0.5)
+
+
 def test_nothing_to_override():
     for text in (None, "", "  "):
         config = override(text)

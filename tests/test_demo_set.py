@@ -86,7 +86,7 @@ KILLS = {
     ),
     "before the descriptor": (
         "def killing(settings):\n"
-        "    (folder / 'features' / '.scene.npz.1-ab.tmp').write_bytes(b'half')\n"
+        "    (folder / 'features' / '.scene.npz.1-0123abcd.tmp').write_bytes(b'half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "assemble.describe = killing\n"
     ),

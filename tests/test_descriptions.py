@@ -213,7 +213,7 @@ def test_names_that_do_not_exist(tmp_path: Path) -> None:
         source(tmp_path, "speach")
     with pytest.raises(UserError, match=r'no split "full-vl" \(did you mean "full-val"\?\)'):
         find_description("MSRVTT").split("full-vl")
-    with pytest.raises(UserError, match=r'no text feature "gpt3".*w2v'):
+    with pytest.raises(UserError, match=r'no text feature "gpt3".*w2v.*"text_features" in .*json'):
         find_description("MSRVTT").text_entry("gpt3")
     # Its files differ in that one split, where it exists.
     with pytest.raises(UserError, match='no expert "flow"'):

@@ -1,23 +1,29 @@
 """The packed store: the same arrays whatever they came from, and never a stale or damaged copy."""
 
 import errno
+import fcntl
 import json
 import os
-import threading
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import IO, NoReturn
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_loader import packed
 from data_loader.description import parse_description
 from data_loader.errors import UserError
 from data_loader.feature_store import ExpertFeatures, FeatureStore
 from data_loader.layout import ExpertSource, FileFinder
-from data_loader.packed import finish_writing, load_or_make
+from data_loader.packed import load_or_make
 from data_loader.packing import expert_recipe, read_captions
 from data_loader.word_vectors import read_word_vectors
+from tests.conftest import ROOT
 from tests.every_format import ragged, write_npy_folder, write_npz, write_pickle
 from tests.own_data import OwnData
 
@@ -28,7 +34,6 @@ def load(
     source = ExpertSource("e", (path,), variable, size)
     folders = [cache or path.parent / "cache"]
     features = ExpertFeatures(source, load_or_make(expert_recipe(source), folders))
-    finish_writing()
     return features
 
 
@@ -111,14 +116,14 @@ def test_the_second_load_is_mapped_and_does_not_read_the_source(tmp_path: Path) 
     path = tmp_path / "e.pkl"
     write_pickle(path, {"a": np.ones((2, 3), dtype=np.float32)})
     load(path)
-    stat = path.stat()
-    # Same size and time, other content: only a reader of the source could tell.
-    path.write_bytes(b"x" * stat.st_size)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    source = ExpertSource("e", (path,), True, None)
-    packed = load_or_make(expert_recipe(source), [tmp_path / "cache"])
-    assert isinstance(packed.arrays["values"], np.memmap)
-    np.testing.assert_array_equal(packed.arrays["values"], np.ones((2, 3)))
+    recipe = expert_recipe(ExpertSource("e", (path,), True, None))
+
+    def read_again() -> NoReturn:
+        raise AssertionError
+
+    found = load_or_make(replace(recipe, make=read_again), [tmp_path / "cache"])
+    assert isinstance(found.arrays["values"], np.memmap)
+    np.testing.assert_array_equal(found.arrays["values"], np.ones((2, 3)))
 
 
 def test_a_changed_source_is_packed_again(tmp_path: Path) -> None:
@@ -146,7 +151,7 @@ def test_a_damaged_copy_is_made_again(
         "cut": whole[:-64],
         "longer": whole + b"\0" * 64,
         "empty": b"",
-        "version": whole.replace(b'"version": 1', b'"version": 2'),
+        "version": whole.replace(b'"version": 2', b'"version": 3'),
     }[damage]
     copy.write_bytes(changed)
     with caplog.at_level("WARNING"):
@@ -163,7 +168,6 @@ def test_a_folder_that_cannot_be_written_is_replaced_by_another(
     (tmp_path / ".cache").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     loader = data.loader()
-    finish_writing()
     assert len(loader.retrieval) == 4
     assert list((tmp_path / "home" / "text-video-retrieval").glob("own*/*.packed")) or list(
         (tmp_path / "home").rglob("*.packed")
@@ -180,7 +184,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> N
     write_pickle(tmp_path / "e.pkl", table)
     with pytest.raises(UserError, match=r'expert "e".*non-finite.*"sick".*e\.pkl'):
         load(tmp_path / "e.pkl")
-    assert not list((tmp_path / "cache").iterdir())
+    assert not (tmp_path / "cache").exists()
 
 
 def test_vectors_of_another_size_are_refused(tmp_path: Path) -> None:
@@ -275,20 +279,6 @@ def test_captions_none_of_whose_words_is_known_are_refused(tmp_path: Path) -> No
     assert store.text("words", None).caption_ranges(["v3"])[1] == [2]
 
 
-def test_who_has_no_home_has_a_cache_in_the_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    data = OwnData(tmp_path)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", homeless)
-    store = FeatureStore(FileFinder(parse_description(data.description, tmp_path / "d.json")))
-    assert store.folders == [tmp_path / ".cache"]
-    assert store.captions().of("v0") == data.captions["v0"]
-
-
 def test_a_folder_is_packed_again_when_one_of_its_files_changes(tmp_path: Path) -> None:
     write_npy_folder(tmp_path / "e", {"a": np.ones((1, 3)), "b": np.ones((1, 3))})
     assert load(tmp_path / "e").available.tolist() == [True, True]
@@ -298,33 +288,127 @@ def test_a_folder_is_packed_again_when_one_of_its_files_changes(tmp_path: Path) 
     assert load(tmp_path / "e").available.tolist() == [True, True, True]
 
 
-def test_a_file_that_is_still_being_written_is_waited_for(
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_source_put_in_the_place_of_another_is_noticed(tmp_path: Path, inside: bool) -> None:
+    """Of the same size and time, as a copy that keeps times leaves it."""
+    folder = tmp_path / "e"
+    folder.mkdir()
+    source = folder if inside else folder / "a.npy"
+    values = np.array([[1.0, 2.0]])
+    if inside:
+        np.save(folder / "a.npy", values)
+    else:
+        source = tmp_path / "e.pkl"
+        write_pickle(source, {"a": values})
+    file = folder / "a.npy" if inside else source
+    assert tokens_of(load(source), "a").tolist() == [[1, 2]]
+    old = file.stat()
+    other = tmp_path / "other"
+    other.write_bytes(file.read_bytes().replace(values.tobytes(), (values + 1).tobytes()))
+    os.utime(other, ns=(old.st_atime_ns, old.st_mtime_ns))
+    other.replace(file)
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (old.st_size, old.st_mtime_ns)
+    assert tokens_of(load(source), "a").tolist() == [[2, 3]]
+    # Written into the same file: the inode stays.
+    file.write_bytes(file.read_bytes().replace((values + 1).tobytes(), values.tobytes()))
+    os.utime(file, ns=(old.st_atime_ns, old.st_mtime_ns))
+    assert tokens_of(load(source), "a").tolist() == [[1, 2]]
+
+
+def test_a_copy_of_an_earlier_version_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_pickle(tmp_path / "e.pkl", {"a": np.ones((2, 3), dtype=np.float32)})
-    recipe = expert_recipe(ExpertSource("e", (tmp_path / "e.pkl",), True, None))
-    disk_is_done = threading.Event()
-    sync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda handle: (disk_is_done.wait(60), sync(handle)))
-    first = load_or_make(recipe, [tmp_path / "cache"])
-    # The arrays are there before the disk has them; nothing stands at the final name yet.
-    np.testing.assert_array_equal(first.arrays["values"], np.ones((2, 3)))
-    assert not list((tmp_path / "cache").glob("*.packed"))
-    disk_is_done.set()
-    second = load_or_make(recipe, [tmp_path / "cache"])
-    assert isinstance(second.arrays["values"], np.memmap)
+    write_pickle(tmp_path / "e.pkl", {"a": np.ones((1, 3))})
+    with monkeypatch.context() as patch:
+        patch.setattr(packed, "VERSION", 1)
+        load(tmp_path / "e.pkl")
+    [old] = (tmp_path / "cache").iterdir()
+    before = old.read_bytes()
+    load(tmp_path / "e.pkl")
+    assert list((tmp_path / "cache").iterdir()) == [old]
+    assert old.read_bytes() != before
+
+
+PACKING = """
+import sys
+from pathlib import Path
+from data_loader import packing
+from data_loader.layout import ExpertSource
+from data_loader.packed import load_or_make
+read = packing.read_feature_file
+def slow(path):
+    print("reading", flush=True)
+    sys.stdin.readline()
+    return read(path)
+packing.read_feature_file = slow
+folder = Path(sys.argv[1])
+recipe = packing.expert_recipe(ExpertSource("e", (folder / "e.pkl",), True, None))
+found = load_or_make(recipe, [folder / "cache"])
+print("has", float(found.arrays["values"].sum()), flush=True)
+"""
+
+
+def packer(folder: Path) -> subprocess.Popen:
+    """Start a process that packs, and stops for a line of its input when it reads the source."""
+    command = [sys.executable, "-c", PACKING, str(folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_of_two_processes_one_packs(tmp_path: Path, killed: bool) -> None:
+    write_pickle(tmp_path / "e.pkl", {"a": np.ones((2, 3))})
+    with packer(tmp_path) as first:
+        assert first.stdout.readline() == "reading\n"
+        with packer(tmp_path) as second:
+            if killed:
+                first.kill()
+                assert second.stdout.readline() == "reading\n"
+                output = second.communicate("\n")[0]
+            else:
+                output = first.communicate("\n")[0]
+                assert output == "has 6.0\n"
+                output = second.communicate()[0]
+            assert output == "has 6.0\n"
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".packed"]
 
 
-def test_a_disk_that_fails_late_is_a_warning(
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    write_pickle(tmp_path / "e.pkl", {"a": np.ones((2, 3))})
+    assert isinstance(load(tmp_path / "e.pkl").values.numpy(), np.ndarray)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".packed"]
+
+
+def test_a_full_disk_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(handle: int) -> None:
+    def full(handle: IO[bytes], *_: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     write_pickle(tmp_path / "e.pkl", {"a": np.ones((2, 3), dtype=np.float32)})
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(packed, "_write", full)
     with caplog.at_level("WARNING"):
         np.testing.assert_array_equal(load(tmp_path / "e.pkl").values.numpy(), np.ones((2, 3)))
     assert "no space left" in caplog.text
     assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("cache", ["", "relative/cache"])
+def test_without_a_home_there_is_one_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    def homeless(*_: object) -> NoReturn:
+        raise RuntimeError("Could not determine home directory.")
+
+    (tmp_path / "set").mkdir()
+    data = OwnData(tmp_path / "set")
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.chdir(tmp_path)
+    assert len(data.loader().retrieval) == 4
+    assert list((tmp_path / "set" / ".cache").glob("*.packed"))
+    assert not (tmp_path / "relative").exists()

@@ -9,6 +9,7 @@ from torch import nn
 
 import train
 from data_loader.errors import UserError
+from misc.make_data_set import make_data_set
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_optimiser_of, build_schedule_of, check_training
 from trainer.checkpoint import load_checkpoint, save_checkpoint
@@ -86,7 +87,7 @@ def test_every_optimiser_goes_with_its_defaults(values, optimiser):
         ("Ranger", {"k": 2.5}, "optimizer.args.k.*whole number"),
         ("Ranger", {"alpha": 2}, "optimizer.args do not fit Ranger"),
         ("Rprop", {"weight_decay": 0.1}, 'no setting "weight_decay"'),
-        ("Adam", {"lr": 1e300}, "optimizer.args do not fit Adam.*not finite"),
+        ("Adam", {"lr": 1e300}, "optimizer.args do not fit Adam.*diverged"),
         ("RMSprop", {"lr": 1e300}, "optimizer.args do not fit RMSprop"),
     ],
 )
@@ -241,6 +242,18 @@ def test_a_config_without_a_needed_key_is_refused_by_its_name(values, key):
     del place[last]
     with pytest.raises(UserError, match=f'"{key}" is missing'):
         check_training(Config.from_dict(lacking, "c"))
+
+
+def test_a_student_without_teachers_is_refused(values):
+    with pytest.raises(UserError, match=r'"distil_params.teachers" is missing'):
+        check_training(Config.from_dict({**values, "distil_loss": True}, "c"))
+
+
+def test_a_data_set_to_be_made_needs_a_folder(values):
+    nameless = {"data_set_maker": {"type": "demo"}}
+    for loader in ({}, {"data_loader": {"type": "ExpertDataLoader", "args": {}}}):
+        with pytest.raises(UserError, match=r"data_loader.args.dataset_name"):
+            make_data_set(nameless | loader)
 
 
 def test_metrics_that_are_not_measured_are_refused(values):

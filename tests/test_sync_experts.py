@@ -281,10 +281,9 @@ def test_two_runs_at_once_fetch_once(user: User) -> None:
 
 def test_one_run_at_a_time_moves_files(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     def is_locked(source: Path, target: Path) -> None:
-        folder = os.open(user.data / ".fetch", os.O_RDONLY)
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.close(folder)
+        [lock] = (user.data / ".fetch").glob(".lock.*.tmp")
+        with lock.open("r+") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         place.place(source, target)
 
     monkeypatch.setattr(fetch, "place", is_locked)

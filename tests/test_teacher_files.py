@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_loader.errors import UserError
-from data_loader.packed import Part, finish_writing, write_packed
+from data_loader.packed import Part, write_packed
 from data_loader.published_teachers import write_published_teacher
 from data_loader.teacher_files import open_teacher
 from data_loader.teachers import Teacher
@@ -133,7 +133,6 @@ def test_a_published_file_is_packed_once_and_anew_when_it_changes(tmp_path: Path
     of = RandomTeacher([2, 3], SIZES, has_weights=False)
     path.write_bytes(pickle.dumps(of.published()))
     opened(path, of)
-    finish_writing()
     [copy] = cache.iterdir()
     stamp = copy.stat().st_mtime_ns
     opened(path, of)

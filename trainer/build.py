@@ -17,13 +17,15 @@ from data_loader.teachers import Teacher
 from model import CENet, MNNet
 from model.loss import MaxMarginRankingLoss
 from model.metric import rank_metrics
+from model.star_gating import TENSOR_SIZE
 from trainer.distillation import Distillation
-from trainer.evaluation import RANK_METRICS
+from trainer.evaluation import RANK_METRICS, VIDEOS_PER_BLOCK
 from trainer.optimisers import build_optimiser, build_schedule
 from trainer.rehearsal import rehearse
+from trainer.size import TRAINING_COPIES, check_fits, check_net, memory_of
 from trainer.visualizer import Visualizer
 from utils.config import Config
-from utils.config_schema import TRAINING_KEYS
+from utils.config_schema import LOADER_KEYS, TRAINING_KEYS
 
 ARCHITECTURES = {"CENet": CENet, "MNNet": MNNet}
 LOADERS = {"ExpertDataLoader": ExpertDataLoader}
@@ -36,8 +38,11 @@ _LOADER_KEYS = ("modalities", "text_feat", "text_agg", "drop_feats", "face_dim",
 
 def build_loader(config: Config, seed: int, device: str = "cpu") -> ExpertDataLoader:
     """Open the data set of a config for a device; `seed` fixes order and captions drawn."""
+    config.require(LOADER_KEYS)
     args = _loader_args(config) | {"device": device}
-    return _make("data_loader", LOADERS, config["data_loader.type"], **args, seed=seed)
+    loader = _make("data_loader", LOADERS, config["data_loader.type"], **args, seed=seed)
+    _check_batches(config, loader)
+    return loader
 
 
 def inputs_of(config: Config) -> ModelInputs:
@@ -55,17 +60,25 @@ def _loader_args(config: Config) -> dict[str, Any]:
     return {"data_dir": None} | config.get("data_loader.args", {}) | chosen
 
 
-def build_net(config: Config, data: ModelInputs) -> nn.Module:
+def build_net(config: Config, data: ModelInputs, is_trained: bool = False) -> nn.Module:
     """Build the model of a config for the experts and captions of a data set.
 
     Args:
         config: the config.
         data: the loader of the data set, or what `inputs_of` says of it.
+        is_trained: whether memory is needed for gradients and an optimizer as well.
 
     Raises:
-        UserError: a variable-length expert or captions of words have no clusters, or the arguments
-            do not fit together.
+        UserError: a variable-length expert or captions of words have no clusters, the arguments
+            do not fit together, or the model is larger than the memory.
     """
+    if torch.get_default_device().type != "meta":
+        copies = TRAINING_COPIES if is_trained else 1
+        check_net(config, copies, 4 * _roughly(config, data), lambda c: _net_bytes(c, data))
+    return _make_net(config, data)
+
+
+def _make_net(config: Config, data: ModelInputs) -> nn.Module:
     args = dict(config.get("arch.args", {}))
     clusters = args.setdefault("vlad_clusters", {})
     takes_words = config["arch.type"] != "MNNet" and clusters.get("text", 0) > 0
@@ -87,6 +100,39 @@ def build_net(config: Config, data: ModelInputs) -> nn.Module:
         )
     except ValueError as error:
         raise UserError(f"The model of this config cannot be built: {error}") from error
+
+
+def _roughly(config: Config, data: ModelInputs) -> int:
+    """Estimate the number of a model's parameters, rather too many than too few."""
+    args = config.get("arch.args", {})
+    dims = expert_dims(config, data).values()
+    text_size = data.text_size * max(1, args.get("vlad_clusters", {}).get("text", 0))
+    pooled, largest = sum(size for size, _ in dims), max(size for _, size in dims)
+    layers = args.get("num_g_layers", 3) + args.get("num_h_layers", 0) + 3
+    joint = pooled * (text_size + pooled) if args.get("concat_mix_experts") else 0
+    own = sum(size * (text_size + wide + 7 * size) for wide, size in dims)
+    return own + largest * (layers * largest + 2 * TENSOR_SIZE**2) + joint
+
+
+def _net_bytes(config: Config, data: ModelInputs) -> int:
+    with torch.device("meta"):  # sizes alone
+        return sum(p.nbytes for p in _make_net(config, data).parameters())
+
+
+def _check_batches(config: Config, loader: ExpertDataLoader) -> None:
+    """Refuse batches of a size that no memory holds."""
+    tokens = {e.name: e.max_tokens for e in loader.experts} | {"text": loader.max_text_tokens}
+    sizes = {e.name: e.size for e in loader.experts} | {"text": loader.text_size}
+    values = {name: tokens[name] * sizes[name] for name in sizes}
+    training = min(loader.train.batch_size, len(loader.train.video_ids))
+    videos = max(training, min(VIDEOS_PER_BLOCK, len(loader.retrieval)))
+    largest = max(values, key=values.__getitem__)
+    check_fits(
+        f"A batch of {videos} videos",
+        4 * videos * sum(values.values()),
+        memory_of("cpu"),
+        f"data_loader.args.max_tokens.{largest} ({tokens[largest]})",
+    )
 
 
 def expert_dims(config: Config, data: ModelInputs) -> dict[str, tuple[int, int]]:
@@ -154,6 +200,18 @@ def build_visualizer(config: Config) -> Visualizer | None:
 
 
 def build_optimiser_of(config: Config, net: nn.Module) -> Optimizer:
+    """Build the optimiser of a config for a model, if its state has room beside the weights.
+
+    Raises:
+        UserError: the settings do not fit, or the memory is too small.
+    """
+    parameters = list(net.parameters())
+    check_fits(
+        "The weights of this model, their gradients and the optimizer",
+        TRAINING_COPIES * sum(p.nbytes for p in parameters),
+        memory_of(parameters[0].device),
+        "the sizes in arch.args and experts.ce_shared_dim",
+    )
     return build_optimiser(*_type_and_args(config, "optimizer"), net)
 
 
@@ -175,6 +233,8 @@ def check_training(config: Config, device: str = "cpu") -> None:
             cannot be measured.
     """
     config.require(TRAINING_KEYS)
+    if config.get("distil_loss"):
+        config.require(["distil_params.teachers"])
     _check_metrics(config)
     build_loss(config)
     build_visualizer(config)

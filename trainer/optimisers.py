@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -277,10 +278,13 @@ def step_schedule(schedule: lr_scheduler.LRScheduler, value: float | None) -> No
         value: the monitored metric of the epoch's validation, None where there was none: then a
             schedule that follows the metric stays where it is.
     """
-    if not isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
-        schedule.step()
-    elif value is not None:
-        schedule.step(value)
+    with warnings.catch_warnings():
+        # A training that goes on at the end of an epoch has made its steps in another process.
+        warnings.filterwarnings("ignore", "Detected call of", UserWarning)
+        if not isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
+            schedule.step()
+        elif value is not None:
+            schedule.step(value)
 
 
 def _build(part: str, table: dict[str, type], kind: str, what: Any, settings: dict) -> Any:

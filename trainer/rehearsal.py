@@ -45,8 +45,8 @@ def rehearse(
         raise does_not_fit("optimizer", optimiser[0], error) from error
     if not all(p.isfinite().all() for p in tiny.parameters()):
         raise UserError(
-            f"optimizer.args do not fit {optimiser[0]}: with them a step leaves weights that are "
-            "not finite."
+            f"optimizer.args do not fit {optimiser[0]}: with them a training has diverged after "
+            f"{_STEPS} steps."
         )
     if getattr(moved, "total_steps", epochs) < epochs:
         raise UserError(

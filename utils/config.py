@@ -8,7 +8,7 @@ from typing import Any
 from data_loader.errors import UserError
 from data_loader.files import read_json, write_json
 from utils.config_files import merge, resolve_config
-from utils.config_kinds import KeyPath, split_key
+from utils.config_kinds import LONGEST_NAME, KeyPath, is_usable, printable, split_key
 from utils.config_schema import changes_learning, check
 from utils.custom_args import apply_overrides, name_suffix, parse_custom_args
 
@@ -31,6 +31,7 @@ class Config:
 
     def __init__(self, values: dict[str, Any], name: str, where: str) -> None:
         check(values, where)
+        _check_name(name, where)
         self.values = copy.deepcopy(values)
         self.values.pop(NAME_KEY, None)
         self.name = name
@@ -48,7 +49,7 @@ class Config:
         """
         values = resolve_config(path)
         own_name = read_json(path, "config").get(NAME_KEY)  # not that of a config it inherits from
-        config = cls(values, own_name or config_name(path), f"In the config {path}")
+        config = cls(values, own_name or config_name(path), f"In the config {printable(str(path))}")
         return config.with_custom_args(custom_args)
 
     @classmethod
@@ -58,7 +59,7 @@ class Config:
         Without `name`, values that `stored` gave keep the name they had.
         """
         given = name or (values.get(NAME_KEY) if isinstance(values, dict) else None) or "config"
-        return cls(values, str(given), f'In the config "{given}"')
+        return cls(values, str(given), f'In the config "{printable(str(given))}"')
 
     def with_custom_args(self, custom_args: str | None) -> "Config":
         """Return this config with overrides such as "trainer.epochs@3+optimizer.args.lr@0.01"."""
@@ -118,6 +119,19 @@ def config_name(path: str | Path) -> str:
     """Name the experiment of a config file after its folder and its stem."""
     path = Path(path).absolute()
     return f"{path.parent.name}-{path.stem}"
+
+
+def _check_name(name: str, where: str) -> None:
+    fault = ""
+    if not is_usable(name):
+        fault = "holds a control character or half a surrogate pair"
+    elif any(len(part.encode()) > LONGEST_NAME for part in name.split("/")):
+        fault = f"is longer than the {LONGEST_NAME} bytes that the name of a folder may have"
+    if fault:
+        raise UserError(
+            f'{where}: the experiment\'s name "{printable(name)}" {fault}: set "{NAME_KEY}", or '
+            "rename the config or its folder."
+        )
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

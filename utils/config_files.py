@@ -1,11 +1,13 @@
 """Reading config files: JSON with `"inherit_from": "a.json,b.json"`."""
 
 import copy
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from data_loader.errors import UserError, did_you_mean
 from data_loader.files import read_json
+from utils.config_kinds import is_too_deep, printable, shown
 from utils.config_types import drop_args_of_other_types
 
 INHERIT = "inherit_from"
@@ -57,6 +59,10 @@ def _lineage(path: Path, children: tuple[Path, ...]) -> list[dict[str, Any]]:
     values = read_json(path, "config")
     if not isinstance(values, dict):
         raise UserError(f"The config {path} must hold a JSON dict ({{...}}) at its top level.")
+    if is_too_deep(values):
+        raise UserError(
+            f"The config {path} has dicts and lists nested deeper than those of any config."
+        )
     lineage = []
     for parent in _parents(values, path):
         lineage += _lineage(parent, (*children, path))
@@ -70,7 +76,7 @@ def _parents(values: dict[str, Any], path: Path) -> list[Path]:
     if not isinstance(names, str) or not all(name.strip() for name in names.split(",")):
         raise UserError(
             f'In the config {path}, "{INHERIT}" must name files, separated by commas ("a.json" '
-            f'or "a.json,b.json"), not {names!r}.'
+            f'or "a.json,b.json"), not {shown(names)}.'
         )
     return [_find(name.strip(), child=path) for name in names.split(",")]
 
@@ -82,11 +88,12 @@ def _find(name: str | Path, child: Path | None = None) -> Path:
         if _exists(folder / name):
             return folder / name
     hint = did_you_mean(str(name), _names_nearby(Path(name), folders))
+    missing = printable(str(name))
     if child is None:
-        raise UserError(f"The config {name} does not exist{hint}.")
+        raise UserError(f"The config {missing} does not exist{hint}.")
     looked = "the working directory, the config's own folder and the repository"
     raise UserError(
-        f"The config {child} inherits from {name}, which does not exist in {looked}{hint}."
+        f"The config {child} inherits from {missing}, which does not exist in {looked}{hint}."
     )
 
 
@@ -101,7 +108,9 @@ def _exists(path: Path) -> bool:
 
 def _names_nearby(name: Path, folders: list[Path]) -> list[str]:
     """Config files that the user may have meant: in the folder named, and under `configs/`."""
-    found = {str(p) for folder in folders for p in (folder / name).parent.glob("*.json")}
+    found = set()
+    with suppress(OSError, ValueError):  # no name that a folder can have
+        found = {str(p) for folder in folders for p in (folder / name).parent.glob("*.json")}
     for depth in ("*.json", "*/*.json"):
         found |= {str(path) for path in Path("configs").glob(depth)}
     return sorted(found)

@@ -13,6 +13,13 @@ from data_loader.errors import did_you_mean
 KeyPath = tuple[str, ...]
 
 _SHOWN_CHARACTERS = 60
+# A config is nested some 8 deep; what recurses into its values must not run out of stack.
+_DEEPEST = 30
+# Control characters and single halves of surrogate pairs, which no file's name or log may hold.
+_UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_LONGEST_TEXT = 4096
+_LONGEST_PATH = 3000  # bytes; the system's limit is 4096, and what a run makes lies below it
+LONGEST_NAME = 255  # bytes
 _CONSTANTS = {"true": True, "false": False, "null": None, "none": None}
 
 
@@ -27,10 +34,38 @@ def join_key(path: KeyPath) -> str:
 
 
 def shown(value: Any) -> str:
-    """Show a wrong value in an error message, shortened."""
-    text = json.dumps(value, default=repr, ensure_ascii=False)
-    text = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+    """Show a wrong value in an error message, shortened and without control characters."""
+    try:
+        text = json.dumps(value, default=repr, ensure_ascii=False)
+    except (ValueError, RecursionError):  # thousands of digits, or a dict within itself
+        return "a value too large to show"
+    text = printable(text, _SHOWN_CHARACTERS)
     return f"the string {text}" if isinstance(value, str) else text
+
+
+def printable(text: str, longest: int = 200) -> str:
+    """Return a text, shortened, with escapes for what a terminal or a log must not get."""
+    text = text if len(text) <= longest else text[:longest] + "..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def is_usable(text: str) -> bool:
+    """Tell whether a text can be written to files and logs."""
+    return not _UNUSABLE.search(text)
+
+
+def is_too_deep(value: Any) -> bool:
+    """Tell whether a value is nested deeper than any config is."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        nested = [v.values() if isinstance(v, dict) else v for v in level if _holds_more(v)]
+        # Each value once: a pickle may hold one value in many places.
+        level = list({id(entry): entry for entries in nested for entry in entries}.values())
+    return bool(level)
+
+
+def _holds_more(value: Any) -> bool:
+    return isinstance(value, dict | list | tuple)
 
 
 @dataclass(frozen=True)
@@ -59,8 +94,12 @@ class Kind(ABC):
             yield self.wrong(value, path)
 
     def wrong(self, value: Any, path: KeyPath) -> Problem:
-        sentence = f'"{_name(path)}" must be {self.describe()}, not {shown(value)}'
-        return Problem(path, sentence)
+        fault = self.fault(value) or f"must be {self.describe()}, not {shown(value)}"
+        return Problem(path, f'"{name_of(path)}" {fault}')
+
+    def fault(self, value: Any) -> str:
+        """Say what is wrong with a value of the right type that cannot be used all the same."""
+        return ""
 
     def parse(self, text: str) -> Any:
         """Return the value that a text of the command line stands for (ValueError: none)."""
@@ -95,12 +134,17 @@ class Float(Kind):
 
 @dataclass(frozen=True)
 class Int(Float):
-    """A whole number."""
+    """A whole number; where there is no maximum, one beyond `vast` is taken for a slip."""
 
+    vast: int = 2**31 - 1
     what: ClassVar[str] = "a whole number"
 
     def accepts(self, value: Any) -> bool:
-        return isinstance(value, int) and super().accepts(value)
+        return isinstance(value, int) and not self.fault(value) and super().accepts(value)
+
+    def fault(self, value: Any) -> str:
+        is_vast = isinstance(value, int) and value > self.vast and self.maximum is None
+        return f"must be at most {self.vast}, not {shown(value)}" if is_vast else ""
 
 
 @dataclass(frozen=True)
@@ -145,13 +189,35 @@ class Str(Kind):
         return self.what
 
     def accepts(self, value: Any) -> bool:
-        is_text = isinstance(value, str)
-        return is_text and (self.pattern is None or bool(re.fullmatch(self.pattern, value)))
+        if not isinstance(value, str) or self.fault(value):
+            return False
+        return self.pattern is None or bool(re.fullmatch(self.pattern, value))
+
+    def fault(self, value: Any) -> str:
+        if not isinstance(value, str):
+            return ""
+        if not is_usable(value):
+            return f"holds a control character or half a surrogate pair: {shown(value)}"
+        is_long = len(value) > _LONGEST_TEXT
+        return f"is longer than {_LONGEST_TEXT} characters: {shown(value)}" if is_long else ""
 
     def parse(self, text: str) -> Any:
         # A text in quotes is read as JSON: the way to give a string that begins with a quote.
         quoted = len(text) > 1 and text.startswith('"') and text.endswith('"')
         return json.loads(text) if quoted else text
+
+
+class FilePath(Str):
+    """A text that names a file or a folder, or becomes a part of such a name."""
+
+    def fault(self, value: Any) -> str:
+        found = super().fault(value)
+        if found or not isinstance(value, str):
+            return found
+        if any(len(part.encode()) > LONGEST_NAME for part in value.split("/")):
+            return f"has a part of more than {LONGEST_NAME} bytes, no file's name: {shown(value)}"
+        is_long = len(value.encode()) > _LONGEST_PATH
+        return f"is longer than {_LONGEST_PATH} bytes: {shown(value)}" if is_long else ""
 
 
 class Choice(Kind):
@@ -169,10 +235,13 @@ class Choice(Kind):
         return isinstance(value, str) and value in self.choices
 
     def wrong(self, value: Any, path: KeyPath) -> Problem:
-        if isinstance(value, str) and value in self.refused:
-            return Problem(path, f'"{_name(path)}" cannot be "{value}": {self.refused[value]}')
         hint = did_you_mean(value, self.choices) if isinstance(value, str) else ""
+        hint = "" if self.fault(value) else hint
         return Problem(path, super().wrong(value, path).sentence + hint)
+
+    def fault(self, value: Any) -> str:
+        is_refused = isinstance(value, str) and value in self.refused
+        return f'cannot be "{value}": {self.refused[value]}' if is_refused else ""
 
     def parse(self, text: str) -> Any:
         return Str().parse(text)
@@ -220,6 +289,9 @@ class Nullable(Kind):
     def accepts(self, value: Any) -> bool:
         return value is None or self.kind.accepts(value)
 
+    def fault(self, value: Any) -> str:
+        return self.kind.fault(value)
+
     def parse(self, text: str) -> Any:
         return None if text.lower() in ("null", "none") else self.kind.parse(text)
 
@@ -264,16 +336,16 @@ class Anything(Kind):
     """Any value that JSON can hold: settings that are checked where they are used."""
 
     def describe(self) -> str:
-        return "a value that JSON can hold, with finite numbers"
+        return "a value that JSON can hold, with finite numbers and printable texts"
 
     def accepts(self, value: Any) -> bool:
         if isinstance(value, dict):
-            return all(isinstance(k, str) and self.accepts(v) for k, v in value.items())
+            return all(Str().accepts(k) and self.accepts(v) for k, v in value.items())
         if isinstance(value, list):
             return all(self.accepts(entry) for entry in value)
-        if isinstance(value, float):
-            return math.isfinite(value)
-        return value is None or isinstance(value, str | int)
+        if isinstance(value, str):
+            return Str().accepts(value)
+        return value is None or isinstance(value, bool) or Float().accepts(value)
 
     def parse(self, text: str) -> Any:
         if text.lower() in _CONSTANTS:
@@ -300,6 +372,9 @@ class MapOf(Kind):
             yield self.wrong(value, path)
             return
         for name, entry in value.items():
+            if not FilePath().accepts(name):
+                yield _no_name(name, path)
+                return
             yield from self.entry.problems(entry, (*path, name))
 
 
@@ -319,16 +394,24 @@ class Section(Kind):
             return
         for name, entry in value.items():
             kind = self.keys.get(name, self.others)
+            if not FilePath().accepts(name):
+                yield _no_name(name, path)
+                return
             if kind is None:
                 key = (*path, name)
-                yield Problem(key, f'there is no key "{_name(key)}"', unknown=True)
+                yield Problem(key, f'there is no key "{name_of(key)}"', unknown=True)
             else:
                 yield from kind.problems(entry, (*path, name))
 
 
-def _name(path: KeyPath) -> str:
-    # For people to read: the dots of an expert's name stay as they are.
-    return ".".join(path)
+def name_of(path: KeyPath) -> str:
+    """Name a key for people to read: the dots of an expert's name stay as they are."""
+    return ".".join(printable(part, _SHOWN_CHARACTERS) for part in path)
+
+
+def _no_name(name: Any, path: KeyPath) -> Problem:
+    place = f'"{name_of(path)}"' if path else "the config"
+    return Problem(path, f"a key in {place} cannot be one: {shown(name)}")
 
 
 def _finite(number: float) -> bool:

@@ -12,6 +12,7 @@ from utils.config_kinds import (
     Bool,
     Choice,
     FalseOr,
+    FilePath,
     Flag,
     Float,
     Int,
@@ -23,6 +24,7 @@ from utils.config_kinds import (
     Section,
     Str,
     WithoutEffect,
+    is_too_deep,
     shown,
 )
 
@@ -78,6 +80,11 @@ SUMMARY = "(?:avg|max|std|ent|vlad)"
 TEMPORAL = Str(f"{SUMMARY}(?:-{SUMMARY})*", 'words of avg, max, std, ent or vlad joined by "-"')
 MONITOR = Str(r"off|(?:min|max) \S+", '"off", or "max <metric>" or "min <metric>"')
 
+# Maxima far above any use: what is larger is a slip, and would fill memory before it fails.
+SIZE = Int(1, vast=1_000_000)  # of a feature or an embedding
+CLUSTERS = Int(0, vast=10_000)
+VIDEOS = Int(1, vast=1_000_000)
+
 # How one expert's features were cut from the video; together the values name its feature file.
 EXPERT = Section(
     {
@@ -86,14 +93,14 @@ EXPERT = Section(
         "feat_type": WithoutEffect(Str()),
         "temporal": TEMPORAL,
         "aggregate": Choice("concat"),
-        "aggregate-axis": Int(),
+        "aggregate-axis": Int(-8, 8),
         "fps": Int(1),
         "pixel_dim": Int(1),
         "stride": Int(1),
         "inner_stride": Int(1),
         "offset": Int(0),
         "num_segments": Nullable(Int(1)),
-        "feat_dims": Section({"embed": Int(1), "logits": Int(1)}),
+        "feat_dims": Section({"embed": SIZE, "logits": SIZE}),
         "binarise": Bool(),
         "flaky": Bool(),
     }
@@ -103,14 +110,14 @@ ARCH_ARGS = Section(
     {
         "use_ce": Choice(*USE_CE, "triplet"),
         "task": Choice("retrieval", "compute_video_embeddings"),
-        "vlad_clusters": MapOf(Int(0)),
-        "ghost_clusters": MapOf(Int(0)),
+        "vlad_clusters": MapOf(CLUSTERS),
+        "ghost_clusters": MapOf(CLUSTERS),
         "vlad_mask_padding": Bool(),
         "include_self": Flag(),
         "use_mish": Flag(),
         "use_bn_reason": Flag(),
-        "num_g_layers": Int(1),
-        "num_h_layers": Int(0),
+        "num_g_layers": Int(1, vast=100),
+        "num_h_layers": Int(0, vast=100),
         "mimic_ce_dims": Flag(),
         "concat_experts": Bool(),
         "concat_mix_experts": Bool(),
@@ -128,19 +135,19 @@ ARCH_ARGS = Section(
 
 DATA_LOADER_ARGS = Section(
     {
-        "dataset_name": Str(),
-        "data_dir": Str(),
-        "root_feat_folder": Str(),
-        "challenge_test_root_feat_folder": Str(),
-        "cache_dir": Nullable(Str()),
-        "split_name": Str(),
-        "batch_size": Int(1),
-        "num_workers": Int(0),
-        "num_test_captions": Nullable(Int(1)),
+        "dataset_name": FilePath(),
+        "data_dir": FilePath(),
+        "root_feat_folder": FilePath(),
+        "challenge_test_root_feat_folder": FilePath(),
+        "cache_dir": Nullable(FilePath()),
+        "split_name": FilePath(),
+        "batch_size": Int(1, vast=1_000_000),
+        "num_workers": Int(0, vast=1000),
+        "num_test_captions": Nullable(Int(1, vast=10_000)),
         "restrict_train_captions": Int(0),
         "fuse_captions": Bool(),
         "text_dropout": Float(0, 1),
-        "max_tokens": MapOf(Int(1)),
+        "max_tokens": MapOf(Int(1, vast=1_000_000)),
         "feat_aggregation": MapOf(EXPERT),
         "use_zeros_for_missing": Bool(),
         "refresh_lru_cache": WithoutEffect(Bool()),
@@ -151,23 +158,23 @@ DATA_LOADER_ARGS = Section(
 
 EXPERTS = Section(
     {
-        "modalities": ListOf(Str()),
+        "modalities": ListOf(FilePath()),
         "drop_feats": Str(),
-        "face_dim": Int(1),
-        "ce_shared_dim": Nullable(Int(1)),
-        "text_feat": Str(),
-        "text_dim": Int(1),
+        "face_dim": SIZE,
+        "ce_shared_dim": Nullable(SIZE),
+        "text_feat": FilePath(),
+        "text_dim": SIZE,
         "text_agg": Choice("vlad", "avg"),
     }
 )
 
 TRAINER = Section(
     {
-        "epochs": Int(1),
+        "epochs": Int(1, vast=1_000_000),
         "val_freq": Int(1),
         "monitor": MONITOR,
         "early_stop": Int(1),
-        "save_dir": Str(),
+        "save_dir": FilePath(),
         "save_only_best": Bool(),
         "save_period": Int(1),
         "skip_first_n_saves": Int(0),
@@ -181,7 +188,7 @@ TRAINER = Section(
 
 # What may stand in a config and, to replace it in the final test, in its `eval_settings`.
 REPLACEABLE: dict[str, Kind] = {
-    "experiment_name": Str(r"(?!\.{1,2}$)[^/\\]+", "a name without slashes"),
+    "experiment_name": FilePath(r"(?!\.{1,2}$)[^/\\]+", "a name without slashes"),
     "seed": Int(0, 2**32 - 1),
     "n_gpu": Int(0),
     "precision": Choice("float32", "tf32", "bf16"),
@@ -199,18 +206,17 @@ REPLACEABLE: dict[str, Kind] = {
         {
             "type": Choice("demo"),
             "args": Section(
-                {"seed": Int(0), "num_train": Int(1), "num_val": Int(1), "num_test": Int(1)}
+                {"seed": Int(0), "num_train": VIDEOS, "num_val": VIDEOS, "num_test": VIDEOS}
             ),
         }
     ),
-    "text_embedding_model_configs": Str(),
-    "training_file": Nullable(Str()),
-    "caption_masks": Nullable(Str()),
+    "training_file": Nullable(FilePath()),
+    "caption_masks": Nullable(FilePath()),
     "distil_loss": Bool(),
     "distil_params": Section(
         {
-            "base_path": Str(),
-            "teachers": ListOf(Str(), minimum=1),
+            "base_path": FilePath(),
+            "teachers": ListOf(FilePath(), minimum=1),
             "aggregate": Choice("mean", "max", "min", "median", "random"),
             "weight": Float(0),
         }
@@ -240,7 +246,7 @@ REPLACEABLE: dict[str, Kind] = {
             "type": Choice("Visualizer"),
             "args": Section(
                 {
-                    "src_video_dir": Str(),
+                    "src_video_dir": FilePath(),
                     "vis_vid_freq": Int(1),
                     "num_samples": Int(0),
                     "top_k": Int(1),
@@ -251,16 +257,18 @@ REPLACEABLE: dict[str, Kind] = {
     "eval_mode": Choice("test_run", "fixed_num_epochs"),
     "challenge_mode": Bool(),
     "disable_gpu": Bool(),
-    "tester": Section({"save_dir": Str(), "verbosity": Int(0)}),
+    "tester": Section({"save_dir": FilePath(), "verbosity": Int(0)}),
     "disable_nan_checks": WithoutEffect(Bool()),
-    "hconfig_path": WithoutEffect(Str()),
-    "log_name": WithoutEffect(Str()),
+    "hconfig_path": WithoutEffect(FilePath()),
+    # Text features are declared by the description of the data set.
+    "text_embedding_model_configs": WithoutEffect(FilePath()),
+    "log_name": WithoutEffect(FilePath()),
 }
 
 SCHEMA = Section(
     {
         **REPLACEABLE,
-        "init_from": Nullable(Str()),
+        "init_from": Nullable(FilePath()),
         "eval_settings": FalseOr(Section(REPLACEABLE)),
     }
 )
@@ -304,9 +312,9 @@ NOT_LEARNED = {
     "seed": "a run keeps the seed that it began with",
 }
 
-# What a training cannot do without; the rest has defaults, or depends on the data.
-TRAINING_KEYS = (
-    "arch.type",
+# Without these no data can be loaded, and no training made; the rest has defaults, or depends on
+# the data.
+LOADER_KEYS = (
     "experts.modalities",
     "experts.text_feat",
     "data_loader.type",
@@ -314,6 +322,10 @@ TRAINING_KEYS = (
     "data_loader.args.split_name",
     "data_loader.args.batch_size",
     "data_loader.args.max_tokens",
+)
+TRAINING_KEYS = (
+    *LOADER_KEYS,
+    "arch.type",
     "loss.type",
     "optimizer.type",
     "lr_scheduler.type",
@@ -335,6 +347,8 @@ def check(values: Any, where: str) -> None:
     """
     if not isinstance(values, dict):
         raise UserError(f"{where}: a config must be a dict, not {shown(values)}.")
+    if is_too_deep(values):
+        raise UserError(f"{where}: its dicts and lists are nested deeper than those of any config.")
     for problem in SCHEMA.problems(values, ()):
         hint = nearest_key(problem.path) if problem.unknown else ""
         raise UserError(f"{where}: {problem.sentence}{hint}.")

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_loader.errors import UserError, did_you_mean
-from utils.config_kinds import KeyPath, MapOf, join_key, shown, split_key
+from utils.config_kinds import (
+    KeyPath,
+    MapOf,
+    is_too_deep,
+    is_usable,
+    join_key,
+    printable,
+    shown,
+    split_key,
+)
 from utils.config_schema import kind_at, nearest_key
 from utils.config_types import SHARED_ARGS, drop_args_of_other_types
 
@@ -39,14 +48,19 @@ def parse_custom_args(text: str) -> list[Override]:
     Raises:
         UserError: an override has no "@" or no key, or a key is given twice.
     """
+    if not is_usable(re.sub(r"\s", " ", text)):  # lines of a script may be broken anywhere
+        raise UserError(
+            "--custom_args holds a control character or half a surrogate pair: "
+            f'"{printable(text)}".'
+        )
     overrides: list[Override] = []
     for part in re.split(_SEPARATOR, text) if text.strip() else ():
         key, at, value = part.replace("_+", "+").partition("@")
         if not at or not all(split_key(key.strip())):
-            raise UserError(f'--custom_args: "{part}" is not of the form {FORM}.')
+            raise UserError(f'--custom_args: "{printable(part)}" is not of the form {FORM}.')
         override = Override(split_key(key.strip()), value.strip())
         if override.path in [other.path for other in overrides]:
-            raise UserError(f'--custom_args: the key "{override.key}" is given twice.')
+            raise UserError(f'--custom_args: the key "{printable(override.key)}" is given twice.')
         overrides.append(override)
     return overrides
 
@@ -84,12 +98,17 @@ def _read(override: Override) -> Any:
         start = override.path[:length]
         if kind_at(start) is None:
             hint = nearest_key(start, join_key)
-            raise UserError(f'--custom_args: there is no key "{join_key(start)}"{hint}.')
+            raise UserError(f'--custom_args: there is no key "{printable(join_key(start))}"{hint}.')
     kind = kind_at(override.path)
     try:
         value = kind.parse(override.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = override.text  # not even the form is right: the check below says what is
+    if is_too_deep(value):
+        raise UserError(
+            f'--custom_args: the value of "{printable(override.key)}" is nested deeper than any '
+            "value of a config."
+        )
     for problem in kind.problems(value, override.path):
         hint = nearest_key(problem.path, join_key) if problem.unknown else ""
         raise UserError(f"--custom_args: {problem.sentence}{hint}.")
@@ -114,7 +133,7 @@ def _dict_at(override: Override, values: dict[str, Any]) -> dict[str, Any]:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
             raise UserError(
-                f'--custom_args: "{override.key}" cannot be set, because '
+                f'--custom_args: "{printable(override.key)}" cannot be set, because '
                 f'"{join_key(override.path[:depth])}" is {shown(values)} in this config.'
             )
     return values
@@ -129,8 +148,8 @@ def _check_expert(override: Override, values: dict[str, Any]) -> None:
         known = [*held, *experts, "text"]
         if isinstance(kind_at(override.path[:depth]), MapOf) and name not in known:
             raise UserError(
-                f'--custom_args: "{override.key}" names "{name}", which is no expert of this '
-                f"config{did_you_mean(name, known)}."
+                f'--custom_args: "{printable(override.key)}" names "{printable(name)}", which is '
+                f"no expert of this config{did_you_mean(name, known)}."
             )
         held = held.get(name)
 

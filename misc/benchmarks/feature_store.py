@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_loader.loader import ExpertDataLoader
-from data_loader.packed import finish_writing
 from misc.benchmarks import synthetic
 from misc.benchmarks.measure import Job, Workload
 from utils.config import Config
@@ -36,7 +35,6 @@ def first_start(scale: float) -> Job:
 
     def undo() -> None:
         gc.collect()
-        finish_writing()
         shutil.rmtree(folder / ".cache")
 
     return Job(_opening(folder), repeats=3, undo=undo)

@@ -3,7 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from data_loader.files import make_folder, replacing, sync_folder, write_json
+from data_loader.files import (
+    make_folder,
+    remove_abandoned,
+    replacing,
+    sync_folder,
+    write_json,
+)
 from misc.demo_set import word_vectors
 from misc.demo_set.captions import captions_of
 from misc.demo_set.clips import EXPERTS
@@ -25,8 +31,8 @@ def assemble(places: Places, settings: Settings) -> None:
         with replacing(folder / _split_file(name), "w", encoding="utf-8") as handle:
             handle.writelines(f"{clip_id(number)}\n" for number in numbers)
     _write_captions(folder, settings)
-    for stray in folder.rglob(".*.tmp"):  # of a process that was killed while writing
-        stray.unlink()
+    for inner in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        remove_abandoned(inner, age=0)  # we are alone in the folder
     sync_folder(folder / "videos")
     write_json(places.descriptor, describe(settings))
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data_loader.errors import UserError
-from data_loader.files import make_folder, read_json, write_json
-from misc.alone import alone
+from data_loader.files import alone, make_folder, read_json, write_json
 from misc.demo_set.assemble import assemble, files
 from misc.demo_set.settings import Places, Settings
 from misc.demo_set.workers import run_chunks

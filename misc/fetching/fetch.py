@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_loader.errors import UserError
-from data_loader.files import make_folder, read_json, replacing, write_json
-from misc.alone import alone
+from data_loader.files import alone, make_folder, read_json, replacing, write_json
 from misc.fetching import catalogue
 from misc.fetching.catalogue import Archive, PublishedModel, Source
 from misc.fetching.download import Patience, download

@@ -1,0 +1,135 @@
+"""What is larger than the memory is refused before any of it is taken."""
+
+import resource
+
+import pytest
+import torch
+from torch import nn
+
+import train
+from data_loader.errors import UserError
+from tests.tiny_set import make_tiny_set, tiny_config, write_json
+from trainer import build, size
+from trainer.build import build_net, build_optimiser_of, count_parameters, inputs_of
+from utils.command_line import run_main
+from utils.config import Config
+from utils.config_schema import USE_CE
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Config:
+    folder = tmp_path_factory.mktemp("size")
+    return Config.from_dict(tiny_config(make_tiny_set(folder / "set"), folder / "saved"))
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Sets the memory that the machine seems to have."""
+
+    def set_to(count: int) -> None:
+        for module in (build, size):
+            monkeypatch.setattr(module, "memory_of", lambda device="cpu": count)
+
+    return set_to
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        ("experts.ce_shared_dim@1000000", r"experts.ce_shared_dim \(1000000\)"),
+        ("arch.args.vlad_clusters.text@10000", r"arch.args.vlad_clusters.text \(10000\)"),
+        ("arch.args.vlad_clusters.sound@10000", r"arch.args.vlad_clusters.sound \(10000\)"),
+        ("experts.ce_shared_dim@1000+arch.args.num_h_layers@100", r"num_h_layers \(100\)"),
+    ],
+)
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_a_model_larger_than_the_memory_is_refused(config, memory, overrides, key, is_trained):
+    memory(2**22)
+    changed = config.with_custom_args(overrides)
+    with pytest.raises(UserError, match=rf"The .*model of this config would take .*{key}"):
+        build_net(changed, inputs_of(changed), is_trained)
+
+
+def test_the_limit_is_the_number_of_bytes_that_are_needed(config, memory):
+    data = inputs_of(config)
+    weights = 4 * count_parameters(build_net(config, data))
+    for is_trained, copies in ((False, 1), (True, 4)):
+        memory(copies * weights)
+        assert build_net(config, data, is_trained)
+        memory(copies * weights - 1)
+        with pytest.raises(UserError, match="would take"):
+            build_net(config, data, is_trained)
+
+
+def test_the_model_of_a_large_machine_is_that_of_a_small_one(config, memory):
+    """Looking closely at the size neither draws random numbers nor changes the weights."""
+    data = inputs_of(config)
+    nets = []
+    for count in (2**50, 4 * 4 * count_parameters(build_net(config, data))):
+        memory(count)
+        torch.manual_seed(0)
+        nets.append(build_net(config, data))
+    for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [*USE_CE, "triplet", "concat", "mimic"])
+def test_the_estimate_is_never_below_the_size(config, kind):
+    args = {
+        "concat": "concat_mix_experts@true+arch.args.use_ce@",
+        "mimic": "mimic_ce_dims@1+arch.args.use_ce@",
+    }.get(kind, f"use_ce@{kind}")
+    for more in ("num_h_layers@3", "vlad_clusters.text@300", "vlad_clusters.sound@300"):
+        for wide in (8, 500):
+            changed = config.with_custom_args(
+                f"arch.args.{args}+arch.args.{more}+experts.ce_shared_dim@{wide}"
+            )
+            data = inputs_of(changed)
+            assert build._roughly(changed, data) >= count_parameters(build_net(changed, data))
+
+
+def test_an_optimiser_without_room_is_refused(config, memory):
+    net = nn.Linear(100, 100)
+    memory(4 * 4 * 10_100)
+    assert build_optimiser_of(config, net)
+    memory(4 * 4 * 10_100 - 1)
+    with pytest.raises(UserError, match=r"gradients and the optimizer would take"):
+        build_optimiser_of(config, net)
+
+
+def test_batches_larger_than_the_memory_are_refused(config, memory):
+    memory(2**20)
+    changed = config.with_custom_args("data_loader.args.max_tokens.text@1000000")
+    with pytest.raises(UserError, match=r"A batch of 8 videos.*max_tokens.text \(1000000\)"):
+        build.build_loader(changed, seed=0)
+
+
+def test_a_training_of_absurd_size_ends_before_it_begins(tmp_path, capsys):
+    values = tiny_config(make_tiny_set(tmp_path / "set"), tmp_path / "saved")
+    values["experts"]["ce_shared_dim"] = 900_000
+    assert run_main(train.main, ["--config", str(write_json(tmp_path / "c.json", values))]) == 2
+    assert "experts.ce_shared_dim (900000)" in capsys.readouterr().err
+
+
+def test_the_memory_is_that_of_the_control_group(tmp_path, monkeypatch):
+    machine = size.memory_of()
+    assert 2**27 < machine < 2**50
+    for version, own, name in (
+        (2, "0::/job/step\n", "memory.max"),
+        (1, "5:cpu,cpuacct:/a\n4:memory:/job/step\n", "memory/memory.limit_in_bytes"),
+    ):
+        root = tmp_path / str(version)
+        group = root / name.rpartition("/")[0] / "job"
+        group.mkdir(parents=True)
+        (tmp_path / "own").write_text(own)
+        monkeypatch.setattr(size, "_GROUPS", root)
+        monkeypatch.setattr(size, "_OWN_GROUPS", tmp_path / "own")
+        assert size.memory_of() == machine
+        (root / name).write_text("max\n")
+        (group / name.rpartition("/")[2]).write_text("123456\n")
+        assert size.memory_of() == 123456
+    monkeypatch.setattr(size, "_OWN_GROUPS", tmp_path / "not there")
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (4321, 4321))
+    assert size.memory_of() == 4321
