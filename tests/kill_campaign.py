@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
             except Difference as error:
                 differences.append(f"{program.name}: {error}")
             rows[program.name] = campaign.counts
-            sys.stdout.write(f"{program.name}: {sum(campaign.counts.values())} kills\n")
+            sys.stdout.write(f"{program.name}: {campaign.counts.total()} kills\n")
             sys.stdout.flush()
     sys.stdout.write(table(rows))
     sys.stdout.write("\n".join(differences) or "All ended as the unbroken runs did.")
@@ -135,17 +135,26 @@ class Campaign:
         Raises:
             Difference: something was lost or left.
         """
-        prepared = self._prepare("unbroken")
-        unbroken = start(self.program, prepared)
-        if unbroken.code:
-            raise Difference(f"the unbroken run ended with {unbroken.code}:\n{unbroken.output}")
-        expected = self.program.digests(prepared)
-        shutil.rmtree(prepared)
+        expected, seconds = self.unbroken()
         number = 0
-        while sum(self.counts.values()) < kills:
+        while self.counts.total() < kills:
             number += 1
             row = min(int(self.rng.integers(1, KILLS_IN_A_ROW + 1)), kills - self.counts.total())
-            self._round(self._prepare(f"round {number}"), row, unbroken.seconds, expected)
+            self.round(self._prepare(f"round {number}"), row, seconds, expected)
+
+    def unbroken(self) -> tuple[dict[str, str], float]:
+        """Run it without a kill; returns what it leaves (see `Program.digests`), and seconds.
+
+        Raises:
+            Difference: it fails.
+        """
+        place = self._prepare("unbroken")
+        end = start(self.program, place)
+        if end.code:
+            raise Difference(f"unbroken, it ended with {end.code}:\n{_last_lines(end.output)}")
+        expected = self.program.digests(place)
+        shutil.rmtree(place)
+        return expected, end.seconds
 
     def _prepare(self, name: str) -> Path:
         place = self.base / f"{self.program.name}, {name}"
@@ -153,7 +162,18 @@ class Campaign:
         self.program.prepare(self.program, place)
         return place
 
-    def _round(self, place: Path, kills: int, seconds: float, expected: dict[str, str]) -> None:
+    def round(self, place: Path, kills: int, seconds: float, expected: dict[str, str]) -> None:
+        """Kill it so often in one place, let it end, and look at what it left.
+
+        Args:
+            place: where its input lies; removed if all is well.
+            kills: at most; fewer where it ends before.
+            seconds: that it takes unbroken.
+            expected: what it leaves then.
+
+        Raises:
+            Difference: something was lost or left.
+        """
         history = []
         for left in range(kills, -1, -1):
             kill = self._draw(seconds) if left else None
