@@ -14,6 +14,7 @@ from pathlib import Path
 
 if not __package__:  # run as a file: the rooms lie in the folder above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
 from data_loader.description import DataDescription, find_description
 from data_loader.errors import UserError, printable

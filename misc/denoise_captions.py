@@ -7,19 +7,21 @@ A caption stays if its own video ranks within the top K of all training videos f
 0/1 for each caption) and `training_file` (the videos that keep at least one caption).
 """
 
-import pickle
 import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: the rooms lie in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
+
+import pickle
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-
-if not __package__:  # run as a file: the rooms lie in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_loader.errors import UserError, printable
 from data_loader.files import make_folder, replacing, write_json

@@ -4,15 +4,17 @@ python3 -m misc.describe --config configs/msrvtt/train-full-ce.json
 """
 
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import torch
-from torch import nn
 
 if not __package__:  # run as a file: the rooms lie in the folder above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
 
 from data_loader.declared import ModelInputs
 from data_loader.description import DataDescription, ListEntry, find_description

@@ -7,19 +7,21 @@ for what it holds). Student and teacher may use different experts and text featu
 that the data set has the same training videos with the same captions.
 """
 
-import hashlib
 import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: the rooms lie in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
+
+import hashlib
 from argparse import Namespace
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-
-if not __package__:  # run as a file: the rooms lie in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_loader.errors import UserError
 from data_loader.files import make_folder, write_json
@@ -34,45 +36,31 @@ from model.similarity import TextEmbeddings, VideoEmbeddings
 from trainer.build import build_loader, build_net
 from trainer.checkpoint import load_checkpoint, load_weights
 from trainer.evaluation import QUERIES_PER_BLOCK, embed_videos
+from trainer.run_folder import find_checkpoint
 from trainer.session import config_of_checkpoint
 from utils.command_line import Parser, run_main, select_device
 from utils.config import Config
 
 SUFFIX, PUBLISHED_SUFFIX = ".teacher", ".pkl"
 FOLDER = "teachers"
-BEST_MODEL = "trained_model.pth"
 
 
 def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
-    checkpoint_path = find_checkpoint(Path(args.resume))
-    if args.config:
-        config = Config.from_file(args.config, args.custom_args)
-    else:
-        config = config_of_checkpoint(checkpoint_path, args.custom_args)
-    # A teacher knows all training captions, whichever of them its own training left out.
-    config = config.merged({"caption_masks": None, "training_file": None})
     with open_log(None):
+        checkpoint_path = find_checkpoint(Path(args.resume))
+        if args.config:
+            config = Config.from_file(args.config, args.custom_args)
+        else:
+            config = config_of_checkpoint(checkpoint_path, args.custom_args)
+        # A teacher knows all training captions, whichever of them its own training left out.
+        config = config.merged({"caption_masks": None, "training_file": None})
         make_data_set(config.values)
         device = torch.device(select_device(args.device))
         output = make_teacher(config, checkpoint_path, args, device)
     print(f"Made from {checkpoint_path}.")
     print(f"The teacher is {output} ({output.stat().st_size / 1e6:.1f} MB).")
     print(f'Name it in a student\'s config: "distil_params": {{"teachers": ["{output}"]}}.')
-
-
-def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint itself, or the best model of the newest run in a folder.
-
-    Raises:
-        UserError: no run in the folder has one.
-    """
-    if not path.is_dir():
-        return path
-    found = sorted(path.rglob(BEST_MODEL), key=lambda checkpoint: checkpoint.parent.name)
-    if not found:
-        raise UserError(f"There is no {BEST_MODEL} of a training in {path}.")
-    return found[-1]
 
 
 def make_teacher(
@@ -243,7 +231,7 @@ def _parser() -> Parser:
         "--resume",
         metavar="PATH",
         required=True,
-        help="the trained model, or a folder of runs: the newest",
+        help="the trained model, its run's folder, or an experiment's: the newest that is finished",
     )
     parser.add_argument(
         "--config", metavar="PATH", help="config file; without it, that beside --resume"

@@ -9,9 +9,10 @@ from pathlib import Path
 if not __package__:
     # Started as a file: the rooms of the project lie beside the folder of this one.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
 from misc.text_embeddings.command import main
 from utils.command_line import run_main
 
 if __name__ == "__main__":
-    sys.exit(run_main(main, sys.argv[1:]))
+    sys.exit(run_main(main, sys.argv[1:], "the same command goes on where it stopped"))

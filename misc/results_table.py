@@ -12,6 +12,7 @@ from pathlib import Path
 
 if not __package__:  # run as a file: the rooms lie in the folder above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
 from data_loader.errors import UserError, did_you_mean, printable
 from misc.studies import load_study

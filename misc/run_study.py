@@ -11,12 +11,13 @@ from pathlib import Path
 
 if not __package__:  # run as a file: the rooms lie in the folder above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
 from data_loader.errors import UserError
 from misc.results_table import add_table_flags, print_table
 from misc.studies import Study, load_study, study_names
 from misc.studies.jobs import Job, run_jobs, state_of
-from misc.studies.sbatch import write_job_array
+from misc.studies.sbatch import Limits, from_here, write_job_array
 from misc.tables.results import row_of_config
 from utils.command_line import Parser, folder_name, parse_seeds, run_main
 from utils.config import Config
@@ -77,6 +78,25 @@ def study_parser() -> Parser:
         help="train nothing here, but write a SLURM job array into this folder",
     )
     parser.add_argument(
+        "--sbatch_time",
+        metavar="TIME",
+        default=Limits.time,
+        help=f"limit of each task, after which it is queued again (default: {Limits.time})",
+    )
+    parser.add_argument(
+        "--sbatch_memory",
+        metavar="SIZE",
+        default=Limits.memory,
+        help=f"memory of each task (default: {Limits.memory})",
+    )
+    parser.add_argument(
+        "--sbatch_notice",
+        metavar="SECONDS",
+        type=int,
+        default=Limits.notice,
+        help=f"how long before its limit a task saves (default: {Limits.notice})",
+    )
+    parser.add_argument(
         "--sbatch_option",
         metavar="OPTION",
         action="append",
@@ -128,19 +148,16 @@ def list_jobs(jobs: Sequence[Job]) -> None:
 
 def write_script(study: Study, jobs: Sequence[Job], args: argparse.Namespace) -> None:
     """Write a job array of what is not done yet."""
-    commands = []
-    for job in jobs:
-        state = state_of(job)
-        if not state.done:
-            commands.append(job.command(state.checkpoint))
+    commands = [job.script for job in jobs if not state_of(job).done]
     if not commands:
         print("Everything is done: there is nothing to submit.")
         return
     name = "-".join(filter(None, (study.name, args.dataset)))
-    path = write_job_array(args.sbatch, name, commands, args.sbatch_option)
+    limits = Limits(args.sbatch_time, args.sbatch_memory, args.sbatch_notice)
+    path = write_job_array(from_here(args.sbatch), name, commands, limits, args.sbatch_option)
     print(
         f"{len(commands)} of {len(jobs)} trainings are not done yet. "
-        f"Submit them: {shlex.join(['sbatch', str(path)])}"
+        f"Submit them from this folder: {shlex.join(['sbatch', str(path)])}"
     )
     print("The same command without --sbatch then trains what failed, and prints the table.")
 

@@ -3,13 +3,18 @@
 python3 -m misc.serve_rankings data/saved/web/demo-train-full-ce/<timestamp>
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: the rooms lie in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
+
 import errno
 import os
 import re
 import socket
-import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.serving import (
@@ -20,9 +25,6 @@ from werkzeug.serving import (
 )
 from werkzeug.utils import redirect, send_file
 from werkzeug.wrappers import Request, Response
-
-if not __package__:  # run as a file: the rooms lie in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_loader.errors import UserError
 from data_loader.files import reason

@@ -8,6 +8,7 @@ from pathlib import Path
 
 if not __package__:  # run as a file: the rooms lie in the folder above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
 from misc.fetching.command_line import INTERRUPTED, main
 from utils.command_line import run_main

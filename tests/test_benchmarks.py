@@ -1,5 +1,6 @@
 """The benchmarks run, and their plain formulations do what ours does; no time is measured here."""
 
+import atexit
 import itertools
 import os
 import signal
@@ -207,3 +208,21 @@ def test_growth_draws_its_plots(
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in plots)
     assert "| 1,000 |" in capsys.readouterr().out
     assert growth.video_counts(5000) == [1000, 2000, 4000, 5000]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_measurement_ends_with_the_program(tmp_path: Path) -> None:
+    """Ctrl-C reaches the measuring process too, but is the parent's to answer."""
+    mark = tmp_path / "mark"
+    with pytest.raises(KeyboardInterrupt):
+        in_own_process(_interrupt_both, str(mark))
+    assert mark.read_text() == "ended"
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+
+def _interrupt_both(mark: str) -> None:
+    atexit.register(Path(mark).write_text, "ended")
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getppid(), signal.SIGINT)
+    while True:
+        signal.pause()

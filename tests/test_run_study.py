@@ -18,6 +18,7 @@ import misc.studies
 import misc.studies.jobs
 import train as train_program
 from misc.studies import load_study, study_names
+from misc.studies.sbatch import Limits, write_job_array
 from tests.conftest import ROOT
 from tests.test_results_table import column
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
@@ -68,7 +69,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def study(capsys: pytest.CaptureFixture[str]) -> Study:
     def call(*arguments: object) -> tuple[int, str]:
         capsys.readouterr()
-        code = run_main(study_program.main, [str(a) for a in arguments])
+        code = run_main(study_program.main, [str(a) for a in arguments], study_program.INTERRUPTED)
         captured = capsys.readouterr()
         return code, captured.out + captured.err
 
@@ -94,11 +95,8 @@ def test_a_study_trains_what_is_not_done_and_prints_its_table(
     code, output = study(*TINY, "--seeds", "0,1")
     assert code == 0, output
     assert column(output, "Model") == ["MoEE", "CE"] and column(output, "seeds") == ["2", "2"]
-    expected = [
-        f"--config configs/tiny/train-{name}.json --group_id parts --group_seed {seed}".split()
-        for name in ("moee", "ce")
-        for seed in (0, 1)
-    ]
+    flags = "--config configs/tiny/train-{}.json --group_id parts --group_seed {} --resume auto"
+    expected = [flags.format(name, seed).split() for name in ("moee", "ce") for seed in (0, 1)]
     assert trained == expected
 
     code, again = study(*TINY, "--seeds", "0,1")
@@ -149,73 +147,134 @@ def start_study(workplace: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def test_a_study_that_is_interrupted_goes_on(workplace: Path, trained: list, study: Study) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_study_that_is_stopped_goes_on(
+    workplace: Path, trained: list, study: Study, number: signal.Signals
+) -> None:
     config = "configs/tiny/train-ce.json"
-    change(workplace / config, "trainer", epochs=60, keep_last=60)
+    change(workplace / config, "trainer", epochs=60)
     chosen = ("--configs", config, "--seeds", "5")
     process = start_study(workplace, *chosen)
     lines = []
     for line in process.stdout:
         lines.append(line)
         if "epoch 3:" in line:
-            os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C on a terminal does
-    assert process.wait(timeout=60) == 130, lines
-    assert "interrupted; the same command goes on where this one stopped\n" in lines
+            process.send_signal(number)  # of the study alone, which passes it on
+    assert process.wait(timeout=60) == 128 + number, lines
+    assert "the same command goes on where this one stopped\n" in lines[-1]
     [models] = (workplace / "saved/models/tiny-train-ce/configs/seed-5").iterdir()
-    kept = sorted(models.glob("checkpoint-epoch*.pth"), key=lambda path: int(path.stem[16:]))
-    assert 2 <= len(kept) < 60
 
-    # The newest checkpoint is damaged: that before it has to do. Another seed has none.
-    damaged = kept[-1].read_bytes()[:100]
-    kept[-1].unlink()  # the best model may be another name of the same file
-    kept[-1].write_bytes(damaged)
-    place = kept[-2].relative_to(workplace)
     code, output = study(*chosen[:-1], "5,6", "--dry_run")
-    assert f"seed 5: goes on from {kept[-2]}" in output and kept[-1].name in output
+    assert f"seed 5: goes on with {models}\n" in output
     assert f"{config}, seed 6: to be trained\n" in output
 
-    change(workplace / config, "trainer", epochs=len(kept))
-    stored = json.loads((models / "config.json").read_text())
-    stored["trainer"]["epochs"] = len(kept)
-    write_json(models / "config.json", stored)
     code, output = study(*chosen)
-    assert code == 0 and f"Continuing after epoch {len(kept) - 1}" in output, output
-    assert trained == [["--resume", str(kept[-2])]] and place.name in output
+    assert code == 0 and len(trained) == 1, output
     assert column(output, "experiment") == ["tiny-train-ce"] and column(output, "seeds") == ["1"]
     assert [path.name for path in models.parent.iterdir()] == [models.name]
+    log = workplace / "saved/log" / models.relative_to(workplace / "saved/models")
+    epochs = json.loads((log / "metrics.json").read_text())["epochs"]
+    assert [entry["epoch"] for entry in epochs] == list(range(1, 61))
 
 
-def test_an_interrupt_of_the_study_alone_is_passed_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("code", [130, 143, 129, -signal.SIGTERM, -signal.SIGHUP])
+def test_a_training_that_was_stopped_ends_the_study(
+    workplace: Path, study: Study, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
+    """Others would be stopped too: the machine is taken away."""
+    commands = []
+    monkeypatch.setattr(misc.studies.jobs, "run_command", lambda c: commands.append(c) or code)
+    found, output = study(*TINY, "--seeds", "0")
+    assert found == (code if code > 0 else 128 - code) and len(commands) == 1
+    assert "the same command goes on where this one stopped" in output.splitlines()[-1]
+
+
+class Task:
+    """A job script that is run as SLURM runs it, with a program of the test's as the training."""
+
+    PROGRAM = """\
+import os, signal, sys
+def stop(number, frame):
+    os.write(1, b"saving\\n")
+    open(sys.argv[1]).read()  # until the test lets it end
+    sys.exit(int(sys.argv[2]))
+signal.signal(signal.SIGTERM, stop)
+os.write(1, b"up\\n")
+if sys.argv[3] == "wait":
+    while True:
+        signal.pause()
+sys.exit(int(sys.argv[2]))
+"""
+
+    def __init__(self, folder: Path, code: int, what: str, state: str) -> None:
+        self.calls, self.gate = folder / "calls", folder / "gate"
+        os.mkfifo(self.gate)
+        self.calls.touch()
+        program = folder / "training.py"
+        program.write_text(self.PROGRAM)
+        scontrol = folder / "scontrol"
+        scontrol.write_text(f'#!/bin/bash\necho "$@" >> "{self.calls}"\necho JobState={state}\n')
+        scontrol.chmod(0o755)
+        commands = [["-c", "raise SystemExit(9)"], [program, self.gate, str(code), what]]
+        script = write_job_array(folder, "one", [list(map(str, c)) for c in commands], Limits())
+        environment = {"PYTHON": sys.executable, "PATH": f"{folder}:{os.environ['PATH']}"}
+        environment |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
+        self.shell = subprocess.Popen(
+            ["bash", script], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        assert self.shell.stdout.readline() == "up\n"
+
+    def end(self) -> tuple[int, list[str]]:
+        """Wait for its end; returns its exit code and what SLURM was asked for."""
+        self.shell.communicate(timeout=60)
+        return self.shell.returncode, self.calls.read_text().splitlines()
+
+
+SHOW, REQUEUE = "show job 7_1", "requeue 7_1"
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "calls"),
+    [
+        (143, "RUNNING", [SHOW, REQUEUE]),
+        (143, "CANCELLED", [SHOW]),
+        (0, "RUNNING", []),
+        (2, "RUNNING", []),
+    ],
+)
+def test_a_task_that_is_told_to_end_waits_and_is_queued_again(
+    tmp_path: Path, code: int, state: str, calls: list[str]
+) -> None:
+    task = Task(tmp_path, code, "wait", state)
+    for _ in range(2):  # the second notice changes nothing
+        task.shell.terminate()
+        assert task.shell.stdout.readline() == "saving\n"
+    assert task.shell.poll() is None and not task.calls.read_text()
+    task.gate.write_text("")
+    assert task.end() == (code, calls)
+
+
+@pytest.mark.parametrize("code", [0, 2, 1])
+def test_a_task_that_ends_is_not_queued_again(tmp_path: Path, code: int) -> None:
+    assert Task(tmp_path, code, "end", "RUNNING").end() == (code, [])
+
+
+def test_a_signal_to_the_runner_is_passed_on_once(monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
-        "import signal, sys\n"
-        "signal.signal(signal.SIGINT, lambda *_: (open(sys.argv[1], 'w'), sys.exit(0)))\n"
-        "print('up', flush=True)\n"
-        "signal.pause()\n"
+        "import os, signal, sys\n"
+        "told = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: told.append(1))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "while not told:\n"
+        "    signal.pause()\n"
+        "sys.exit(len(told) + 2)\n"
     )
-    real = subprocess.Popen.wait
-    waits = []
+    codes = []
 
-    def wait(self: subprocess.Popen, timeout: float | None = None) -> int:
-        waits.append(timeout)
-        if len(waits) == 1:
-            self.stdout.readline()
-            raise KeyboardInterrupt
-        return real(self, None if timeout is None else timeout * (len(waits) > 2))
+    def main(_: list[str]) -> None:
+        codes.append(misc.studies.jobs.run_command([sys.executable, "-c", program]))
 
-    def popen(command: list[str]) -> subprocess.Popen:
-        return subprocess.Popen(command, stdout=subprocess.PIPE)
-
-    monkeypatch.setattr(subprocess.Popen, "wait", wait)
-    stand_in = type("subprocess", (), {"Popen": staticmethod(popen)})
-    stand_in.TimeoutExpired = subprocess.TimeoutExpired
-    monkeypatch.setattr(misc.studies.jobs, "subprocess", stand_in)
-    monkeypatch.setattr(misc.studies.jobs, "SECONDS_TO_STOP", 60)
-    mark = tmp_path / "told"
-    with pytest.raises(KeyboardInterrupt):
-        misc.studies.jobs.run_command([sys.executable, "-c", program, str(mark)])
-    assert mark.exists()
+    assert run_main(main, []) == 143 and not codes
 
 
 def test_job_arrays_train_each_seed(workplace: Path, study: Study, trained: list) -> None:
@@ -226,31 +285,37 @@ def test_job_arrays_train_each_seed(workplace: Path, study: Study, trained: list
     jobs = workplace / "the jobs & more"
     one = ("--study", "one", "--dataset", "tiny", "--seeds", "0,1", "--custom_args")
     one = (*one, "optimizer.args.lr@0.02+visualizer.args.src_video_dir@$(touch no)'\"")
-    flags = ("--sbatch_option=--partition=gpu", "--sbatch_option=--time=1:00:00")
+    flags = ("--sbatch_option=--partition=gpu", "--sbatch_time=1:00:00", "--sbatch_memory=2G")
     code, output = study(*one, "--sbatch", jobs, *flags)
     script = jobs / "one-tiny.sbatch"
     assert code == 0
-    assert shlex.split(output.partition("Submit them: ")[2].splitlines()[0]) == [
+    assert shlex.split(output.partition("Submit them from this folder: ")[2].splitlines()[0]) == [
         "sbatch",
-        str(script),
+        "the jobs & more/one-tiny.sbatch",
     ]
     text = script.read_text()
     head = re.findall(r"^#SBATCH (.*)$", text, re.MULTILINE)
     assert head == [
         "--job-name=one-tiny",
         "--array=0-1",
-        f'--output="{jobs}/one-tiny-%a.out"',
-        "--partition=gpu",
+        '--output="the jobs & more/one-tiny-%a.out"',
+        "--open-mode=append",
+        "--requeue",
+        "--signal=B:TERM@180",
         "--time=1:00:00",
+        "--mem=2G",
+        "--partition=gpu",
     ]
+    assert str(workplace) not in text and sys.executable not in text
     assert text.index("set -euo") > text.rindex("#SBATCH")
 
     def run(task: str | None) -> subprocess.CompletedProcess:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
-        environment |= {"OMP_NUM_THREADS": "1"} | ({"SLURM_ARRAY_TASK_ID": task} if task else {})
+        environment |= {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
+        environment |= {"SLURM_ARRAY_TASK_ID": task} if task else {}
         return subprocess.run(
             [shutil.which("bash"), script],
-            cwd="/",
+            cwd=workplace,  # from where it was submitted
             env=environment,
             capture_output=True,
             text=True,
@@ -260,7 +325,7 @@ def test_job_arrays_train_each_seed(workplace: Path, study: Study, trained: list
     assert run(None).returncode != 0 and run("2").returncode == 2
     result = run("1")
     assert result.returncode == 0, result.stderr
-    assert not list(workplace.rglob("no")) and not Path("/no").exists()
+    assert not list(workplace.rglob("no"))
     [metrics] = (workplace / "saved").rglob("metrics.json")
     assert json.loads(metrics.read_text())["seed"] == 1
     assert metrics.parent.parent.name == "seed-1" and metrics.parents[2].name == "one"
@@ -287,6 +352,10 @@ def test_job_arrays_train_each_seed(workplace: Path, study: Study, trained: list
         ([*TINY, "--custom_args", "trainer.epoch@1"], '"trainer.epochs"'),
         ([*TINY, "--sbatch", "jobs", "--sbatch_option=rm"], "no option of sbatch"),
         ([*TINY, "--sbatch", "jobs", "--sbatch_option=--a=b\nrm"], "no option of sbatch"),
+        ([*TINY, "--sbatch", "jobs", "--sbatch_time=soon"], '"12:00:00"'),
+        ([*TINY, "--sbatch", "jobs", "--sbatch_time=1:00\nrm"], '"12:00:00"'),
+        ([*TINY, "--sbatch", "jobs", "--sbatch_memory=much"], '"32G"'),
+        ([*TINY, "--sbatch", "jobs", "--sbatch_notice=0"], "--sbatch_notice takes seconds"),
         ([*TINY, "--sbatch", 'a"b'], "choose another"),
         ([*TINY, "--sbatch", "configs/tiny/train-ce.json"], "Cannot create the folder"),
     ],

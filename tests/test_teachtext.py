@@ -1,7 +1,9 @@
 """TeachText from end to end, by the real programs: teachers, a student, denoising."""
 
 import json
+import os
 import pickle
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from trainer.build import build_loader, build_loss, build_net, build_optimiser_o
 from trainer.checkpoint import load_checkpoint
 from trainer.distillation import Distillation, text_side, video_side
 from trainer.evaluation import embed_videos
+from trainer.step import TrainingStep
 from utils.command_line import run_main
 from utils.config import Config
 from utils.seeds import seed_everything
@@ -226,6 +229,44 @@ def test_half_precision_and_the_newest_run_of_a_folder(
     assert open_teacher(tmp_path / "half", []).arrays["text"].dtype == np.float16
     whole, half = (open_teacher(tmp_path / n, []).arrays["text"] for n in ("whole", "half"))
     np.testing.assert_allclose(whole, half, atol=1e-3)
+
+
+def test_a_teacher_is_made_of_a_finished_run(
+    run: Run, tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path, "ce", tiny_set)
+    models = tmp_path / "saved" / "models" / "tiny-ce"
+    step, calls = TrainingStep.__call__, []
+
+    def stopped(self: TrainingStep, *arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 5:  # in the second epoch of three batches each
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *arguments)
+
+    def stop() -> Path:
+        calls.clear()
+        before = {*models.glob("*")}
+        with monkeypatch.context() as patches:
+            patches.setattr(TrainingStep, "__call__", stopped)
+            assert run(train_program, "--config", config)[0] == 143
+        [made] = {*models.glob("*")} - before
+        return made
+
+    unfinished = stop()
+    flags = ("--output", tmp_path / "t.teacher")
+    code, output = run(make_teachers, "--resume", models, *flags)
+    assert code == 2 and "is finished" in output and not (tmp_path / "t.teacher").exists()
+    # Who names the run itself has chosen.
+    code, output = run(make_teachers, "--resume", unfinished, *flags)
+    assert code == 0 and f"Made from {unfinished / 'trained_model.pth'}." in output
+
+    assert run(train_program, "--config", config)[0] == 0
+    [finished] = {*models.iterdir()} - {unfinished}
+    newer = stop()
+    code, output = run(make_teachers, "--resume", models, *flags)
+    assert code == 0 and f"Made from {finished / 'trained_model.pth'}." in output
+    assert "1 newer runs" in output and newer.name > finished.name
 
 
 def test_a_killed_student_resumes_to_the_same_weights(

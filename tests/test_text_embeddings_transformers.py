@@ -70,11 +70,13 @@ def alone(folder: Path, text: str, limit: int | None, layer: int = -1) -> tuple[
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     network = transformers.AutoModel.from_pretrained(folder).eval()
     network = network.get_encoder() if network.config.is_encoder_decoder else network
+    network = network.text_model if network.config.model_type == "clip" else network
     ids = tokenizer(text, truncation=limit is not None, max_length=limit)["input_ids"]
     ids = ids or [tokenizer.bos_token_id or tokenizer.unk_token_id]
     with torch.no_grad():
         output = network(input_ids=torch.tensor([ids]), output_hidden_states=True)
-    return ids, output.hidden_states[layer][0].numpy()
+    states = output.last_hidden_state if layer == -1 else output.hidden_states[layer]
+    return ids, states[0].numpy()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -94,7 +96,8 @@ def test_hidden_states_of_each_family(
     # The words themselves matter, not their number alone.
     assert np.abs(found[0][:2] - found[1][:2]).max() > 1e-2
     note = record(captions)["encoder"]
-    assert note["model_type"] == family
+    assert note["model_type"] == ("clip_text_model" if family == "clip" else family)
+    assert note["unknown_tokens"] == 0
     assert note["max_length"] == limit
     assert note["captions_cut"] == (0 if limit is None else 1)
     assert ("are cut" in caplog.text) == (limit is not None)
@@ -104,7 +107,16 @@ def test_hidden_states_of_each_family(
         assert len(found[3]) >= 1
 
 
-@pytest.mark.parametrize("family", ["bert", "xlnet", "gpt2"])
+@pytest.mark.parametrize("family", ["bert", "clip"])
+def test_unknown_tokens_are_counted(encoders: Path, captions: Path, family: str) -> None:
+    captions.write_text(json.dumps({"v": ["a dog", "a 犬 runs 犬"]}))
+    assert run(encoders / family, captions) == 0
+    ids, _ = alone(encoders / family, "a 犬 runs 犬", None)
+    known = alone(encoders / family, "a runs", None)[0]
+    assert record(captions)["encoder"]["unknown_tokens"] == len(ids) - len(known) > 0
+
+
+@pytest.mark.parametrize("family", ["bert", "xlnet", "gpt2", "clip"])
 def test_layers_and_poolings(encoders: Path, captions: Path, family: str) -> None:
     folder = encoders / family
     for layer in (0, 1, LAYERS, -2):
@@ -118,9 +130,9 @@ def test_layers_and_poolings(encoders: Path, captions: Path, family: str) -> Non
     expected = [alone(folder, text, LONGEST)[1].max(axis=0) for text in TEXTS[:4]]
     np.testing.assert_allclose(np.concatenate(features(captions)[:4]), expected, atol=2e-5)
     clean(captions)
-    # BERT's own token comes first, XLNet's last, GPT-2 has none.
+    # BERT's own token comes first, XLNet's last, GPT-2 and CLIP have none.
     code = run(folder, captions, "--pooling", "cls")
-    assert code == (2 if family == "gpt2" else 0)
+    assert code == (2 if family in ("gpt2", "clip") else 0)
     if code == 0:
         place = {"bert": 0, "xlnet": -1}[family]
         expected = [alone(folder, text, LONGEST)[1][place] for text in TEXTS[:4]]

@@ -14,6 +14,8 @@ LAYERS = 2
 
 _SHAPE = {"hidden_size": SIZE, "num_hidden_layers": LAYERS, "num_attention_heads": 2}
 _BERT = {**_SHAPE, "intermediate_size": 20, "max_position_embeddings": LONGEST}
+_IMAGE = {"intermediate_size": 20, "image_size": 8, "patch_size": 4}
+_CLIP = {**_BERT, "pad_token_id": 5, "bos_token_id": 0, "eos_token_id": 5}
 _GPT = {"n_embd": SIZE, "n_layer": LAYERS, "n_head": 2, "n_positions": LONGEST}
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -38,6 +40,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "decoder_ffn_dim": 20,
         "max_position_embeddings": LONGEST,
     },
+    # Of two networks one reads text; saved apart it is a family of its own.
+    "clip": {"projection_dim": 8, "text_config": _CLIP, "vision_config": {**_SHAPE, **_IMAGE}},
+    "clip_text_model": _CLIP,
 }
 
 
@@ -49,9 +54,10 @@ def make_encoder(folder: Path, family: str, seed: int = 0) -> Path:
     words = _write_tokenizer(folder, family)
     torch.manual_seed(seed)
     special = {"pad_token_id": 1} if family in ("roberta", "bart") else {}
-    config = transformers.AutoConfig.for_model(
-        family, vocab_size=words, **FAMILIES[family], **special
-    )
+    shape = {"vocab_size": words, **FAMILIES[family], **special}
+    if family == "clip":
+        shape["text_config"] = {"vocab_size": words, **shape["text_config"]}
+    config = transformers.AutoConfig.for_model(family, **shape)
     network = transformers.AutoModel.from_config(config)
     for parameter in network.parameters():
         # The usual start is so small that words would hardly matter.
@@ -86,6 +92,11 @@ def _write_pairs(folder: Path, family: str) -> int:
     lines = [] if family == "ctrl" else [" ".join(pair) for pair in joined]
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *lines]) + "\n")
+    if family.startswith("clip"):
+        # One token is the end of a text, what fills it up and what is not known.
+        end = dict.fromkeys(["eos_token", "unk_token", "pad_token"], "<|endoftext|>")
+        own = {"tokenizer_class": "CLIPTokenizer", "bos_token": "<s>", **end}
+        (folder / "tokenizer_config.json").write_text(json.dumps(own))
     return len(tokens)
 
 

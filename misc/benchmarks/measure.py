@@ -7,7 +7,9 @@ child process that prepared it then does it several times.
 
 import multiprocessing
 import os
+import signal
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -175,10 +177,13 @@ def in_own_process(function: Callable, *arguments: Any, threads: int = 1) -> Any
     # Read when the child's libraries start, which is before any of our code runs there.
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    # Inherited: a Ctrl-C on the terminal is the parent's to answer, which ends the child.
+    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process = context.Process(target=_answer, args=(sender, threads, function, arguments))
         process.start()
     finally:
+        signal.signal(signal.SIGINT, answer)
         if before is None:
             del os.environ["OMP_NUM_THREADS"]
         else:
@@ -192,11 +197,16 @@ def in_own_process(function: Callable, *arguments: Any, threads: int = 1) -> Any
             f"A measurement ended with the code {process.exitcode} and no result"
             + (" (was there enough memory?)." if process.exitcode < 0 else ".")
         ) from None
+    except BaseException:
+        process.terminate()
+        raise
     finally:
         process.join()
 
 
 def _answer(sender: Connection, threads: int, function: Callable, arguments: tuple) -> None:
+    # Ends as a program does, which removes its files.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     torch.set_num_threads(threads)
     sender.send(function(*arguments))
 

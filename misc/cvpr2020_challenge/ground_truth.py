@@ -7,15 +7,17 @@ The file has a form that other sources of ground truth can be brought into:
 """
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 if not __package__:  # run as a file: the rooms lie two folders up
     sys.path[0] = str(Path(__file__).resolve().parents[2])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from data_loader.description import Counts, find_description
 from data_loader.errors import UserError

@@ -8,6 +8,7 @@ from pathlib import Path
 
 if not __package__:  # run as a file: the rooms lie two folders up
     sys.path[0] = str(Path(__file__).resolve().parents[2])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
 from data_loader.description import Counts
 from data_loader.errors import UserError

@@ -8,14 +8,16 @@ where the metrics of this project take the mean of the tied places.
 """
 
 import sys
-from argparse import Namespace
-from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
 
 if not __package__:  # run as a file: the rooms lie two folders up
     sys.path[0] = str(Path(__file__).resolve().parents[2])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
+
+from argparse import Namespace
+from collections.abc import Mapping
+
+import numpy as np
 
 from data_loader.errors import UserError
 from logger.log_file import open_log

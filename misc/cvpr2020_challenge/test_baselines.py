@@ -10,6 +10,7 @@ from pathlib import Path
 
 if not __package__:  # run as a file: the rooms lie two folders up
     sys.path[0] = str(Path(__file__).resolve().parents[2])
+    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
 from misc.cvpr2020_challenge.baselines import (
     INTERRUPTED,

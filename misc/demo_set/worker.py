@@ -5,6 +5,7 @@ when its input ends, so also when its parent is killed.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -24,8 +25,10 @@ def main(given: str) -> None:
             message: dict[str, int | str] = {"done": int(line)}
         except UserError as error:
             message = {"refused": str(error)}
-        sys.stdout.write(json.dumps(message) + "\n")
-        sys.stdout.flush()
+        try:
+            os.write(sys.stdout.fileno(), json.dumps(message).encode() + b"\n")
+        except BrokenPipeError:  # the parent was killed: nobody is told, and the input has ended
+            return
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""The trainings that a study needs: which are done, which go on from a checkpoint, which begin."""
+"""The trainings that a study needs: which are done, and how the others are run."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,15 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_loader.errors import UserError
+from data_loader.files import read_json
 from misc.tables.results import final_split
-from misc.tables.runs import Run, differing_keys, last_checkpoints, runs_of
-from utils.command_line import EXIT_INTERRUPTED, EXIT_WRONG_INPUT
-from utils.config import Config
+from misc.tables.runs import Run, runs_of
+from trainer.run_folder import RunFolder, runs_below
+from utils.command_line import EXIT_WRONG_INPUT
+from utils.config import NAME_KEY, Config, differences
+from utils.stopping import Stopped, deferred
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 
 LISTED_KEYS = 3
-SECONDS_TO_STOP = 5
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -34,16 +38,23 @@ class Job:
     def config(self) -> Config:
         return Config.from_file(self.config_path, self.custom_args)
 
-    def command(self, checkpoint: Path | None = None) -> list[str]:
-        """Return the command line that trains it, or goes on from a checkpoint of it."""
-        if checkpoint is not None:
-            flags = ["--resume", str(checkpoint)]
-        else:
-            flags = ["--config", self.config_path, "--group_id", self.group_id]
-            flags += ["--group_seed", str(self.seed)]
-            flags += ["--custom_args", self.custom_args] if self.custom_args else []
-        flags += ["--device", self.device] if self.device else []
-        return [sys.executable, str(TRAIN), *flags]
+    @property
+    def flags(self) -> list[str]:
+        """Return the flags of train.py that train it, or go on where that was interrupted."""
+        flags = ["--config", self.config_path, "--group_id", self.group_id]
+        flags += ["--group_seed", str(self.seed), "--resume", "auto"]
+        flags += ["--custom_args", self.custom_args] if self.custom_args else []
+        return flags + (["--device", self.device] if self.device else [])
+
+    @property
+    def command(self) -> list[str]:
+        """Return the command line that trains it here."""
+        return [sys.executable, str(TRAIN), *self.flags]
+
+    @property
+    def script(self) -> list[str]:
+        """Return program and flags as seen from the working directory, for a job script."""
+        return [os.path.relpath(TRAIN), *self.flags]
 
 
 @dataclass(frozen=True)
@@ -52,18 +63,18 @@ class State:
 
     Attributes:
         done: the run that has its final test (or predictions); None where there is none yet.
-        checkpoint: of an interrupted run, to go on from.
+        unfinished: the run with which the training goes on.
         notes: what lies there but does not count, and why.
     """
 
     done: Run | None = None
-    checkpoint: Path | None = None
+    unfinished: RunFolder | None = None
     notes: Sequence[str] = field(default_factory=list)
 
     def describe(self) -> str:
         if self.done:
             return f"done: {self.done.log}"
-        found = f"goes on from {self.checkpoint}" if self.checkpoint else "to be trained"
+        found = f"goes on with {self.unfinished.models}" if self.unfinished else "to be trained"
         return "; ".join([found, *self.notes])
 
 
@@ -76,43 +87,28 @@ def state_of(job: Job) -> State:
     config = job.config
     split = final_split(config)
     notes: list[str] = []
-    unfinished = []
     for run in reversed(runs_of(config)):
         if run.is_quick_try or run.seed not in (None, job.seed):
             continue
-        others = differing_keys(run.config, config.values) if run.config else ["config"]
+        others = differences(run.config, config.values) if run.config else ["config"]
         if run.is_finished and run.seed == job.seed and not others:
             if run.ended_with(split):
                 return State(done=run)
         elif others and run.seed == job.seed:
             notes.append(f"the run {run.log} was made with other values ({_listed(others)})")
-        elif not others and not run.is_finished:
-            unfinished.append(run)
-    for run in unfinished:
-        checkpoint = _checkpoint_of(run, job.seed, notes)
-        if checkpoint is not None:
-            return State(checkpoint=checkpoint, notes=notes)
-    return State(notes=notes)
+    return State(unfinished=_unfinished(job, config), notes=notes)
 
 
-def _checkpoint_of(run: Run, seed: int, notes: list[str]) -> Path | None:
-    """Find the newest whole checkpoint of an interrupted run with this seed."""
-    # Loads torch, which a study of finished runs can do without.
-    from trainer.checkpoint import LARGE_KEYS, load_checkpoint
-
-    damage = []
-    for path in last_checkpoints(run.folder.models) if run.folder else ():
-        try:
-            content = load_checkpoint(path, leave_out=LARGE_KEYS)
-        except UserError as error:
-            damage.append(str(error).rstrip("."))
-            continue
-        is_resumable = "progress" in content and not content.get("quick_try")
-        if not is_resumable or content.get("seed") != seed:
-            return None
-        notes += damage
-        return path
-    notes += damage
+def _unfinished(job: Job, config: Config) -> RunFolder | None:
+    """Find the run that `train.py --resume auto` would go on with."""
+    for run in reversed(runs_below(Path(config["trainer.save_dir"], "models", config.name))):
+        facts = run.facts
+        its = facts.get("seed"), facts.get("group_id"), bool(facts.get("quick_try"))
+        if its == (job.seed, job.group_id, False) and run.config.is_file() and not run.is_finished:
+            stored = read_json(run.config, "config")
+            values = {key: value for key, value in stored.items() if key != NAME_KEY}
+            if not differences(values, config.values):
+                return run
     return None
 
 
@@ -128,7 +124,7 @@ def run_jobs(jobs: Sequence[Job]) -> Mapping[Job, int]:
         The exit code of each job that failed.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the training that was running has stopped too.
+        Stopped: a signal asked for the end; the training that was running has saved and ended.
     """
     failed = {}
     for number, job in enumerate(jobs, start=1):
@@ -140,7 +136,7 @@ def run_jobs(jobs: Sequence[Job]) -> Mapping[Job, int]:
             failed[job] = EXIT_WRONG_INPUT
             continue
         print(state.describe(), flush=True)
-        code = 0 if state.done else run_uninterrupted(job.command(state.checkpoint))
+        code = 0 if state.done else run_uninterrupted(job.command)
         if code:
             failed[job] = code
             print(f"failed with exit code {code}: {job.config_path}, seed {job.seed}")
@@ -151,25 +147,36 @@ def run_uninterrupted(command: Sequence[str]) -> int:
     """Run a program to its end and return its exit code.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, here or there.
+        Stopped: a signal asked for the end, here or there.
     """
     code = run_command(command)
-    if code in (EXIT_INTERRUPTED, -signal.SIGINT):
-        raise KeyboardInterrupt
+    for number in _STOPPING:
+        if code in (-number, Stopped(number).exit_code):
+            raise Stopped(number)
     return code
 
 
 def run_command(command: Sequence[str]) -> int:
-    """Run a program to its end and return its exit code; Ctrl-C stops it, and waits for that."""
-    with subprocess.Popen(command) as process:
+    """Run a program to its end and return its exit code.
+
+    A signal that asks for the end is passed on, each time once: the program's process group is its
+    own, so that a Ctrl-C on the terminal does not reach it besides.
+
+    Raises:
+        Stopped: a signal asked for the end; the program has ended too.
+    """
+    process = None
+    stop = None
+    while process is None or process.poll() is None:
         try:
-            return process.wait()
-        except KeyboardInterrupt:
-            # A Ctrl-C on the terminal has reached the program too; any other has to be passed on.
-            for stop in (lambda: process.send_signal(signal.SIGINT), process.kill):
-                try:
-                    process.wait(SECONDS_TO_STOP)
-                    break
-                except subprocess.TimeoutExpired:
-                    stop()
-            raise
+            if process is None:
+                with deferred():
+                    process = subprocess.Popen(command, process_group=0)
+            process.wait()
+        except Stopped as asked:
+            stop = asked
+            if process is not None:
+                process.send_signal(asked.signal_number)
+    if stop:
+        raise stop
+    return process.returncode

@@ -8,13 +8,12 @@ from data_loader.errors import UserError
 from misc.tables.runs import (
     Metrics,
     Run,
-    differing_keys,
     experiment_name,
     newest_by_seed,
     runs_of,
     runs_under,
 )
-from utils.config import Config
+from utils.config import Config, differences
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def _row(
 def _has_values(run: Run, values: Mapping, must_be_known: bool) -> bool:
     if run.config is None:
         return not must_be_known
-    return not differing_keys(run.config, values)
+    return not differences(run.config, values)
 
 
 def difference_in_std(

@@ -1,7 +1,6 @@
 """Runs on the disk: what each has measured, with which config, and how far it came."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +8,10 @@ from typing import Any
 
 from data_loader.errors import UserError
 from data_loader.files import read_json
-from trainer.run_folder import RunFolder
-from utils.config import NAME_KEY, Config, differences
+from trainer.run_folder import BEST, RunFolder, age_of
+from utils.config import NAME_KEY, Config
 
 Metrics = Mapping[str, Mapping[str, float]]
-
-differing_keys = differences
-
-BEST_CHECKPOINT = "trained_model.pth"
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ class Run:
         if not isinstance(tests, list) or not all(isinstance(test, dict) for test in tests):
             raise self._damage()
         found = [t for t in tests if t.get("test_split") == split]
-        best = [t for t in found if t.get("checkpoint") == BEST_CHECKPOINT] or found
+        best = [t for t in found if t.get("checkpoint") == BEST] or found
         return self._checked(best[-1].get("test")) if best and self.is_finished else None
 
     def ended_with(self, split: str) -> bool:
@@ -95,7 +90,7 @@ class Run:
         if not isinstance(made, list) or not all(isinstance(entry, dict) for entry in made):
             raise self._damage()
         for entry in made:
-            if entry.get("test_split") == split and entry.get("checkpoint") == BEST_CHECKPOINT:
+            if entry.get("test_split") == split and entry.get("checkpoint") == BEST:
                 path = self.log / Path(str(entry.get("file"))).name
                 return path if self.is_finished and path.is_file() else None
         return None
@@ -121,7 +116,10 @@ def runs_under(log: Path) -> list[Run]:
     Raises:
         UserError: a metrics file or a stored config cannot be read.
     """
-    return [_read_run(path) for path in sorted(log.rglob("metrics.json"), key=_age)]
+    return [
+        _read_run(path)
+        for path in sorted(log.rglob("metrics.json"), key=lambda path: age_of(path.parent))
+    ]
 
 
 def runs_of(config: Config) -> list[Run]:
@@ -136,18 +134,6 @@ def experiment_name(run: Run, default: str) -> str:
     if run.folder is None:
         return default
     return run.folder.experiment
-
-
-def last_checkpoints(models: Path) -> list[Path]:
-    """List the checkpoints that a training may continue from, the best choice first."""
-    by_epoch = {}
-    for path in models.glob("checkpoint-epoch*.pth"):
-        number = path.stem.removeprefix("checkpoint-epoch")
-        if number.isdecimal():
-            by_epoch[int(number)] = path
-    found = [by_epoch[epoch] for epoch in sorted(by_epoch, reverse=True)]
-    best = models / BEST_CHECKPOINT
-    return [*found, best] if best.is_file() else found
 
 
 def newest_by_seed(runs: Iterable[Run]) -> list[Run]:
@@ -168,9 +154,3 @@ def _read_run(path: Path) -> Run:
             raise UserError(f"The config {folder.config} must hold a JSON dict ({{...}}).")
         config = {key: value for key, value in config.items() if key != NAME_KEY}
     return Run(path.parent, metrics, folder, config)
-
-
-def _age(metrics: Path) -> tuple[str, int, Path]:
-    """Sort runs by their time; of those that began in the same second, by their number."""
-    name, number = re.fullmatch(r"(.*?)(?:_(\d{1,9}))?", metrics.parent.name, re.DOTALL).groups()
-    return name, int(number or 1), metrics

@@ -1,13 +1,10 @@
 """The command: reads the flags, encodes, writes the features and their record."""
 
 import argparse
-import contextlib
 import itertools
 import json
 import logging
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from misc.text_embeddings.hugging_face import POOLINGS, SPECIAL_TOKENS
 from misc.text_embeddings.output import Parts, is_complete, record_path
 from misc.text_embeddings.settings import Settings
 from misc.text_embeddings.tokens import Job
-from utils.command_line import EXIT_INTERRUPTED, Parser, select_device
+from utils.command_line import Parser, select_device
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = Settings(**{name: getattr(args, name) for name in Settings.__dataclass_fields__})
     if args.output.suffix != ".npz":
         raise UserError(f'--output {args.output} must end in ".npz".')
-    with open_log(None), _says_how_to_go_on():
+    with open_log(None):
         device = select_device(args.device)
         source = args.captions or captions_of_dataset(
             args.dataset, args.data_dir, args.root_feat_folder
@@ -119,15 +116,6 @@ def _positive(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f'a whole number of at least 1 was expected, not "{text}"')
     return int(text)
-
-
-@contextlib.contextmanager
-def _says_how_to_go_on() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: the same command goes on where it stopped\n")
-        sys.exit(EXIT_INTERRUPTED)
 
 
 def _make(path: Path, captions: Captions, job: Job, record: dict[str, Any], device: str) -> None:

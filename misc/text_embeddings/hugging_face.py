@@ -106,7 +106,11 @@ def _load_tokenizer(path: Path) -> Any:
 
 
 def _load_network(path: Path) -> nn.Module:
-    """Load a network without a head in float32; of an encoder-decoder the encoder alone."""
+    """Load a network without a head in float32.
+
+    Of an encoder-decoder it is the encoder alone, of a pair of networks (CLIP: text and images) the
+    one that reads text.
+    """
     transformers = _library()
     try:
         config = transformers.AutoConfig.from_pretrained(
@@ -131,7 +135,7 @@ def _load_network(path: Path) -> nn.Module:
     except Exception as error:
         raise _refusal("network", path, error) from error
     # What is missing is filled with random numbers; a pooler comes after the hidden states.
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    missing = sorted(key for key in report["missing_keys"] if ".pooler." not in f".{key}")
     if missing:
         raise UserError(
             f"The weights in {path} lack {len(missing)} parts of the network that its config "
@@ -139,7 +143,7 @@ def _load_network(path: Path) -> nn.Module:
         )
     if config.is_encoder_decoder and not has_encoder:
         network = network.get_encoder()
-    return network.eval()
+    return getattr(network, "text_model", network).eval()
 
 
 def _refusal(what: str, path: Path, error: Exception) -> UserError:

@@ -37,7 +37,11 @@ class TokenReader:
         for at, (ids, special, was_cut) in enumerate(self._encodings(captions.texts)):
             cut += was_cut
             without += all(special)
-            unknown += ids.count(self.tokenizer.unk_token_id)
+            # CLIP's end of a text and its unknown token are one: what the model adds is known.
+            unknown += sum(
+                number == self.tokenizer.unk_token_id and not mark
+                for number, mark in zip(ids, special, strict=True)
+            )
             if not ids:
                 ids, special = [self._stand_in(captions, at)], [1]
             tokens.add(ids, self._keep(captions, at, ids, special))
