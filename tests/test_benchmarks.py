@@ -210,7 +210,6 @@ def test_growth_draws_its_plots(
     assert growth.video_counts(5000) == [1000, 2000, 4000, 5000]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_measurement_ends_with_the_program(tmp_path: Path) -> None:
     """Ctrl-C reaches the measuring process too, but is the parent's to answer."""
     mark = tmp_path / "mark"
