@@ -36,7 +36,7 @@ from model.ranks import ranks_in_rows
 from model.similarity import similarity
 from trainer.build import build_loader, open_teachers
 from trainer.distillation import text_side, video_side
-from utils.command_line import Parser, run_main, select_device
+from utils.command_line import Parser, folder_name, run_main, select_device
 from utils.config import Config
 
 FOLDER = "denoising_masks"
@@ -268,7 +268,9 @@ def _parser() -> Parser:
         metavar="PATH",
         help=f"folder of what is written (default: {FOLDER} in the data set's folder)",
     )
-    parser.add_argument("--name", metavar="NAME", help="name of the files (denoise-less<K>)")
+    parser.add_argument(
+        "--name", metavar="NAME", type=folder_name, help="name of the files (denoise-less<K>)"
+    )
     parser.add_argument(
         "--examples", metavar="N", type=int, default=10, help="captions to show (default: 10)"
     )

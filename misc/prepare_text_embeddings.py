@@ -11,8 +11,8 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
-from misc.text_embeddings.command import main
+from misc.text_embeddings.command import INTERRUPTED, main
 from utils.command_line import run_main
 
 if __name__ == "__main__":
-    sys.exit(run_main(main, sys.argv[1:], "the same command goes on where it stopped"))
+    sys.exit(run_main(main, sys.argv[1:], INTERRUPTED))

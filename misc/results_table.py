@@ -15,6 +15,7 @@ if not __package__:  # run as a file: the rooms lie in the folder above
     import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
 from data_loader.errors import UserError, did_you_mean, printable
+from data_loader.files import is_there
 from misc.studies import load_study
 from misc.tables.result_lines import COLUMNS, LAYOUTS
 from misc.tables.results import Row, row_of_config, rows_of_folder
@@ -95,7 +96,7 @@ def chosen_rows(args: argparse.Namespace) -> tuple[list[Row], str]:
     rows: list[Row] = []
     head = "experiment"
     for name in args.runs:
-        if name.endswith(".json") and not Path(name).is_dir():
+        if name.endswith(".json") and not is_there(Path(name), Path.is_dir):
             rows.append(row_of_config(name, "", args.split, args.custom_args, seeds))
         else:
             rows += rows_of_folder(Path(name), args.split)

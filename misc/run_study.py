@@ -133,7 +133,7 @@ def jobs_of(study: Study, args: argparse.Namespace) -> list[Job]:
         for seed in args.seeds
     ]
     for job in jobs:
-        _ = job.config
+        _ = job.config["trainer.save_dir"]
     return jobs
 
 

@@ -27,7 +27,7 @@ from werkzeug.utils import redirect, send_file
 from werkzeug.wrappers import Request, Response
 
 from data_loader.errors import UserError
-from data_loader.files import reason
+from data_loader.files import is_there, reason
 from utils.command_line import Parser, run_main
 from utils.page_videos import LINK, SHOWN_SUFFIXES, is_file
 
@@ -63,7 +63,7 @@ def find_pages(folder: Path) -> Path:
     Raises:
         UserError: there is no such folder, or no page in it.
     """
-    if not folder.is_dir():
+    if not is_there(folder, Path.is_dir):
         raise UserError(f"There is no folder {folder}: give that of a run, as train.py names it.")
     folder = folder.resolve()
     places = [folder]

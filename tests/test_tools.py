@@ -1,13 +1,17 @@
 """What all command-line tools have in common: how they end where something is wrong."""
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.own_data import OwnData
+from utils.command_line import run_main
 
 TOOLS = [
     path.with_suffix("").relative_to(ROOT).as_posix().replace("/", ".")
@@ -53,3 +57,81 @@ def test_ctrl_c_while_a_tool_loads_is_no_traceback(command: list[str]) -> None:
         # By the system before the tool has begun, by its own answer after.
         assert code in (-signal.SIGINT, 130, 0), (moment, rest)
         assert all(line.startswith("interrupted") for line in rest) and len(rest) <= 1, rest
+
+
+TEXT = "prepare_text_embeddings --captions own/captions.json"
+PHASE = "--phase=public_server_val"
+# Tools with a path of the user's in each place where they take one.
+WITH_PATHS = [
+    "make_teachers --resume {}",
+    "make_teachers --resume none.pth --config {}",
+    "denoise_captions --top_k 3 --config {}",
+    "describe --config {}",
+    "results_table {}",
+    "run_study --configs {}",
+    "serve_rankings {}",
+    "check_data_set {}",
+    f"{TEXT} --output o.npz --encoder {{}}",
+    f"{TEXT} --output o.npz --encoder w2v --weights {{}}",
+    "prepare_text_embeddings --output o.npz --encoder own/words.bin --captions {}",
+    "prepare_text_embeddings --output o.npz --encoder own/words.bin --dataset {}",
+    f"cvpr2020_challenge.score {{}} {PHASE}",
+    "cvpr2020_challenge.score own/words.bin --ground_truth {}",
+    f"cvpr2020_challenge.ground_truth {PHASE} --output o.json --configs {{}}",
+    f"cvpr2020_challenge.prepare_submission {PHASE} --predictions {{}}",
+    f"cvpr2020_challenge.prepare_submission {PHASE} --ground_truth {{}}",
+    "cvpr2020_challenge.train_baselines --configs {}",
+    "cvpr2020_challenge.test_baselines --configs {}",
+]
+PATHS = {
+    "missing": "none",
+    "a folder": "folder",
+    "an empty file": "empty.json",
+    "below a file": "empty.json/x",
+    "too long": "x" * 300,
+    "half a character": "a\udcff",
+}
+
+
+@pytest.mark.parametrize("kind", PATHS)
+@pytest.mark.parametrize("call", WITH_PATHS)
+def test_a_path_that_leads_nowhere_is_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    call: str,
+    kind: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("own", "folder"):
+        Path(name).mkdir()
+    OwnData(Path("own"))
+    Path("empty.json").touch()
+    before = sorted(tmp_path.rglob("*"))
+    tool, *flags = call.split()
+    main = importlib.import_module(f"misc.{tool}").main
+    assert run_main(main, [flag.format(PATHS[kind]) for flag in flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        f"{TEXT} --encoder own/words.bin --output {{}}.npz",
+        "run_study --study components --dataset demo --sbatch {}",
+        "demo_set.__main__ --num_train 1 --num_val 1 --num_test 1 --folder {}",
+        "demo_set.__main__ --num_train 1000000000000 --folder new",
+    ],
+)
+@pytest.mark.parametrize("kind", ["below a file", "too long"])
+def test_a_place_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    call: str,
+    kind: str,
+) -> None:
+    Path(tmp_path, "configs").symlink_to(ROOT / "configs")
+    test_a_path_that_leads_nowhere_is_one_sentence(tmp_path, monkeypatch, capsys, call, kind)

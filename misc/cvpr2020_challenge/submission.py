@@ -14,7 +14,7 @@ import numpy as np
 
 from data_loader.description import Counts
 from data_loader.errors import UserError
-from data_loader.files import make_folder, reason, replacing
+from data_loader.files import is_there, make_folder, reason, replacing
 from logger.predictions import as_csv, largest_size, parse_predictions
 from misc.cvpr2020_challenge.sets import BASELINES, SETS, predictions_file
 
@@ -42,7 +42,7 @@ def read_folder(folder: Path, counts: Mapping[str, Counts]) -> dict[str, np.ndar
         UserError: a file is missing, or holds anything but predictions for that set.
     """
     paths = {name: folder / predictions_file(name) for name in counts}
-    missing = [path.name for path in paths.values() if not path.is_file()]
+    missing = [path.name for path in paths.values() if not is_there(path, Path.is_file)]
     if missing:
         raise UserError(f"There is no {', '.join(missing)} in the folder {folder}.")
     found = {}
@@ -99,7 +99,7 @@ def check_is_there(path: Path) -> None:
     Raises:
         UserError: there is none.
     """
-    if not path.is_file():
+    if not is_there(path, Path.is_file):
         raise UserError(f"There is no submission {path}.")
 
 

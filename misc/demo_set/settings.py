@@ -9,6 +9,7 @@ from misc.demo_set.plan import clip_id
 # To be raised whenever the same seed and sizes would give other files.
 FORMAT_VERSION = 1
 CLIPS_PER_CHUNK = 10
+MOST_CLIPS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Settings:
         """Refuse numbers that make no set.
 
         Raises:
-            UserError: a negative seed, or an empty split.
+            UserError: a negative seed, an empty split, or more clips than anybody waits for.
         """
         if self.seed < 0:
             raise UserError(f"The seed of the demo set must be 0 or more, not {self.seed}.")
@@ -33,6 +34,11 @@ class Settings:
             if getattr(self, name) < 1:
                 value = getattr(self, name)
                 raise UserError(f"{name} of the demo set must be at least 1, not {value}.")
+        if self.num_clips > MOST_CLIPS:
+            raise UserError(
+                f"The demo set has {MOST_CLIPS:,} clips at most, not {self.num_clips:,}: choose "
+                "smaller num_train, num_val and num_test."
+            )
 
     @property
     def num_clips(self) -> int:

@@ -134,7 +134,8 @@ def write_job_array(
         _BODY % "\n".join(cases),
     ]
     path = make_folder(folder) / f"{name}.sbatch"
-    with replacing(path, "w", encoding="utf-8") as handle:
+    # Names of files stand there byte for byte.
+    with replacing(path, "w", encoding="utf-8", errors="surrogateescape") as handle:
         handle.write("\n".join(lines))
     return path
 

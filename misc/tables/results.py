@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_loader.errors import UserError
+from data_loader.files import is_there
 from misc.tables.runs import (
     Metrics,
     Run,
@@ -55,7 +56,7 @@ def rows_of_folder(folder: Path, split: str | None = None) -> list[Row]:
     Raises:
         UserError: no run lies there, or its files cannot be read.
     """
-    runs = runs_under(folder)
+    runs = runs_under(folder) if is_there(folder, Path.is_dir) else []
     if not runs:
         raise UserError(
             f"There is no run in {folder}: give the log folder of an experiment "

@@ -16,7 +16,8 @@ from misc.text_embeddings.captions import Captions, captions_of_dataset, read_al
 from misc.text_embeddings.encoders import KNOWN, make_job
 from misc.text_embeddings.encoding import as_type, chunk_bounds, encode_chunk
 from misc.text_embeddings.hugging_face import POOLINGS, SPECIAL_TOKENS
-from misc.text_embeddings.output import Parts, is_complete, record_path
+from misc.text_embeddings.output import Parts, check_name, is_complete, record_path
+from misc.text_embeddings.record import readable
 from misc.text_embeddings.settings import Settings
 from misc.text_embeddings.tokens import Job
 from utils.command_line import Parser, select_device
@@ -24,6 +25,7 @@ from utils.command_line import Parser, select_device
 logger = logging.getLogger(__name__)
 
 TYPES = ("float32", "float16")
+INTERRUPTED = "the same command goes on where it stopped"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -32,6 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = Settings(**{name: getattr(args, name) for name in Settings.__dataclass_fields__})
     if args.output.suffix != ".npz":
         raise UserError(f'--output {args.output} must end in ".npz".')
+    check_name(record_path(args.output))
     with open_log(None):
         device = select_device(args.device)
         source = args.captions or captions_of_dataset(
@@ -49,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
             "device": device.partition(":")[0],
             "batch_tokens": args.batch_tokens,
         }
+        record = readable(record)
         if is_complete(args.output, record):
             print(f"{args.output} is already complete.")
         else:

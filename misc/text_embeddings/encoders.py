@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from data_loader.errors import UserError, did_you_mean
+from data_loader.files import is_there
 from misc.text_embeddings.captions import Captions
 from misc.text_embeddings.hugging_face import transformer_job
 from misc.text_embeddings.known_encoders import KNOWN, KnownEncoder
@@ -43,7 +44,7 @@ def _job_of_known(settings: Settings, known: KnownEncoder, captions: Captions) -
     name, weights = settings.encoder, settings.weights
     if known.file:
         weights = weights or _TEXT_MODELS / known.file
-        if not weights.is_file():
+        if not is_there(weights, Path.is_file):
             raise UserError(
                 f'The weights of "{name}" are expected at {weights}, where there is no file: put '
                 "them there, or give --weights."
@@ -53,7 +54,7 @@ def _job_of_known(settings: Settings, known: KnownEncoder, captions: Captions) -
         dictionary = settings.dictionary or weights.with_name(_DICTIONARY)
         return mil_nce_job(settings, weights, dictionary, captions.texts)
     if weights:
-        if not weights.is_dir():
+        if not is_there(weights, Path.is_dir):
             raise UserError(f"--weights {weights} is no folder; that of a model was expected.")
         return transformer_job(settings, str(weights), captions)
     if known.instead:
@@ -65,7 +66,7 @@ def _job_of_path(settings: Settings, captions: Captions) -> Job:
     name = settings.encoder
     settings.refuse("an encoder that is given by its path", "weights")
     path = Path(name)
-    if path.is_file():
+    if is_there(path, Path.is_file):
         if path.suffix not in _TABLE_SUFFIXES:
             raise UserError(
                 f"{path} is no encoder: a folder of a Hugging Face model was expected, or word "
@@ -74,7 +75,7 @@ def _job_of_path(settings: Settings, captions: Captions) -> Job:
         return word_table_job(settings, path, captions.texts)
     # What has an ending or several parts is meant as a path, not as a name on the hub.
     is_name = HUB_NAME.fullmatch(name) and path.suffix not in _TABLE_SUFFIXES
-    if not path.is_dir() and not is_name:
+    if not is_there(path, Path.is_dir) and not is_name:
         raise UserError(
             f'There is no encoder "{name}"{did_you_mean(name, KNOWN)}: give the folder of a '
             "Hugging Face model or its name on the hub, a file of word vectors, or one of "

@@ -12,7 +12,7 @@ from typing import Any
 
 from data_loader.content import short
 from data_loader.errors import UserError, did_you_mean
-from data_loader.files import read_json
+from data_loader.files import is_there, read_json
 from misc.text_embeddings.known_encoders import KNOWN
 from misc.text_embeddings.record import file_hash, first_line
 
@@ -57,7 +57,7 @@ def find_model(name: str, revision: str | None) -> ModelFolder:
     Raises:
         UserError: there is none of that name, or the folder lacks a part.
     """
-    if Path(name).is_dir():
+    if is_there(Path(name), Path.is_dir):
         if revision is not None:
             raise UserError(f"--revision has no meaning for the folder {name}.")
         return _describe(Path(name), name, None)

@@ -17,7 +17,15 @@ from typing import IO, Any
 import numpy as np
 
 from data_loader.errors import UserError
-from data_loader.files import make_folder, read_json, reason, replacing, write_json
+from data_loader.files import (
+    PATH_ERRORS,
+    is_there,
+    make_folder,
+    read_json,
+    reason,
+    replacing,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +40,27 @@ def record_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+def check_name(path: Path) -> None:
+    """Refuse a name that no file can have, before anything is read for it.
+
+    Raises:
+        UserError: it is too long, or a part of it is a file.
+    """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except PATH_ERRORS as error:
+        raise UserError(f"Cannot write {path}: {reason(error)}.") from error
+
+
 def is_complete(path: Path, record: dict[str, Any]) -> bool:
     """Tell whether the file is there and was made exactly so.
 
     Raises:
         UserError: it is there, but was made otherwise.
     """
-    if not path.exists():
+    if not is_there(path):
         return False
     beside = record_path(path)
     if beside.exists():

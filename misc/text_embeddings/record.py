@@ -3,6 +3,7 @@
 import hashlib
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from data_loader.content import short
 from data_loader.errors import UserError
@@ -20,6 +21,19 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"Cannot read {path}: {reason(error)}.") from error
+
+
+def readable(value: Any) -> Any:
+    """Return plain data with all texts as UTF-8 has them.
+
+    Names of files come as the locale has them: bytes that it does not know are half characters,
+    which no JSON file takes.
+    """
+    if isinstance(value, dict):
+        return {key: readable(inner) for key, inner in value.items()}
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return value
 
 
 def versions(*packages: str) -> dict[str, str]:
