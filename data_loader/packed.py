@@ -146,7 +146,7 @@ def load_or_make(recipe: Recipe, folders: list[Path]) -> Packed:
         try:
             make_folder(folder)
             with alone(path, f"packing {recipe.name} into {folder}", required=False):
-                found = _open(path, key)
+                found = _open(path, key, is_news=False)
                 if found:  # another process was quicker
                     return found
                 made = made or _make(recipe)
@@ -257,22 +257,26 @@ def _bytes_of(parts: dict[str, Part], header: dict[str, Any]) -> Iterator[bytes 
         yield b"\0" * (_padded(size) - size)
 
 
-def _open(path: Path, key: dict[str, Any]) -> Packed | None:
-    """Map a packed file, or return None if it is not there or must be made again."""
+def _open(path: Path, key: dict[str, Any], is_news: bool = True) -> Packed | None:
+    """Map a packed file, or return None if it is not there or must be made again.
+
+    Why is logged, unless that is no news.
+    """
     if not is_there(path):
         return None
+    warning, info = (logging.WARNING, logging.INFO) if is_news else (logging.DEBUG, logging.DEBUG)
     try:
         header, packed = _read(path)
     except OSError as error:
-        logger.warning("Cannot read the packed file %s: %s.", path, reason(error))
+        logger.log(warning, "Cannot read the packed file %s: %s.", path, reason(error))
         return None
     except BadContent as error:
-        logger.warning("The packed file %s is unusable (%s); it is made again.", path, error)
+        logger.log(warning, "The packed file %s is unusable (%s); it is made again.", path, error)
         return None
     if header == key:
         return packed
     if header.get("version") == VERSION:
-        logger.info("A source of %s has changed; it is packed again.", path)
+        logger.log(info, "A source of %s has changed; it is packed again.", path)
     return None
 
 
