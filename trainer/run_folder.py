@@ -37,6 +37,9 @@ _OF_A_START = (MARK, "config.json", "info.log", "seed-*/events.out.tfevents.*", 
 _TRIES, _SECONDS_BETWEEN_TRIES = 5, 0.1
 # A folder is made and marked in less.
 _SECONDS_OF_A_START = 10.0
+_STARTED = re.compile(
+    r"\.[0-9]{4}(-[0-9]{2}){2}_[0-9]{2}(-[0-9]{2}){2}(_[0-9]+)?\.[0-9]+-[0-9a-f]{8}\.tmp"
+)
 
 _made: set[Path] = set()  # folders above those of runs, as far as this process made them
 
@@ -444,11 +447,14 @@ def _remove_abandoned_starts(parent: Path) -> None:
     """Remove what `_make_marked` left where it was killed some while ago."""
     for path in parent.glob(".*.tmp"):
         with suppress(OSError):
-            if path.is_symlink() or time.time() - path.stat().st_mtime < _SECONDS_OF_A_START:
+            is_old = time.time() - path.lstat().st_mtime >= _SECONDS_OF_A_START
+            if path.is_symlink() or not is_old or not _STARTED.fullmatch(path.name):
                 continue
-            for held in [p for p in path.iterdir() if MARK in p.name]:
-                held.unlink()
-            path.rmdir()
+            held = list(path.iterdir())
+            if all(MARK in other.name for other in held):
+                for other in held:
+                    other.unlink()
+                path.rmdir()
 
 
 def _remove_start(folder: Path) -> None:

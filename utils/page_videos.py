@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import secrets
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
