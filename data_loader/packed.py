@@ -140,45 +140,70 @@ def load_or_make(recipe: Recipe, folders: list[Path]) -> Packed:
         found = _open(path, key)
         if found:
             return found
-    made: _Made | None = None
+    make = _Once(recipe.make)
     for path in paths:
-        folder, is_new = path.parent, not is_there(path.parent)
         try:
-            make_folder(folder)
-            with alone(path, f"packing {recipe.name} into {folder}", required=False):
-                found = _open(path, key)
-                if found:  # another process was quicker
-                    return found
-                made = made or _make(recipe)
-                parts, facts = made
-                # No power cut can leave a file that looks whole: it grows as its data reach the
-                # disk. So nobody has to wait for a disk.
-                with replacing(path, durable=False) as handle:
-                    _write(handle, parts, {**key, "facts": facts})
-                found = _open(path, key)
+            found = _made_at(path, recipe.name, key, make)
         except _CannotPack as error:
-            if is_new:
-                with suppress(OSError):
-                    folder.rmdir()
             raise error.reason from None
         except UserError as error:
-            logger.warning("No packed copy of %s in %s: %s", recipe.name, folder, error)
+            logger.warning("No packed copy of %s in %s: %s", recipe.name, path.parent, error)
             continue
         if found:
             return found
-    parts, facts = made or recipe.make()
+    parts, facts = recipe.make() if make.made is None else make.made
     return Packed({name: part.whole() for name, part in parts.items()}, facts)
 
 
 _Made = tuple[dict[str, Part], dict[str, Any]]
 
 
-def _make(recipe: Recipe) -> _Made:
+class _Once:
+    """Reads the sources when they are first needed.
+
+    Attributes:
+        made: what they gave, None before.
+    """
+
+    def __init__(self, make: Callable[[], _Made]) -> None:
+        self._make = make
+        self.made: _Made | None = None
+
+    def __call__(self) -> _Made:
+        if self.made is None:
+            try:
+                with _no_collector():
+                    self.made = self._make()
+            except UserError as error:
+                raise _CannotPack(error) from error
+        return self.made
+
+
+def _made_at(path: Path, name: str, key: dict[str, Any], make: _Once) -> Packed | None:
+    """Write a packed file, or wait for another process that does, and map it.
+
+    Raises:
+        _CannotPack: a source cannot be used.
+        UserError: the file cannot be written.
+    """
+    folder, is_new = path.parent, not is_there(path.parent)
+    make_folder(folder)
     try:
-        with _no_collector():
-            return recipe.make()
-    except UserError as error:
-        raise _CannotPack(error) from error
+        with alone(path, f"packing {name} into {folder}", required=False):
+            found = _open(path, key, is_news=False)
+            if found:  # another process was quicker
+                return found
+            parts, facts = make()
+            # Nobody has to wait for the disk: a file grows as its data arrive there, so that one
+            # which a power cut ended is short, and made again.
+            with replacing(path, durable=False) as handle:
+                _write(handle, parts, {**key, "facts": facts})
+            return _open(path, key)
+    except _CannotPack:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 @contextmanager
@@ -257,22 +282,26 @@ def _bytes_of(parts: dict[str, Part], header: dict[str, Any]) -> Iterator[bytes 
         yield b"\0" * (_padded(size) - size)
 
 
-def _open(path: Path, key: dict[str, Any]) -> Packed | None:
-    """Map a packed file, or return None if it is not there or must be made again."""
+def _open(path: Path, key: dict[str, Any], is_news: bool = True) -> Packed | None:
+    """Map a packed file, or return None if it is not there or must be made again.
+
+    Why is logged, unless that is no news.
+    """
     if not is_there(path):
         return None
+    warning, info = (logging.WARNING, logging.INFO) if is_news else (logging.DEBUG, logging.DEBUG)
     try:
         header, packed = _read(path)
     except OSError as error:
-        logger.warning("Cannot read the packed file %s: %s.", path, reason(error))
+        logger.log(warning, "Cannot read the packed file %s: %s.", path, reason(error))
         return None
     except BadContent as error:
-        logger.warning("The packed file %s is unusable (%s); it is made again.", path, error)
+        logger.log(warning, "The packed file %s is unusable (%s); it is made again.", path, error)
         return None
     if header == key:
         return packed
     if header.get("version") == VERSION:
-        logger.info("A source of %s has changed; it is packed again.", path)
+        logger.log(info, "A source of %s has changed; it is packed again.", path)
     return None
 
 

@@ -164,7 +164,7 @@ class _File(logging.FileHandler):
 
     def __init__(self, path: Path) -> None:
         try:
-            super().__init__(path, mode="a", encoding="utf-8")
+            super().__init__(path, mode="a", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise UserError(f"Cannot write the log {path}: {reason(error)}.") from error
         self.setFormatter(_FileLines(FILE_FORMAT))

@@ -249,11 +249,11 @@ def test_a_missing_file_of_ones_own_points_to_the_description(tmp_path: Path) ->
         ({"expert": {}}, r'no entry "expert" \(did you mean "experts"\?\)'),
         ({"name": ""}, '"name".*non-empty text'),
         ({"name": None}, '"name".*non-empty text'),
-        ({"name": "own\ud800"}, '"name".*no file can hold'),
+        ({"name": "own\ud800"}, "half of a character"),
         ({"name": "o" * 256}, '"name".*at most 255'),
         ({"captions": "c\0.json"}, '"captions".*no file can hold'),
-        ({"root": "\udfff"}, '"root".*no file can hold'),
-        ({"splits": {"\ud800": {"train": "x", "val": "y"}}}, r'splits\.\\ud800".*no file can hold'),
+        ({"root": "\udfff"}, "half of a character"),
+        ({"splits": {"\ud800": {"train": "x", "val": "y"}}}, "half of a character"),
         ({"splits": {"s" * 256: {"train": "x", "val": "y"}}}, "splits.*at most 255"),
         ({"splits": {"a": {"train": "x\0", "val": "y"}}}, r"splits\.a\.train.*no file can hold"),
         ({"e" * 10_000: 1}, r"no entry \"e{60}\.\.\."),
@@ -308,7 +308,7 @@ def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
     if len(name) > 255:
         data.description["experts"]["fixed"]["file"] = name
         data.write()
-        with pytest.raises(UserError, match=r"Cannot look for .*too long"):
+        with pytest.raises(UserError, match=r"Cannot look for .*longer than"):
             data.loader()
 
 

@@ -330,7 +330,7 @@ def test_a_copy_of_an_earlier_version_is_replaced(
 
 
 PACKING = """
-import sys
+import logging, sys
 from pathlib import Path
 from data_loader import packing
 from data_loader.layout import ExpertSource
@@ -341,6 +341,7 @@ def slow(path):
     sys.stdin.readline()
     return read(path)
 packing.read_feature_file = slow
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 folder = Path(sys.argv[1])
 recipe = packing.expert_recipe(ExpertSource("e", (folder / "e.pkl",), True, None))
 found = load_or_make(recipe, [folder / "cache"])
@@ -361,6 +362,7 @@ def test_of_two_processes_one_packs(tmp_path: Path, killed: bool) -> None:
     with packer(tmp_path) as first:
         assert first.stdout.readline() == "reading\n"
         with packer(tmp_path) as second:
+            assert second.stdout.readline().startswith("Another process is packing expert-e into")
             if killed:
                 first.kill()
                 assert second.stdout.readline() == "reading\n"

@@ -4,13 +4,19 @@ Each file is read by a process that may take 256 MB and four bytes for each byte
 """
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from data_loader.content import BadContent
+from data_loader.pickle_machine import Machine, Maker
+from data_loader.pickle_opcodes import run_machine
+from data_loader.pickle_values import read_pickle
 from tests.checkpoint_files import CONTAINERS
 from tests.conftest import ROOT
 
@@ -113,6 +119,21 @@ CHECKPOINTS = {
 def pickle_of(start: bytes, again: bytes) -> bytes:
     """A list of what `start` makes and of `TIMES` things that `again` makes."""
     return b"\x80\x02(" + start + again * TIMES + b"l."
+
+
+@pytest.mark.parametrize("each", [b"N", b"2", b"\x94", b"J\x01\x02\x03\x04", b"h\x00"])
+def test_what_waits_on_the_stack_counts(each: bytes) -> None:
+    data = memoryview(b"Nq\x00" + each * 100_000 + b".")
+    with pytest.raises(BadContent, match="far more objects"):
+        run_machine(Machine(data, lambda module, name: Maker(name), left=9 * 50_000))
+    run_machine(Machine(data, lambda module, name: Maker(name), left=50 * 100_000))
+
+
+def test_what_is_named_twice_is_held_once() -> None:
+    shared = (1, 2)
+    for value in (shared, np.array([1, "a"], dtype=object), b"text" * 3):
+        first, second = read_pickle(memoryview(pickle.dumps([value, value])))
+        assert first is second
 
 
 def badly_read(paths: list[Path]) -> str:

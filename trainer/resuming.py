@@ -59,7 +59,8 @@ class Wanted:
     @property
     def facts(self) -> dict[str, Any]:
         """What the mark of a run tells of it."""
-        return {"seed": self.seed, "group_id": self.group_id, "quick_try": self.quick_try}
+        facts = {"seed": self.seed, "group_id": self.group_id, "quick_try": self.quick_try}
+        return facts | {"config": _digest(self.config.values)}
 
 
 @contextmanager
@@ -133,6 +134,8 @@ def unfinished_run(wanted: Wanted) -> Iterator[Continued | None]:
     with ExitStack() as stack:
         for run in runs:
             if run.is_finished:
+                if not run.is_held():  # a kill may have struck before this
+                    run.last_checkpoint.unlink(missing_ok=True)
                 continue
             try:
                 stack.enter_context(run.held())
@@ -147,8 +150,12 @@ def unfinished_run(wanted: Wanted) -> Iterator[Continued | None]:
 
 
 def _is_of(run: RunFolder, wanted: Wanted) -> bool:
-    if any(run.facts.get(key) != value for key, value in wanted.facts.items()):
+    facts, own = run.facts, wanted.facts
+    digest = own.pop("config")
+    if any(facts.get(key) != value for key, value in own.items()):
         return False
+    if not run.config.exists():  # killed when it had but begun
+        return facts.get("config") == digest
     try:
         stored = read_json(run.config, "config")
     except UserError:
@@ -234,8 +241,8 @@ def check_same_data(checkpoint: Mapping[str, Any], path: Path, loader: ExpertDat
         )
 
 
-def _digest(ids: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _clean_up(folder: RunFolder) -> None:

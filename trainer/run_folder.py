@@ -5,6 +5,7 @@ marked folders are ever written into, continued or removed, and the process that
 it (a lock on its mark, which goes with the process).
 """
 
+import errno
 import fcntl
 import json
 import logging
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from data_loader.errors import UserError
-from data_loader.files import make_folder, read_json, reason, write_json
+from data_loader.files import make_folder, read_json, reason, temporary_name, write_json
 
 MARK = "run.json"
 BEST = "trained_model.pth"
@@ -34,6 +35,11 @@ _OF_A_START = (MARK, "config.json", "info.log", "seed-*/events.out.tfevents.*", 
 
 # Who only asks whether a run is held has its lock for a moment.
 _TRIES, _SECONDS_BETWEEN_TRIES = 5, 0.1
+# A folder is made and marked in less.
+_SECONDS_OF_A_START = 10.0
+_STARTED = re.compile(
+    r"\.[0-9]{4}(-[0-9]{2}){2}_[0-9]{2}(-[0-9]{2}){2}(_[0-9]+)?\.[0-9]+-[0-9a-f]{8}\.tmp"
+)
 
 _made: set[Path] = set()  # folders above those of runs, as far as this process made them
 
@@ -88,10 +94,8 @@ class RunFolder:
         made: list[Path] = []
         try:
             for folder in self._all():
-                _make_parents(folder)
-                folder.mkdir()
+                _make_marked(folder, mark)
                 made.append(folder)
-                write_json(folder / MARK, mark)
         except (OSError, UserError) as error:
             for other in made:
                 _remove_start(other)
@@ -165,8 +169,7 @@ class RunFolder:
             mark = _read_mark(self.models)
             for folder in self._all():
                 if mark is not None and not folder.exists():
-                    make_folder(folder)
-                    write_json(folder / MARK, mark)
+                    _make_marked(folder, mark)
             yield
 
     def is_held(self) -> bool:
@@ -415,6 +418,43 @@ def _make_parents(folder: Path) -> None:
     missing = [parent for parent in folder.parents if not parent.exists()]
     make_folder(folder.parent)
     _made.update(missing)
+
+
+def _make_marked(folder: Path, mark: dict[str, Any]) -> None:
+    """Make a folder that has its mark from the first: a kill leaves none that is nobody's.
+
+    Raises:
+        FileExistsError: it is there already.
+    """
+    _make_parents(folder)
+    _remove_abandoned_starts(folder.parent)
+    temporary = temporary_name(folder)
+    temporary.mkdir()
+    try:
+        write_json(temporary / MARK, mark)
+        if os.path.lexists(folder):  # empty, it would be replaced
+            raise FileExistsError(errno.EEXIST, "", str(folder))
+        temporary.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
+            raise FileExistsError(errno.EEXIST, "", str(folder)) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned_starts(parent: Path) -> None:
+    """Remove what `_make_marked` left where it was killed some while ago."""
+    for path in parent.glob(".*.tmp"):
+        with suppress(OSError):
+            is_old = time.time() - path.lstat().st_mtime >= _SECONDS_OF_A_START
+            if path.is_symlink() or not is_old or not _STARTED.fullmatch(path.name):
+                continue
+            held = list(path.iterdir())
+            if all(MARK in other.name for other in held):
+                for other in held:
+                    other.unlink()
+                path.rmdir()
 
 
 def _remove_start(folder: Path) -> None:

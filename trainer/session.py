@@ -308,14 +308,15 @@ class Test:
         _log.info("Test on the split %s: %s", self.split, protocol)
         for name, value in flat_metrics("test", evaluation.metrics).items():
             _log.info(" %s: %s", name, value)
-        is_main = _record_test(folder, {"test": evaluation.metrics} | outcome, is_final)
         _save_similarities(evaluation, folder.similarities(self.label))
         page = None
         visualizer = build_visualizer(self.config)
         if visualizer:
             title = f"{self.config.name}: rankings of the test on {self.split}"
-            label = None if is_main else self.label
+            label = None if is_final or _is_main(folder, self.label) else self.label
             page = visualizer.draw(self.net, evaluation, retrieval, folder.web, title, test=label)
+        # Last, as it says that a training has ended: a kill before this leaves nothing out.
+        _record_test(folder, {"test": evaluation.metrics} | outcome, is_final)
         return TestResult(evaluation.metrics, self.split, page)
 
     def _predict(self, folder: RunFolder, outcome: dict[str, Any], is_final: bool) -> TestResult:
@@ -334,12 +335,17 @@ class Test:
         return TestResult({}, split, page=None, predictions=path)
 
 
-def _record_test(folder: RunFolder, outcome: dict[str, Any], is_final: bool) -> bool:
-    """Write the metrics of a test; returns whether it is the one that its run ended with."""
+def _is_main(folder: RunFolder, label: str) -> bool:
+    """Whether a test is, or will be, the one that its run is known by."""
+    metrics = folder.read_metrics()
+    return metrics.get("test_label", label) == label
+
+
+def _record_test(folder: RunFolder, outcome: dict[str, Any], is_final: bool) -> None:
+    """Write the metrics of a test."""
     with folder.changing_metrics() as metrics:
         metrics["tests"] = _with_test(metrics.get("tests", []), outcome)
         _note_final(metrics, outcome, is_final)
-        return metrics.get("test_label") == outcome["test_label"]
 
 
 def _with_test(tests: list[dict[str, Any]], made: dict[str, Any]) -> list[dict[str, Any]]:

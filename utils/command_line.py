@@ -240,12 +240,22 @@ def run_main(
     except UserError as error:
         _say(f"error: {error}")
         return EXIT_WRONG_INPUT
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, Exception) as error:
+        stop = _stop_behind(error)
+        if stop is None:
+            raise
         said = str(stop) or "interrupted"
         saved = getattr(stop, "saved", "")
         _say(f"{said}; {interrupted}" if interrupted and not saved else said)
         return getattr(stop, "exit_code", EXIT_INTERRUPTED)
     return 0
+
+
+def _stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Find what asked for the end: it may strike in a library whose clean-up then fails."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def _say(line: str) -> None:

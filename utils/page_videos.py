@@ -3,14 +3,13 @@
 import logging
 import os
 import re
-import secrets
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 from data_loader.errors import UserError
-from data_loader.files import make_folder, reason, replacing
+from data_loader.files import make_folder, reason, replacing, temporary_name
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +124,7 @@ def is_file(path: Path) -> bool:
 
 
 def _replace_link(link: Path, target: Path) -> None:
-    temporary = link.with_name(f".{link.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = temporary_name(link)
     try:
         # Relative, so that a project folder that is moved or mounted elsewhere keeps its videos.
         relative = os.path.relpath(target, link.parent.resolve())

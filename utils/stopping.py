@@ -4,7 +4,9 @@ Work that must not be cut in two says so (`deferred`), and asks in between wheth
 for the end (`requested`); everything else ends where it stands, by the exception `Stopped`.
 """
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BASE_CODE = 128  # what a shell adds to the number of the signal that ended a program
+
+_SECONDS_TO_LEAVE = 0.01
 
 _depth = 0  # of blocks that must not be cut in two
 _pending: int | None = None
@@ -50,9 +54,11 @@ def answering_signals() -> Iterator[None]:
     for number in _SIGNALS if is_main else ():  # no other thread may choose handlers
         if signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, _answer)
+    hook, sys.unraisablehook = sys.unraisablehook, _once_more
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -89,6 +95,17 @@ def last_words() -> Iterator[None]:
 def requested() -> bool:
     """Whether a signal waits for the end of a `deferred` block."""
     return _pending is not None
+
+
+def _once_more(lost: "sys.UnraisableHookArgs") -> None:
+    """Send a signal again that struck where Python lets no exception through (a finaliser)."""
+    global _pending
+    if isinstance(lost.exc_value, Stopped):
+        _pending = None
+        number = lost.exc_value.signal_number
+        threading.Timer(_SECONDS_TO_LEAVE, os.kill, (os.getpid(), number)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _answer(number: int, frame: FrameType | None) -> None:

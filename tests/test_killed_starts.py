@@ -1,0 +1,119 @@
+"""A kill at the worst moments of a run's start and end, and signals that strike in a finaliser."""
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+import train as train_program
+from tests.run_files import Run, only_run
+from trainer import run_folder, session
+from utils.command_line import run_main
+from utils.config import Config
+
+
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_at(place: object, name: str, call: int, flags: Sequence[object]) -> None:
+    """Train in a fork that is killed when a function is called for the n-th time."""
+    child = os.fork()
+    if not child:
+        try:
+            before: Callable = getattr(place, name)
+            calls = []
+
+            def counted(*arguments: object, **more: object) -> object:
+                calls.append(1)
+                return (die if len(calls) == call else before)(*arguments, **more)
+
+            setattr(place, name, counted)
+            run_main(train_program.main, [str(flag) for flag in flags])
+        finally:
+            os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+MOMENTS = {
+    "a folder is made, but not marked": (run_folder, "write_json", 1),
+    "the second folder is made": (run_folder, "write_json", 2),
+    "the third folder is to be made": (run_folder, "_make_marked", 3),
+    "the config is to be written": (Config, "save", 1),
+    "the best model is tested": (session.Test, "run", 1),
+    "the test is to be recorded": (session, "_record_test", 1),
+    "the page of the test is to be drawn": (session, "_save_similarities", 1),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_start_or_end_that_was_killed_is_gone_on_with(
+    run: Run, config_path: Path, tmp_path: Path, moment: str
+) -> None:
+    flags = ["--config", config_path, "--group_id", "g", "--group_seed", "0", "--resume", "auto"]
+    killed_at(*MOMENTS[moment], flags)
+    for left in (tmp_path / "saved").rglob(".*.tmp"):
+        os.utime(left, (0, 0))  # long ago
+    code, output = run(train_program, *flags)
+    assert code == 0, output
+    models = only_run(tmp_path / "saved")
+    for kind in ("models", "log", "web"):
+        above = tmp_path / "saved" / kind / models.parent.relative_to(tmp_path / "saved/models")
+        assert [path.name for path in above.iterdir()] == [models.name], kind
+        assert (above / models.name / "run.json").is_file()
+    assert list((tmp_path / "saved/web").rglob("index.html"))
+    assert list(models.glob("test-similarities-*.npy"))
+    assert not list(models.glob("checkpoint-last.pth"))
+
+
+def test_the_last_state_goes_though_the_kill_came_before(
+    run: Run, config_path: Path, tmp_path: Path
+) -> None:
+    flags = ["--config", config_path, "--group_id", "g", "--group_seed", "0", "--resume", "auto"]
+    run(train_program, *flags)
+    last = only_run(tmp_path / "saved") / "checkpoint-last.pth"
+    last.write_bytes(b"state")
+    code, output = run(train_program, *flags)
+    assert code == 0 and "is done" in output and not last.exists()
+
+
+def test_two_starts_in_one_second_do_not_share_a_folder(tmp_path: Path) -> None:
+    runs = [run_folder.RunFolder.create(tmp_path, "experiment") for _ in range(5)]
+    assert len({run.models for run in runs}) == 5
+    assert not list(tmp_path.rglob(".*"))
+
+
+class Strikes:
+    """A signal arrives while this is finalised, where Python lets no exception through."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_in_a_finaliser_is_not_lost(capfd: pytest.CaptureFixture[str]) -> None:
+    def main(_: list[str]) -> None:
+        strikes = [Strikes()]
+        strikes.clear()
+        signal.pause()
+
+    assert run_main(main, [], "go on") == 143
+    assert capfd.readouterr().err == "ended by SIGTERM; go on\n"
+
+
+def test_a_signal_whose_clean_up_fails_is_no_fault(capfd: pytest.CaptureFixture[str]) -> None:
+    def main(_: list[str]) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+        finally:
+            raise AttributeError("no lock was taken yet")
+
+    assert run_main(main, [], "go on") == 129
+    assert capfd.readouterr().err == "ended by SIGHUP; go on\n"
+
+    def faulty(_: list[str]) -> None:
+        raise AttributeError("a fault")
+
+    with pytest.raises(AttributeError):
+        run_main(faulty, [])
