@@ -315,6 +315,19 @@ def test_finished_chunks_are_not_computed_again(
     assert "is already complete" in capsys.readouterr().out
 
 
+def test_names_that_are_no_text_are_recorded_as_utf8_has_them(captions: Path, table: Path) -> None:
+    """In an ASCII locale each byte of an umlaut is half a character, as are bytes of no text."""
+    named = table.with_name(os.fsdecode("ü".encode() + b"\xff.bin"))
+    table.rename(named)
+    name = str(named).replace("ü", "\udcc3\udcbc")
+    assert os.fsencode(name) == os.fsencode(named)
+    output = captions.with_name("text.npz")
+    assert run("--encoder", name, "--captions", captions, "--output", output) == 0
+    note = json.loads(output.with_name("text.npz.json").read_text(encoding="utf-8"))
+    assert note["encoder"]["file"] == "ü\ufffd.bin"
+    check(output, EXPECTED)
+
+
 def test_parts_of_another_plan_are_thrown_away(
     captions: Path, table: Path, capsys: pytest.CaptureFixture
 ) -> None:
