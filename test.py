@@ -13,12 +13,12 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from data_loader.errors import UserError
 from logger.log_file import open_log
 from logger.report import describe_run, other_split
 from misc.make_data_set import make_data_set
 from utils.command_line import run_main, select_device, test_parser
 from utils.config import Config
+from utils.errors import UserError
 
 _log = logging.getLogger("test")
 

@@ -15,7 +15,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_loader.errors import UserError
 from logger.log_file import open_log
 from logger.report import describe_run
 from logger.results import append_to_leaderboard, write_summary
@@ -24,6 +23,7 @@ from misc.make_data_set import make_data_set
 from utils.command_line import chosen_seeds, run_main, select_device, train_parser
 from utils.config import Config
 from utils.config_schema import TRAINING_KEYS
+from utils.errors import UserError
 
 if TYPE_CHECKING:
     from trainer.session import Options

@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from data_loader.devices import send
 from data_loader.draws import epoch_permutation, item_uniform
-from data_loader.errors import UserError
-from data_loader.prefetch import prefetch
-from data_loader.views import ExpertView, TextView
+from data_loader.store.devices import prefetch, send
+from data_loader.store.views import ExpertView, TextView
+from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

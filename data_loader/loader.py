@@ -9,20 +9,20 @@ import numpy as np
 import torch
 
 from data_loader.batches import CaptionChoice, TrainingSet
-from data_loader.content import short
-from data_loader.declared import check_values, chosen_experts, token_limit
-from data_loader.description import find_description
-from data_loader.devices import fits_on
-from data_loader.errors import UserError
-from data_loader.feature_store import ExpertFeatures, FeatureStore, TextFeatures
-from data_loader.formats import read_plain_mapping
-from data_loader.layout import FileFinder, expert_source
-from data_loader.lists import read_videos, videos_of
-from data_loader.near_ids import hint
+from data_loader.formats.read import read_plain_mapping
 from data_loader.retrieval_set import RetrievalSet, first_captions
-from data_loader.teacher_files import open_teacher
-from data_loader.teachers import Teacher
-from data_loader.views import Expert, ExpertView, TextView
+from data_loader.sets.declared import Expert, check_values, chosen_experts, token_limit
+from data_loader.sets.description import find_description
+from data_loader.sets.layout import FileFinder, expert_source
+from data_loader.sets.lists import read_videos, videos_of
+from data_loader.sets.near_ids import hint
+from data_loader.store.devices import fits_on
+from data_loader.store.feature_store import ExpertFeatures, FeatureStore, TextFeatures
+from data_loader.store.views import ExpertView, TextView
+from data_loader.teachers.files import open_teacher
+from data_loader.teachers.teacher import Teacher
+from utils.content import short
+from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

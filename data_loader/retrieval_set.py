@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from data_loader.batches import gather_experts
-from data_loader.devices import send
-from data_loader.feature_store import RawCaptions
-from data_loader.views import ExpertView, TextView
+from data_loader.store.devices import send
+from data_loader.store.feature_store import RawCaptions
+from data_loader.store.views import ExpertView, TextView
 
 
 @dataclass(frozen=True)

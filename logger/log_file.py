@@ -10,8 +10,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from data_loader.errors import UserError, printable
-from data_loader.files import make_folder, reason
+from utils.errors import UserError, printable
+from utils.files import make_folder, reason
 
 FILE_NAME = "info.log"
 FILE_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_loader.errors import UserError
-from data_loader.files import replacing
+from utils.errors import UserError
+from utils.files import replacing
 
 VIDEOS_PER_QUERY = 10
 

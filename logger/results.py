@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_loader.errors import UserError
-from data_loader.files import make_folder, reason, replacing, write_json
 from logger.summary import summarise_seeds
+from utils.errors import UserError
+from utils.files import make_folder, reason, replacing, write_json
 
 
 def write_summary(folder: Path, metrics_by_seed: Mapping[int, Mapping[str, Any]]) -> Path:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from data_loader.errors import UserError
-from data_loader.files import make_folder, reason
+from utils.errors import UserError
+from utils.files import make_folder, reason
 
 _log = logging.getLogger(__name__)
 

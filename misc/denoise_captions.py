@@ -23,11 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_loader.errors import UserError, printable
-from data_loader.files import make_folder, replacing, write_json
-from data_loader.formats import read_plain_mapping
+from data_loader.formats.read import read_plain_mapping
 from data_loader.retrieval_set import RetrievalSet
-from data_loader.teachers import Teacher
+from data_loader.teachers.teacher import Teacher
 from logger.log_file import open_log
 from logger.progress import progress
 from misc.make_data_set import make_data_set
@@ -38,6 +36,8 @@ from trainer.build import build_loader, open_teachers
 from trainer.distillation import text_side, video_side
 from utils.command_line import Parser, folder_name, run_main, select_device
 from utils.config import Config
+from utils.errors import UserError, printable
+from utils.files import make_folder, replacing, write_json
 
 FOLDER = "denoising_masks"
 AGGREGATES = ("mean", "max", "min", "median")

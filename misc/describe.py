@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from data_loader.declared import ModelInputs
-from data_loader.description import DataDescription, ListEntry, find_description
-from data_loader.errors import printable
+from data_loader.sets.declared import ModelInputs
+from data_loader.sets.description import DataDescription, ListEntry, find_description
 from misc.published_results import COLUMNS, DIRECTIONS, PUBLICATIONS, mean_and_std, results_of
 from trainer.build import build_net, count_parameters, expert_dims, inputs_of
 from utils.command_line import Parser, run_main
 from utils.config import Config
+from utils.errors import printable
 
 PARTS = {
     "pooling": "NetVLAD of the experts",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_loader.errors import UserError, did_you_mean
+from utils.errors import UserError, did_you_mean
 
 
 def _make_demo_set(folder: Path, **args: Any) -> None:

@@ -2,7 +2,7 @@
 
 python3 misc/make_teachers.py --config configs/demo/train-full-ce.json --resume <trained_model.pth>
 
-Name the file under `distil_params.teachers` of a student's config (see `data_loader.teacher_files`
+Name the file under `distil_params.teachers` of a student's config (see `data_loader.teachers.files`
 for what it holds). Student and teacher may use different experts and text features; what counts is
 that the data set has the same training videos with the same captions.
 """
@@ -23,12 +23,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from data_loader.errors import UserError
-from data_loader.files import make_folder, write_json
 from data_loader.loader import ExpertDataLoader
-from data_loader.published_teachers import PublishedVideo, write_published_teacher
 from data_loader.retrieval_set import RetrievalSet
-from data_loader.teacher_files import TeacherShape, write_teacher
+from data_loader.teachers.files import TeacherShape, write_teacher
+from data_loader.teachers.published import PublishedVideo, write_published_teacher
 from logger.log_file import open_log
 from logger.progress import progress
 from misc.make_data_set import make_data_set
@@ -40,6 +38,8 @@ from trainer.run_folder import find_checkpoint
 from trainer.session import config_of_checkpoint
 from utils.command_line import Parser, run_main, select_device
 from utils.config import Config
+from utils.errors import UserError
+from utils.files import make_folder, write_json
 
 SUFFIX, PUBLISHED_SUFFIX = ".teacher", ".pkl"
 FOLDER = "teachers"

@@ -20,9 +20,9 @@ if not __package__:  # run as a file: the rooms lie in the folder above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
-from data_loader.files import read_json
 from utils.command_line import Parser, run_main
 from utils.config import config_name
+from utils.files import read_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 PUBLICATIONS = {

@@ -14,13 +14,13 @@ if not __package__:  # run as a file: the rooms lie in the folder above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
-from data_loader.errors import UserError, did_you_mean, printable
-from data_loader.files import is_there
-from misc.studies import load_study
-from misc.tables.result_lines import COLUMNS, LAYOUTS
-from misc.tables.results import Row, row_of_config, rows_of_folder
-from misc.tables.table_text import FORMATS
+from misc.results.result_lines import COLUMNS, LAYOUTS
+from misc.results.rows import Row, row_of_config, rows_of_folder
+from misc.results.studies import load_study
+from misc.results.table_text import FORMATS
 from utils.command_line import Parser, parse_seeds, run_main
+from utils.errors import UserError, did_you_mean, printable
+from utils.files import is_there
 
 DEFAULT_COLUMNS = "R1,R5,R10,MedR"
 

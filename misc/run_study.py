@@ -13,14 +13,14 @@ if not __package__:  # run as a file: the rooms lie in the folder above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
-from data_loader.errors import UserError
+from misc.results.jobs import Job, run_jobs, state_of
+from misc.results.rows import row_of_config
+from misc.results.sbatch import Limits, from_here, write_job_array
+from misc.results.studies import Study, load_study, study_names
 from misc.results_table import add_table_flags, print_table
-from misc.studies import Study, load_study, study_names
-from misc.studies.jobs import Job, run_jobs, state_of
-from misc.studies.sbatch import Limits, from_here, write_job_array
-from misc.tables.results import row_of_config
 from utils.command_line import Parser, folder_name, parse_seeds, run_main
 from utils.config import Config
+from utils.errors import UserError
 
 INTERRUPTED = "the same command goes on where this one stopped"
 

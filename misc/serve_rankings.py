@@ -26,10 +26,10 @@ from werkzeug.serving import (
 from werkzeug.utils import redirect, send_file
 from werkzeug.wrappers import Request, Response
 
-from data_loader.errors import UserError
-from data_loader.files import is_there, reason
+from logger.page.videos import LINK, SHOWN_SUFFIXES, is_file
 from utils.command_line import Parser, run_main
-from utils.page_videos import LINK, SHOWN_SUFFIXES, is_file
+from utils.errors import UserError
+from utils.files import is_there, reason
 
 DEFAULT_PORT = 8000
 # What a folder of videos may hold besides is nobody's business; a page among it would be trouble.

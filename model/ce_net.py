@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.collaborative_gating import PairwiseGating, TripletGating
+from model.collaborative_gating import (
+    PairwiseGating,
+    StarGating,
+    StarSpecificGating,
+    StarTensorGating,
+    TripletGating,
+)
 from model.expert_module import (
     ConcatMixModule,
     ConcatModule,
@@ -17,10 +23,9 @@ from model.expert_module import (
     ExpertModule,
     SharedSizeModule,
 )
+from model.fast import once_for_missing, skips_missing
 from model.net_vlad import NetVLAD
-from model.present import once_for_missing, skips_missing
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity
-from model.star_gating import StarGating, StarSpecificGating, StarTensorGating
 
 TASKS = ("retrieval", "compute_video_embeddings")
 CAPTION_MODES = ("indep", "avg")

@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.fan_out import fan_out
+from model.fast import fan_out, once_for_missing, skips_missing
 from model.gating import ContextGatingUnit, GatedEmbeddingUnit, ReduceDim
-from model.present import once_for_missing, skips_missing
 from model.similarity import TextEmbeddings, VideoEmbeddings
 
 ExpertDims = Mapping[str, tuple[int, int]]

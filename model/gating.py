@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.unit_length import unit_length
+from model.fast import unit_length
 
 
 class ContextGating(nn.Module):

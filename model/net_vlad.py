@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.unit_length import unit_length
+from model.fast import unit_length
 
 
 class NetVLAD(nn.Module):

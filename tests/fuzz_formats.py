@@ -36,12 +36,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from data_loader import apart, formats, mat_file
-from data_loader.errors import UserError
-from data_loader.files import read_json
-from data_loader.packed import Part, read_packed, write_packed
-from data_loader.teacher_files import open_teacher
-from data_loader.word_vectors import read_word_vectors
+from data_loader.formats import apart
+from data_loader.formats import mat as mat_file
+from data_loader.formats import read as formats
+from data_loader.store.packed import Part, read_packed, write_packed
+from data_loader.store.word_vectors import read_word_vectors
+from data_loader.teachers.files import open_teacher
 from misc.fetching.tar_reader import ArchiveError, Limits
 from misc.fetching.unpack import unpack
 from tests import hostile_archives
@@ -49,6 +49,8 @@ from tests.every_format import WRITERS, ragged
 from tests.own_data import write_word_vectors
 from tests.teacher_data import RandomTeacher
 from trainer.checkpoint import load_checkpoint, save_checkpoint
+from utils.errors import UserError
+from utils.files import read_json
 
 FREE_MEMORY, MEMORY_PER_BYTE = 256 << 20, 4
 BATCH = 200  # files for each process

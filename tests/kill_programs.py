@@ -18,7 +18,7 @@ import torch
 
 import test as test_program
 import train as train_program
-from data_loader.packed import read_packed
+from data_loader.store.packed import read_packed
 from misc import denoise_captions, make_teachers, prepare_text_embeddings, run_study
 from misc.demo_set import __main__ as demo_set
 from misc.fetching import command_line as sync_experts

@@ -3,7 +3,7 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
-from utils.page_data import (
+from logger.page.data import (
     OwnCaption,
     Ranking,
     Retrieved,
@@ -11,7 +11,7 @@ from utils.page_data import (
     Speakers,
     VideoRanking,
 )
-from utils.rankings_page import write_rankings_page
+from logger.page.page import write_rankings_page
 
 SPEAKERS = Speakers([0.5, None, -0.25], [0.8, 0.0, 0.2])
 

@@ -14,7 +14,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError
 from misc.benchmarks import feature_store, growth_measures, plain_model, synthetic
 from misc.benchmarks.__main__ import main
 from misc.benchmarks.measure import Job, Meter, count_flops, in_own_process, measure
@@ -28,6 +27,7 @@ from model.similarity import similarity
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_loader
 from utils.config import Config
+from utils.errors import UserError
 
 
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 2**32 - 1))

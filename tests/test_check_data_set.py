@@ -10,15 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_loader.description import find_description
-from data_loader.errors import UserError
-from misc.check_data_set import main
-from misc.checking.problems import check_data_set
-from misc.checking.report import Finding, Report, Row, line_of, summary
-from misc.checking.use import Use
+from data_loader.sets.description import find_description
+from misc.check_data_set.__main__ import main
+from misc.check_data_set.problems import check_data_set
+from misc.check_data_set.report import Finding, Report, Row, line_of, summary
+from misc.check_data_set.use import Use
 from tests.conftest import SHARED
 from tests.own_data import OwnData, write_word_vectors
 from tests.tiny_set import tiny_config, write_json
+from utils.errors import UserError
 
 
 def report_of(own: OwnData) -> Report:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from data_loader.errors import UserError
 from trainer.checkpoint import link_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from utils.errors import UserError
 
 CONTENT = {
     "arch": "CENet",

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError
 from utils.command_line import (
     chosen_seeds,
     parse_seeds,
@@ -18,6 +17,7 @@ from utils.command_line import (
     test_parser,
     train_parser,
 )
+from utils.errors import UserError
 from utils.seeds import seed_everything
 from utils.stopping import Stopped
 

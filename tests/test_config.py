@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError
 from tests.conftest import ROOT, SHARED
 from utils.config import Config, differences, keys_that_change_learning
 from utils.config_files import merge, resolve_config
@@ -25,6 +24,7 @@ from utils.config_schema import (
     check,
 )
 from utils.config_types import without_args
+from utils.errors import UserError
 
 # One key of every kind; every nested dict here has known keys only.
 EXAMPLE = {

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import train
-from data_loader.errors import UserError
 from tests.test_config import EXAMPLE, leaves, sections, with_value
 from utils.command_line import run_main
 from utils.config import Config
 from utils.config_kinds import FilePath, is_too_deep, printable, shown
 from utils.config_schema import SCHEMA, check, kind_at
+from utils.errors import UserError
 
 UNUSABLE = {
     "NUL": "a\0b",

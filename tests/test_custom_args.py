@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError
 from tests.test_config import EXAMPLE
 from utils.config import Config
 from utils.config_kinds import join_key, split_key
 from utils.custom_args import parse_custom_args
+from utils.errors import UserError
 
 VALUES = {
     **copy.deepcopy(EXAMPLE),

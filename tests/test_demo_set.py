@@ -11,10 +11,10 @@ import av
 import numpy as np
 import pytest
 
-from data_loader.errors import UserError
 from misc.demo_set import make, make_demo_set
 from misc.demo_set.__main__ import main
 from utils.command_line import run_main
+from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"num_train": 24, "num_val": 6, "num_test": 8}

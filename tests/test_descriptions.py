@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from data_loader.description import find_description, published_names
-from data_loader.errors import UserError
-from data_loader.formats import read_id_list
-from data_loader.layout import FileFinder, aggregated, expert_source
+from data_loader.formats.read import read_id_list
+from data_loader.sets.description import find_description, published_names
+from data_loader.sets.layout import FileFinder, aggregated, expert_source
 from tests.conftest import SHARED
 from tests.own_data import OwnData
+from utils.errors import UserError
 
 SENET = {
     "fps": 25,

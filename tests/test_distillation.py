@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError
 from model.loss import DistillationLoss, aggregate_teachers
 from tests.conftest import SHARED
 from tests.teacher_data import RandomTeacher
@@ -20,6 +19,7 @@ from trainer.build import build_distillation, build_loader
 from trainer.distillation import Distillation
 from utils.config import Config
 from utils.config_files import merge
+from utils.errors import UserError
 
 NAIVE = {
     "mean": lambda sims: np.mean(sims, axis=0),

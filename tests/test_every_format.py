@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from data_loader import apart
-from data_loader.errors import UserError
-from data_loader.formats import read_feature_file, read_plain_mapping, read_text_feature_file
-from data_loader.hdf5 import read_hdf5
+from data_loader.formats import apart
+from data_loader.formats.hdf5 import read_hdf5
+from data_loader.formats.read import read_feature_file, read_plain_mapping, read_text_feature_file
 from tests.every_format import (
     WRITERS,
     Table,
@@ -26,6 +25,7 @@ from tests.every_format import (
     write_npy_folder,
     write_pickle,
 )
+from utils.errors import UserError
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_what_hdf5_can_do_beyond_arrays_is_refused(
 ) -> None:
     # The file is well-formed, so the library may read it right here.
     monkeypatch.setattr(apart, "read_apart", lambda reader, path: read_hdf5(path))
-    monkeypatch.setattr("data_loader.formats.read_apart", apart.read_apart)
+    monkeypatch.setattr("data_loader.formats.read.read_apart", apart.read_apart)
     _hdf5_trap(tmp_path / "e.h5", kind)
     with pytest.raises(UserError, match=message):
         read_feature_file(tmp_path / "e.h5")

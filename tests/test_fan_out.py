@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from model import fan_out as module
-from model.fan_out import fan_out
+from model import fast as module
+from model.fast import fan_out
 
 
 def gradients(outputs: list[Tensor], x: Tensor, layers: nn.ModuleList) -> list[Tensor]:

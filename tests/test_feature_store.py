@@ -15,17 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader import packed
-from data_loader.description import parse_description
-from data_loader.errors import UserError
-from data_loader.feature_store import ExpertFeatures, FeatureStore
-from data_loader.layout import ExpertSource, FileFinder
-from data_loader.packed import load_or_make
-from data_loader.packing import expert_recipe, read_captions
-from data_loader.word_vectors import read_word_vectors
+from data_loader.sets.description import parse_description
+from data_loader.sets.layout import ExpertSource, FileFinder
+from data_loader.store import packed
+from data_loader.store.feature_store import ExpertFeatures, FeatureStore
+from data_loader.store.packed import load_or_make
+from data_loader.store.packing import expert_recipe, read_captions
+from data_loader.store.word_vectors import read_word_vectors
 from tests.conftest import ROOT
 from tests.every_format import ragged, write_npy_folder, write_npz, write_pickle
 from tests.own_data import OwnData
+from utils.errors import UserError
 
 
 def load(
@@ -332,9 +332,9 @@ def test_a_copy_of_an_earlier_version_is_replaced(
 PACKING = """
 import logging, sys
 from pathlib import Path
-from data_loader import packing
-from data_loader.layout import ExpertSource
-from data_loader.packed import load_or_make
+from data_loader.store import packing
+from data_loader.sets.layout import ExpertSource
+from data_loader.store.packed import load_or_make
 read = packing.read_feature_file
 def slow(path):
     print("reading", flush=True)

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError
 from misc.fetching import download as download_module
 from misc.fetching.catalogue import Source
 from misc.fetching.download import Patience, download
 from tests import fetch_server as act
 from tests.fetch_server import FileServer, serving
+from utils.errors import UserError
 
 CONTENT = random.Random(0).randbytes(400_000)
 CHANGED = random.Random(1).randbytes(400_000)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError
 from misc.fetching import catalogue
 from misc.fetching.tar_reader import ArchiveError, Limits
 from misc.fetching.unpack import unpack
 from tests.hostile_archives import file, folder, link, packed, tar_bytes
+from utils.errors import UserError
 
 GOOD = [
     folder("data/MSVD"),

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_loader import files
-from data_loader.errors import UserError
-from data_loader.files import (
+from tests.conftest import ROOT
+from utils import files
+from utils.errors import UserError
+from utils.files import (
     alone,
     is_there,
     make_folder,
@@ -28,7 +29,6 @@ from data_loader.files import (
     temporary_name,
     write_json,
 )
-from tests.conftest import ROOT
 
 OURS = ".checkpoint-epoch3.pth.4194999-0a1b2c3d.tmp"
 
@@ -65,7 +65,7 @@ def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path) -> 
 
 KILLED = """
 import os, signal, sys
-from data_loader.files import replacing
+from utils.files import replacing
 with replacing(sys.argv[1], **eval(sys.argv[2])) as handle:
     handle.write(b"half")
     handle.flush()
@@ -224,7 +224,7 @@ def test_a_long_name_that_fits_can_be_written(tmp_path: Path) -> None:
 
 def test_letters_where_names_are_ascii(tmp_path: Path) -> None:
     program = (
-        "import sys; from data_loader.files import *\n"
+        "import sys; from utils.files import *\n"
         f"for use in (read_json, make_folder, lambda path: write_json(path, 1)):\n"
         f"    try:\n        use({str(tmp_path)!r} + '/gr\\u00fcn')\n"
         "    except UserError as error:\n        print(ascii(str(error)))\n"

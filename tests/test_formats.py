@@ -19,17 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data_loader.errors import UserError
-from data_loader.formats import (
+from data_loader.formats.pickles.values import read_pickle
+from data_loader.formats.read import (
     read_feature_file,
     read_id_list,
     read_plain_mapping,
     read_text_feature_file,
 )
-from data_loader.pickle_values import read_pickle
-from data_loader.word_vectors import read_word_vectors, words_of
+from data_loader.store.word_vectors import read_word_vectors, words_of
 from tests.every_format import write_msgpack, write_npz, write_pickle
 from tests.own_data import write_word_vectors
+from utils.errors import UserError
 
 
 def same(found: Any, expected: Any) -> bool:

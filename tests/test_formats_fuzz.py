@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from data_loader.errors import UserError
 from tests import fuzz_formats
 from tests.conftest import ROOT
 from tests.fuzz_formats import Format
+from utils.errors import UserError
 
 
 def test_damaged_files() -> None:

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_loader.draws import item_uniform
-from data_loader.errors import UserError
-from data_loader.gather import gather_rows, gather_tokens
 from data_loader.loader import ExpertDataLoader
+from data_loader.store.views import gather_rows, gather_tokens
 from tests.conftest import SHARED
 from tests.own_data import OwnData
+from utils.errors import UserError
 
 CE_EXPERTS = [
     *("audio", "face", "i3d.i3d.0", "imagenet.resnext101_32x48d.0", "imagenet.senet154.0"),

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError
 from logger.log_file import close_log, open_log
 from logger.progress import progress
 from logger.summary import summarise_seeds
 from logger.tables import metrics_table, seeds_table
 from logger.tensorboard import TensorBoardWriter
+from utils.errors import UserError
 
 log = logging.getLogger("trainer.something")
 

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_loader import mapped
-from data_loader.feature_store import TextFeatures
-from data_loader.mapped import MappedPages
-from data_loader.packed import Packed, Part, read_packed, write_packed
-from data_loader.views import TextView
+from data_loader.store import packed as mapped
+from data_loader.store.feature_store import TextFeatures
+from data_loader.store.packed import MappedPages, Packed, Part, read_packed, write_packed
+from data_loader.store.views import TextView
 
 VIDEOS, WORDS, SIZE = 400, 8, 2048  # 26 MB
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.mish import Mish
+from model.fast import Mish
 
 FINITE = st.floats(-1e4, 1e4, width=32)
 

@@ -9,12 +9,12 @@ import torch
 
 import test as test_program
 import train as train_program
-from data_loader.errors import UserError
 from model import MNNet
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_loader
 from utils.command_line import run_main
 from utils.config import Config
+from utils.errors import UserError
 
 EXPERT = "s3dg.s3dg.0"
 SIZE = 5

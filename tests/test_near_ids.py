@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError, is_writable, printable
-from data_loader.near_ids import hint, near_miss
+from data_loader.sets.near_ids import hint, near_miss
+from utils.errors import UserError, is_writable, printable
 
 IDS = [f"video{number:03}" for number in (0, 7, 12, 130)]
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from data_loader.errors import UserError
 from trainer.optimisers import (
     OPTIMISERS,
     CosineAnnealingWithRestartsLR,
@@ -15,6 +14,7 @@ from trainer.optimisers import (
     build_optimiser,
     build_schedule,
 )
+from utils.errors import UserError
 
 TRAJECTORIES = [
     "RAdam_lr0.001_wd0.001_fixedgrad",

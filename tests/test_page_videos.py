@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError
+from logger.page.data import Retrieved
 from tests.rankings_html import Page, make_videos, ranking, write
-from utils.page_data import Retrieved
+from utils.errors import UserError
 
 ODD_IDS = ["a b", "q\"'<>&", "#1?x=2", "100%41", "é€🎉", "season 1/clip", "-", ".hidden", "a..b"]
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from data_loader.declared import ModelInputs
-from data_loader.errors import UserError
+from data_loader.sets.declared import ModelInputs
 from misc.describe import describe, main, parameters_by_part
 from misc.published_results import config_of, markdown, published_results
 from tests.conftest import ROOT, SHARED
@@ -16,6 +15,7 @@ from tests.tiny_set import make_tiny_set, tiny_config
 from trainer.build import build_loader, build_net, count_parameters, expert_dims, inputs_of
 from utils.config import Config
 from utils.config_files import resolve_config
+from utils.errors import UserError
 
 # A base without a data set, and one that names an expert whose kind it leaves open.
 NOT_BUILT = {

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError
 from logger.predictions import as_csv, largest_size, parse_predictions
+from utils.errors import UserError
 
 # Queries, videos, seed.
 TABLES = st.tuples(st.integers(1, 8), st.integers(10, 30), st.integers(0, 2**32 - 1))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.present import once_for_missing, skips_missing
+from model.fast import once_for_missing, skips_missing
 from tests.test_model import make_batch, make_net
 
 

@@ -22,7 +22,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from data_loader.errors import UserError
 from tests.checkpoint_files import (
     CONTAINERS,
     Call,
@@ -38,6 +37,7 @@ from tests.checkpoint_files import (
 )
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint, load_weights
 from trainer.session import config_of_checkpoint
+from utils.errors import UserError
 
 VALUES = np.arange(6, dtype=np.float32)
 RAW = {"0": VALUES.tobytes()}

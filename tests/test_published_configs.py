@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from data_loader.errors import UserError
 from tests.conftest import ROOT, SHARED
 from utils.config import Config
 from utils.config_files import INHERIT, resolve_config
 from utils.config_schema import SCHEMA
+from utils.errors import UserError
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.json"))
 FRAGMENTS = [path for path in CONFIGS if path.parent.name == "fragments"]

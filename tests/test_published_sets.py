@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_loader.errors import UserError
 from data_loader.loader import ExpertDataLoader
+from utils.errors import UserError
 
 HQ = "high-quality/structured-symlinks"
 PLAIN = "structured-symlinks"

@@ -7,9 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logger.page.charts import histogram, place_of, recall_chart, recall_curve
 from model.metric import RECALL_AT, rank_metrics
-from utils.page_charts import recall_chart
-from utils.rank_summary import histogram, place_of, recall_curve
 
 some_ranks = st.lists(st.integers(2, 1400).map(lambda halves: halves / 2), min_size=1, max_size=40)
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError
+from logger.page.data import OwnCaption, Retrieved, RetrievedCaption, Speakers
+from logger.page.page import SCRIPTS, STYLES, sample_queries
 from tests.rankings_html import SPEAKERS, Page, make_videos, ranking, video_ranking, write
-from utils.page_data import OwnCaption, Retrieved, RetrievedCaption, Speakers
-from utils.rankings_page import SCRIPTS, STYLES, sample_queries
+from utils.errors import UserError
 
 # What the page says -----------------------------------------------------------------------------
 

@@ -5,9 +5,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from logger.page.data import (
+    OwnCaption,
+    Ranking,
+    Retrieved,
+    RetrievedCaption,
+    Speakers,
+    VideoRanking,
+)
+from logger.page.page import SCRIPTS, write_rankings_page
 from tests.rankings_site import serving, shown, write_video
-from utils.page_data import OwnCaption, Ranking, Retrieved, RetrievedCaption, Speakers, VideoRanking
-from utils.rankings_page import SCRIPTS, write_rankings_page
 
 NUM_CARDS = 40
 HOSTILE = "</script><img src=x onerror=\"window.hacked=1;alert('gotcha')\"> \"'& 🎉 שלום"

@@ -8,8 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.rankings_site import serving, shown, write_video
-from utils.page_data import (
+from logger.page.data import (
     OwnCaption,
     Ranking,
     Retrieved,
@@ -17,7 +16,8 @@ from utils.page_data import (
     Speakers,
     VideoRanking,
 )
-from utils.rankings_page import write_rankings_page
+from logger.page.page import write_rankings_page
+from tests.rankings_site import serving, shown, write_video
 
 NUM_CARDS = 12
 EXPERTS = ["appearance", "audio", "speech"]

@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 
 import misc.results_table as table_program
 import train as train_program
-from misc.tables.results import difference_in_std
-from misc.tables.table_text import Cell, Table, as_latex, as_markdown, escape_latex, escape_markdown
+from misc.results.rows import difference_in_std
+from misc.results.table_text import (
+    Cell,
+    Table,
+    as_latex,
+    as_markdown,
+    escape_latex,
+    escape_markdown,
+)
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from utils.command_line import run_main
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+import misc.results.jobs
+import misc.results.studies
 import misc.run_study as study_program
-import misc.studies
-import misc.studies.jobs
 import train as train_program
-from misc.studies import load_study, study_names
-from misc.studies.sbatch import Limits, write_job_array
+from misc.results.sbatch import Limits, write_job_array
+from misc.results.studies import load_study, study_names
 from tests.conftest import ROOT
 from tests.test_results_table import column
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
@@ -47,7 +47,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     moee = {"inherit_from": "configs/tiny/train-ce.json", "arch": {"args": {"use_ce": ""}}}
     write_json(folder / "configs/tiny/train-moee.json", moee)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(misc.studies, "FOLDER", folder / "studies")
+    monkeypatch.setattr(misc.results.studies, "FOLDER", folder / "studies")
     return folder
 
 
@@ -61,7 +61,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         commands.append(command[2:])
         return run_main(train_program.main, command[2:])
 
-    monkeypatch.setattr(misc.studies.jobs, "run_command", train)
+    monkeypatch.setattr(misc.results.jobs, "run_command", train)
     return commands
 
 
@@ -183,7 +183,7 @@ def test_a_training_that_was_stopped_ends_the_study(
 ) -> None:
     """Others would be stopped too: the machine is taken away."""
     commands = []
-    monkeypatch.setattr(misc.studies.jobs, "run_command", lambda c: commands.append(c) or code)
+    monkeypatch.setattr(misc.results.jobs, "run_command", lambda c: commands.append(c) or code)
     found, output = study(*TINY, "--seeds", "0")
     assert found == (code if code > 0 else 128 - code) and len(commands) == 1
     assert "the same command goes on where this one stopped" in output.splitlines()[-1]
@@ -272,7 +272,7 @@ def test_a_signal_to_the_runner_is_passed_on_once(monkeypatch: pytest.MonkeyPatc
     codes = []
 
     def main(_: list[str]) -> None:
-        codes.append(misc.studies.jobs.run_command([sys.executable, "-c", program]))
+        codes.append(misc.results.jobs.run_command([sys.executable, "-c", program]))
 
     assert run_main(main, []) == 143 and not codes
 
@@ -377,7 +377,9 @@ def test_wrong_flags_are_refused(workplace: Path, trained: list, flag: str) -> N
 
 
 def shipped() -> list[tuple[str, str]]:
-    studies = [json.loads(path.read_text()) for path in sorted(misc.studies.FOLDER.glob("*.json"))]
+    studies = [
+        json.loads(path.read_text()) for path in sorted(misc.results.studies.FOLDER.glob("*.json"))
+    ]
     return [
         (name, dataset)
         for name, content in zip(study_names(), studies, strict=True)

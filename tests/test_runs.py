@@ -141,7 +141,7 @@ def test_runs_that_start_at_the_same_moment_have_folders_of_their_own(tmp_path: 
 
 
 def test_a_failed_start_removes_no_more_than_it_made(tmp_path: Path) -> None:
-    from data_loader.errors import UserError
+    from utils.errors import UserError
 
     (tmp_path / "models" / "mine").mkdir(parents=True)
     for with_other in (False, True):

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError
 from misc.serve_rankings import address_of, find_file, find_pages, main, make_page_server
 from tests.conftest import ROOT
 from tests.rankings_html import make_videos, ranking, write
 from utils.command_line import run_main
+from utils.errors import UserError
 
 CONTENT = bytes(range(256)) * 4
 

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 import train
-from data_loader.errors import UserError
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer import build, size
 from trainer.build import build_net, build_optimiser_of, count_parameters, inputs_of
 from utils.command_line import run_main
 from utils.config import Config
 from utils.config_schema import USE_CE
+from utils.errors import UserError
 
 GIB = 2**30
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_loader.content import BadContent
-from data_loader.pickle_machine import Machine, Maker
-from data_loader.pickle_opcodes import run_machine
-from data_loader.pickle_values import read_pickle
+from data_loader.formats.pickles.machine import Machine, Maker
+from data_loader.formats.pickles.opcodes import run_machine
+from data_loader.formats.pickles.values import read_pickle
 from tests.checkpoint_files import CONTAINERS
 from tests.conftest import ROOT
+from utils.content import BadContent
 
 LENGTH = 400_000
 TIMES = 3000
@@ -26,9 +26,9 @@ TIMES = 3000
 READ = """
 import os, resource, sys, traceback
 from pathlib import Path
-from data_loader.apart import memory_in_use
-from data_loader.errors import UserError
-from data_loader.formats import read_feature_file
+from data_loader.formats.apart import memory_in_use
+from utils.errors import UserError
+from data_loader.formats.read import read_feature_file
 from trainer.checkpoint import load_checkpoint
 
 def read(path):

@@ -14,8 +14,7 @@ from model.ce_net import CENet
 from model.loss import MaxMarginRankingLoss
 from trainer.distillation import Distillation
 from trainer.optimisers import RAdam, Ranger
-from trainer.precision import PRECISIONS, matrix_products_in, warn_if_slow
-from trainer.step import TrainingStep
+from trainer.step import PRECISIONS, TrainingStep, matrix_products_in, warn_if_slow
 
 B, D, TEXT = 5, 6, 4
 EXPERTS = {"audio": (8, D), "rgb": (7, D), "scene": (3, D)}

@@ -19,8 +19,7 @@ import misc.cvpr2020_challenge.score as score_program
 import misc.cvpr2020_challenge.submission as submission_module
 import misc.cvpr2020_challenge.test_baselines as predict_program
 import misc.cvpr2020_challenge.train_baselines as train_program
-from data_loader.description import Counts
-from data_loader.errors import UserError
+from data_loader.sets.description import Counts
 from logger.predictions import as_csv
 from misc.cvpr2020_challenge.ground_truth import GroundTruth, SetTruth, read_truth, write_truth
 from misc.cvpr2020_challenge.score import GEOMETRIC_MEAN, mean_score, recalls, score
@@ -36,6 +35,7 @@ from tests.conftest import ROOT
 from tests.test_predictions_file import TABLES, draw
 from tests.tiny_set import write_json
 from utils.command_line import run_main
+from utils.errors import UserError
 
 VIDEOS = 14
 ONE_ROW = "0,1,2,3,4,5,6,7,8,9\n"

@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError
-from data_loader.packed import Part, write_packed
-from data_loader.published_teachers import write_published_teacher
-from data_loader.teacher_files import open_teacher
-from data_loader.teachers import Teacher
+from data_loader.store.packed import Part, write_packed
+from data_loader.teachers.files import open_teacher
+from data_loader.teachers.published import write_published_teacher
+from data_loader.teachers.teacher import Teacher
 from tests.teacher_data import RandomTeacher
 from trainer.distillation import Distillation, text_side, video_side
+from utils.errors import UserError
 
 SIZES = {"audio": 3, "scene": 5}
 

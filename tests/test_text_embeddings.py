@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_loader.formats import read_text_feature_file
+from data_loader.formats.read import read_text_feature_file
 from misc.prepare_text_embeddings import main
 from misc.text_embeddings import command, encoding
 from misc.text_embeddings.encoding import chunk_bounds

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.formats import read_text_feature_file
+from data_loader.formats.read import read_text_feature_file
 from misc.prepare_text_embeddings import main
 from misc.text_embeddings.captions import Captions
 from misc.text_embeddings.encoders import make_job

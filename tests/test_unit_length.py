@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.unit_length import unit_length
+from model.fast import unit_length
 
 
 @settings(deadline=None, max_examples=40)

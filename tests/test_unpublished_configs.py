@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_loader.declared import ModelInputs
+from data_loader.sets.declared import ModelInputs
 from misc.demo_set.assemble import describe
 from misc.demo_set.settings import Settings
 from tests.conftest import ROOT

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.errors import UserError
-from data_loader.word_vectors import read_word_vectors, wanted_words
+from data_loader.store.word_vectors import read_word_vectors, wanted_words
 from tests.own_data import write_word_vectors
+from utils.errors import UserError
 
 WORDS = ["the", "dog", "can't", "new york", "é"]
 VALUES = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)

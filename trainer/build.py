@@ -10,14 +10,13 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from data_loader.declared import ModelInputs, declared_inputs
-from data_loader.errors import UserError, did_you_mean
 from data_loader.loader import ExpertDataLoader
-from data_loader.teachers import Teacher
+from data_loader.sets.declared import ModelInputs, declared_inputs
+from data_loader.teachers.teacher import Teacher
 from model import CENet, MNNet
+from model.collaborative_gating import TENSOR_SIZE
 from model.loss import MaxMarginRankingLoss
 from model.metric import rank_metrics
-from model.star_gating import TENSOR_SIZE
 from trainer.distillation import Distillation
 from trainer.evaluation import VIDEOS_PER_BLOCK, check_metrics
 from trainer.optimisers import build_optimiser, build_schedule
@@ -27,6 +26,7 @@ from trainer.training import TrainingSettings
 from trainer.visualizer import Visualizer
 from utils.config import Config
 from utils.config_schema import LOADER_KEYS, TRAINING_KEYS
+from utils.errors import UserError, did_you_mean
 
 ARCHITECTURES = {"CENet": CENet, "MNNet": MNNet}
 LOADERS = {"ExpertDataLoader": ExpertDataLoader}

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data_loader.content import BadContent, Truncated
-from data_loader.errors import UserError
-from data_loader.files import reason, replacing, temporary_name
 from trainer.checkpoint_file import read_checkpoint_file
 from trainer.published_checkpoint import translated
+from utils.content import BadContent, Truncated
+from utils.errors import UserError
+from utils.files import reason, replacing, temporary_name
 
 # Keys of a checkpoint that people's scripts rely on, and what stands there.
 REQUIRED_KEYS = {"arch": str, "epoch": int, "state_dict": object, "config": object}

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_loader.content import BadContent, short
-from data_loader.pickle_machine import Buildable, Maker
-from data_loader.pickle_values import PLAIN_NAMES, PlainValues
+from data_loader.formats.pickles.machine import Buildable, Maker
+from data_loader.formats.pickles.values import PLAIN_NAMES, PlainValues
+from utils.content import BadContent, short
 
 _MAX_DEPTH = 30
 # A pickle may mention one list in many places; whoever walks the result meets each of them.

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from data_loader.batches import Batch
-from data_loader.devices import send
 from data_loader.draws import item_uniform
-from data_loader.errors import UserError, did_you_mean
-from data_loader.teachers import Teacher
+from data_loader.store.devices import send
+from data_loader.teachers.teacher import Teacher
 from model.loss import AGGREGATES, DistillationLoss, aggregate_teachers
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity
+from utils.errors import UserError, did_you_mean
 
 _TEACHER_STREAM = -1  # the streams from 0 on are those of the training set
 

@@ -3,6 +3,7 @@
 Axes: Q queries (captions), N videos, C captions per video, M experts.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_loader.errors import UserError
 from data_loader.retrieval_set import RetrievalSet
+from data_loader.sets.description import Counts
+from logger.predictions import VIDEOS_PER_QUERY
 from model.metric import rank_metrics
-from model.ranks import BlockSource, Ranks, blocks_of, compute_ranks
+from model.ranks import BlockSource, Ranks, blocks_of, compute_ranks, find_best
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity_to
+from utils.errors import UserError
 
 VIDEOS_PER_BLOCK = 256
 QUERIES_PER_BLOCK = 512
@@ -212,3 +215,53 @@ def _means(block: Tensor, exists: Tensor, num_captions: int) -> Tensor:
     """Mean over the existing captions of each video, (videos, N)."""
     sums = block.view(-1, num_captions, block.shape[1]).sum(dim=1)
     return sums / exists.view(-1, num_captions).sum(dim=1, keepdim=True).to(block.device)
+
+
+_log = logging.getLogger(__name__)
+
+
+@torch.inference_mode()
+def predict(net: nn.Module, retrieval: RetrievalSet, device: torch.device) -> np.ndarray:
+    """Find the ten most similar videos of each query that exists.
+
+    Returns:
+        (queries, 10) int64 places in the list of videos, the most similar first (of equals the
+        first in the list); the queries in the order of videos, then captions.
+
+    Raises:
+        UserError: there are fewer than ten videos, queries are means over captions, or the model
+            gives NaN.
+    """
+    if len(retrieval) < VIDEOS_PER_QUERY:
+        raise UserError(
+            f"A challenge asks for the {VIDEOS_PER_QUERY} best videos of each query, and this "
+            f"retrieval set has {len(retrieval)}: set challenge_mode to false for metrics."
+        )
+    compared = compare(net, retrieval, device)
+    if compared.averaged:
+        raise UserError(
+            "A challenge asks for a row for each caption, and this model averages a video's "
+            'captions: set arch.args.test_caption_mode to "indep".'
+        )
+    masks = torch.from_numpy(np.asarray(retrieval.query_masks))
+    try:
+        return find_best(compared.blocks, masks, VIDEOS_PER_QUERY).numpy()
+    except ValueError as error:
+        raise UserError(f"The model cannot predict: {error}") from error
+
+
+def counts_of(retrieval: RetrievalSet) -> Counts:
+    """Count what a retrieval set holds."""
+    return Counts(len(retrieval), int(np.count_nonzero(retrieval.query_masks)))
+
+
+def warn_of_other_counts(found: Counts, expected: Counts | None, what: str) -> None:
+    """Say it where a retrieval set is not as large as the published one is."""
+    if expected is not None and found != expected:
+        _log.warning(
+            "%s has %s here, but %s as published: predictions for it do not fit the challenge; "
+            "look at its list of videos and at data_loader.args.num_test_captions.",
+            what,
+            found,
+            expected,
+        )

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from data_loader.errors import UserError, did_you_mean
 from trainer.settings import NONSENSE, check_settings, does_not_fit
 from utils.config_schema import LR_SCHEDULERS, OPTIMIZERS
+from utils.errors import UserError, did_you_mean
 
 
 class RAdam(torch.optim.RAdam):

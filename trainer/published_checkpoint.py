@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from data_loader.errors import UserError
+from utils.errors import UserError
 
 _log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from data_loader.errors import UserError
 from trainer.optimisers import build_optimiser, build_schedule, step_schedule
 from trainer.settings import NONSENSE, does_not_fit
+from utils.errors import UserError
 
 _STEPS = 2  # the second finds the state that the first has made
 # More epochs tell nothing new, but for a schedule that says how many it has.

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_loader.errors import UserError
-from data_loader.files import read_json, remove_abandoned
 from data_loader.loader import ExpertDataLoader
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint
 from trainer.run_folder import RunFolder, find_checkpoint, runs_below
 from utils.config import NAME_KEY, Config, differences, keys_that_change_learning
+from utils.errors import UserError
+from utils.files import read_json, remove_abandoned
 
 AUTO = "auto"
 _SHOWN_KEYS = 5

@@ -21,8 +21,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from data_loader.errors import UserError
-from data_loader.files import make_folder, read_json, reason, temporary_name, write_json
+from utils.errors import UserError
+from utils.files import make_folder, read_json, reason, temporary_name, write_json
 
 MARK = "run.json"
 BEST = "trained_model.pth"

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from data_loader.errors import UserError
-from data_loader.files import replacing
 from data_loader.loader import ExpertDataLoader
 from data_loader.retrieval_set import RetrievalSet
 from logger.predictions import write_predictions
@@ -28,9 +26,15 @@ from trainer.build import (
     check_training,
     count_parameters,
 )
-from trainer.challenge import counts_of, predict, warn_of_other_counts
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint, load_weights, load_what_fits
-from trainer.evaluation import Evaluation, check_metrics, evaluate
+from trainer.evaluation import (
+    Evaluation,
+    check_metrics,
+    counts_of,
+    evaluate,
+    predict,
+    warn_of_other_counts,
+)
 from trainer.memory import keeping_freed_memory
 from trainer.resuming import as_begun, check_same_data, check_same_training, fingerprint
 from trainer.run_folder import RunFolder, find_checkpoint, test_label
@@ -45,6 +49,8 @@ from trainer.training import (
 )
 from trainer.visualizer import rankings_text
 from utils.config import Config
+from utils.errors import UserError
+from utils.files import replacing
 from utils.seeds import seed_everything
 
 _log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ import inspect
 import re
 from typing import Any
 
-from data_loader.errors import UserError, did_you_mean
 from utils.config_kinds import Anything, Bool, Choice, Float, Int, Kind, ListOf, Nullable, Str
+from utils.errors import UserError, did_you_mean
 
 # What torch's classes raise where their settings make no sense.
 NONSENSE = (

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from data_loader.errors import UserError
 from utils.config import Config
+from utils.errors import UserError
 
 # Weights, gradients, and the two moments of an optimizer.
 TRAINING_COPIES = 4

@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from data_loader.batches import TrainingSet
-from data_loader.errors import UserError, did_you_mean
 from data_loader.retrieval_set import RetrievalSet
 from logger.progress import progress
 from logger.tensorboard import TensorBoardWriter
@@ -31,7 +30,6 @@ from trainer.distillation import Distillation
 from trainer.evaluation import Evaluation, evaluate
 from trainer.memory import keeping_freed_memory
 from trainer.optimisers import step_schedule
-from trainer.precision import warn_if_slow
 from trainer.progress import (
     Course,
     Progress,
@@ -42,7 +40,8 @@ from trainer.progress import (
     restore_schedule,
 )
 from trainer.run_folder import RunFolder
-from trainer.step import TrainingStep, sum_of
+from trainer.step import TrainingStep, sum_of, warn_if_slow
+from utils.errors import UserError, did_you_mean
 from utils.stopping import Stopped, deferred, last_words, requested
 
 _log = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ class Parts:
     metric_names: list[str]
     device: torch.device
     distillation: Distillation | None = None  # the teachers, for a student of TeachText
-    precision: str = "float32"  # see `trainer.precision`
+    precision: str = "float32"  # see `trainer.step`
 
 
 class Monitor:

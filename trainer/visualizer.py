@@ -7,9 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from data_loader.retrieval_set import RetrievalSet
-from trainer.closeup import Closeup
-from trainer.evaluation import Evaluation
-from utils.page_data import (
+from logger.page.data import (
     OwnCaption,
     Ranking,
     Retrieved,
@@ -17,7 +15,9 @@ from utils.page_data import (
     Speakers,
     VideoRanking,
 )
-from utils.rankings_page import sample_queries, write_rankings_page
+from logger.page.page import sample_queries, write_rankings_page
+from trainer.closeup import Closeup
+from trainer.evaluation import Evaluation
 
 AFTER_ALL_EPOCHS = 1 << 30
 

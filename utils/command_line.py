@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from data_loader.errors import UserError, did_you_mean
+from utils.errors import UserError, did_you_mean
 from utils.stopping import answering_signals
 
 LARGEST_SEED = 2**32 - 1  # of numpy's global state

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_loader.errors import UserError
-from data_loader.files import read_json, write_json
 from utils.config_files import merge, resolve_config
 from utils.config_kinds import LONGEST_NAME, KeyPath, is_usable, printable, split_key
 from utils.config_schema import changes_learning, check
 from utils.custom_args import apply_overrides, name_suffix, parse_custom_args
+from utils.errors import UserError
+from utils.files import read_json, write_json
 
 # In the config stored beside a checkpoint: the experiment's name, which its path no longer tells.
 NAME_KEY = "experiment_name"

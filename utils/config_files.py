@@ -5,10 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from data_loader.errors import UserError, did_you_mean
-from data_loader.files import read_json
 from utils.config_kinds import is_too_deep, printable, shown
 from utils.config_types import drop_args_of_other_types
+from utils.errors import UserError, did_you_mean
+from utils.files import read_json
 
 INHERIT = "inherit_from"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from data_loader.errors import did_you_mean
+from utils.errors import did_you_mean
 
 KeyPath = tuple[str, ...]
 

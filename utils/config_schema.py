@@ -6,7 +6,6 @@ An unknown key, a wrong type or an impossible value is refused before anything i
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from data_loader.errors import UserError, did_you_mean
 from utils.config_kinds import (
     Anything,
     Bool,
@@ -27,6 +26,7 @@ from utils.config_kinds import (
     is_too_deep,
     shown,
 )
+from utils.errors import UserError, did_you_mean
 
 # Names of `torch.optim`, and ours ("Ranger", "RAdam", "CosineAnnealingWithRestartsLR"), which
 # `trainer.optimisers` looks up: they stand here so that a config is checked without torch.

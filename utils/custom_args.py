@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from data_loader.errors import UserError, did_you_mean
 from utils.config_kinds import (
     KeyPath,
     MapOf,
@@ -19,6 +18,7 @@ from utils.config_kinds import (
 )
 from utils.config_schema import kind_at, nearest_key
 from utils.config_types import SHARED_ARGS, drop_args_of_other_types
+from utils.errors import UserError, did_you_mean
 
 FORM = '"key.sub@value+key2@value2"'
 

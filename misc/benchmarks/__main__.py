@@ -8,12 +8,12 @@ shares hold on any machine. The table goes to standard output.
 
 import sys
 
-from data_loader.errors import UserError, did_you_mean
 from logger.progress import progress
 from misc.benchmarks.measure import Meter, Workload
 from misc.benchmarks.table import Row, markdown
 from misc.benchmarks.workloads import WORKLOADS
 from utils.command_line import Parser, run_main
+from utils.errors import UserError, did_you_mean
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-from data_loader.errors import UserError
 from logger.log_file import open_log
 from misc.benchmarks import synthetic
 from trainer.build import build_net, count_parameters, inputs_of
-from trainer.precision import PRECISIONS
 from trainer.run_folder import RunFolder
 from trainer.session import Options, Training
+from trainer.step import PRECISIONS
 from utils.command_line import Parser, run_main, select_device
 from utils.config import Config
+from utils.errors import UserError
 
 TRAIN, VALIDATION = 6513, 497
 # Forward and backward read the weights, backward writes the gradients; the update reads weights,

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data_loader.errors import UserError
-from data_loader.files import make_folder
 from logger.progress import progress
 from misc.benchmarks.growth_measures import EvaluationFigures, StepFigures, evaluation, step
 from misc.benchmarks.measure import in_own_process
 from utils.command_line import Parser, run_main
+from utils.errors import UserError
+from utils.files import make_folder
 
 FOLDER = Path(__file__).resolve().parent / "plots"
 FEWEST_VIDEOS, FEWEST_EXPERTS = 1000, 2

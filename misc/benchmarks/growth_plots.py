@@ -5,8 +5,8 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from data_loader.files import replacing
 from misc.benchmarks.growth_measures import EvaluationFigures, StepFigures
+from utils.files import replacing
 
 _SIZE, _DPI = (9.0, 3.8), 110
 _OURS, _OTHER, _GUIDE = "#1f5a96", "#b3541e", "#888888"

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from data_loader.errors import UserError
+from utils.errors import UserError
 
 GEMM_SIZE = 2048
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_loader.batches import Batch
-from data_loader.declared import ModelInputs
+from data_loader.sets.declared import ModelInputs
 from misc.benchmarks import plain_model
 from misc.benchmarks.measure import Job, Workload, count_flops
 from model.collaborative_gating import PairwiseGating
@@ -19,8 +19,7 @@ from model.loss import MaxMarginRankingLoss
 from trainer.build import build_loss, build_net, build_optimiser_of, inputs_of
 from trainer.distillation import Distillation
 from trainer.memory import keeping_freed_memory
-from trainer.precision import has_bfloat16
-from trainer.step import TrainingStep
+from trainer.step import TrainingStep, has_bfloat16
 from utils.config import Config
 
 CE = "configs/msrvtt/train-full-ce.json"

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from data_loader.errors import UserError
-from data_loader.files import make_folder, reason, replacing
 from misc.cvpr2020_challenge.sets import (
     BASELINE_SETS,
     BASELINES,
@@ -20,9 +18,11 @@ from misc.cvpr2020_challenge.sets import (
     predictions_file,
     read_sets,
 )
-from misc.studies.jobs import Job, run_uninterrupted, state_of
-from misc.tables.runs import Run
+from misc.results.jobs import Job, run_uninterrupted, state_of
+from misc.results.runs import Run
 from utils.command_line import Parser, folder_name, parse_seeds
+from utils.errors import UserError
+from utils.files import make_folder, reason, replacing
 
 TEST_PROGRAM = Path(__file__).resolve().parents[2] / "test.py"
 GROUP = "challenge"

@@ -19,9 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from data_loader.description import Counts, find_description
-from data_loader.errors import UserError
-from data_loader.files import make_folder, read_json, write_json
+from data_loader.sets.description import Counts, find_description
 from logger.log_file import open_log
 from misc.cvpr2020_challenge.sets import (
     BASELINES,
@@ -33,6 +31,8 @@ from misc.cvpr2020_challenge.sets import (
     read_sets,
 )
 from utils.command_line import Parser, run_main
+from utils.errors import UserError
+from utils.files import make_folder, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def truth_of_data(
     chosen = {name: phase_config(configs, name, phase, custom_args) for name in datasets}
     # Only now what takes its time to load: a slip on the command line is answered at once.
     from trainer.build import build_loader
-    from trainer.challenge import counts_of, warn_of_other_counts
+    from trainer.evaluation import counts_of, warn_of_other_counts
 
     sets = {}
     for name, config in chosen.items():

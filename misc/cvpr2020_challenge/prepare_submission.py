@@ -10,12 +10,12 @@ if not __package__:  # run as a file: the rooms lie two folders up
     sys.path[0] = str(Path(__file__).resolve().parents[2])
     import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
-from data_loader.description import Counts
-from data_loader.errors import UserError
+from data_loader.sets.description import Counts
 from misc.cvpr2020_challenge.ground_truth import read_truth
 from misc.cvpr2020_challenge.sets import OUTPUT, SETS, add_phase_flag, published_counts
 from misc.cvpr2020_challenge.submission import read_folder, write_submission
 from utils.command_line import Parser, run_main
+from utils.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -19,13 +19,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data_loader.errors import UserError
 from logger.log_file import open_log
 from misc.cvpr2020_challenge.ground_truth import GroundTruth, read_truth, truth_of_data
 from misc.cvpr2020_challenge.sets import SETS, add_data_flags, add_phase_flag, read_sets
 from misc.cvpr2020_challenge.submission import check_is_there, phase_of, read_submission
-from misc.tables.table_text import FORMATS, Cell, Table
+from misc.results.table_text import FORMATS, Cell, Table
 from utils.command_line import Parser, run_main
+from utils.errors import UserError
 
 GEOMETRIC_MEAN = "geometric_mean_R1-R5-R10"
 COLUMNS = {"R1": "R@1", "R5": "R@5", "R10": "R@10", GEOMETRIC_MEAN: "Geom"}

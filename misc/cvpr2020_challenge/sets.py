@@ -3,10 +3,10 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from data_loader.description import Counts, find_description
-from data_loader.errors import UserError, did_you_mean
+from data_loader.sets.description import Counts, find_description
 from utils.command_line import Parser
 from utils.config import Config
+from utils.errors import UserError, did_you_mean
 
 # Data set -> folder of its configs, in the order of tables.
 SETS = {

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_loader.description import Counts
-from data_loader.errors import UserError
-from data_loader.files import is_there, make_folder, reason, replacing
+from data_loader.sets.description import Counts
 from logger.predictions import as_csv, largest_size, parse_predictions
 from misc.cvpr2020_challenge.sets import BASELINES, SETS, predictions_file
+from utils.errors import UserError
+from utils.files import is_there, make_folder, reason, replacing
 
 HASH_DIGITS = 10
 LARGEST_ZIP = 64 * 1024**2

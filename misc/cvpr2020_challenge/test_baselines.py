@@ -19,7 +19,7 @@ from misc.cvpr2020_challenge.baselines import (
     training_jobs,
 )
 from misc.cvpr2020_challenge.sets import TEST, add_phase_flag, phase_config
-from misc.studies.jobs import state_of
+from misc.results.jobs import state_of
 from utils.command_line import run_main
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_loader.files import replacing
+from utils.files import replacing
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_loader.errors import UserError
-from data_loader.files import alone, make_folder, read_json, write_json
 from misc.demo_set.assemble import assemble, files
 from misc.demo_set.settings import Places, Settings
 from misc.demo_set.workers import run_chunks
+from utils.errors import UserError
+from utils.files import alone, make_folder, read_json, write_json
 
 
 def make_demo_set(

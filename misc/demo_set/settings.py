@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data_loader.errors import UserError
 from misc.demo_set.plan import clip_id
+from utils.errors import UserError
 
 # To be raised whenever the same seed and sizes would give other files.
 FORMAT_VERSION = 1

@@ -7,10 +7,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from data_loader.errors import UserError
-from data_loader.files import reason, replacing
 from misc.demo_set.plan import FRAMES_PER_SECOND
 from misc.demo_set.sound import RATE
+from utils.errors import UserError
+from utils.files import reason, replacing
 
 _SAMPLES_PER_PACKET = 1024
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_loader.files import replacing
 from misc.demo_set import captions, world
 from misc.demo_set.plan import generator
+from utils.files import replacing
 
 SIZE = 300
 

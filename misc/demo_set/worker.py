@@ -9,9 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-from data_loader.errors import UserError
 from misc.demo_set.clips import make_chunk
 from misc.demo_set.settings import Places, Settings
+from utils.errors import UserError
 
 
 def main(given: str) -> None:

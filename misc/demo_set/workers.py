@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from data_loader.errors import UserError
 from misc.demo_set.settings import Places, Settings
+from utils.errors import UserError
 
 _WORKER = "misc.demo_set.worker"
 _ROOT = Path(__file__).resolve().parents[2]

@@ -14,9 +14,9 @@ from urllib3.exceptions import (
     TimeoutError,
 )
 
-from data_loader.errors import UserError
 from misc.fetching.catalogue import CODE_SHOWN_AS
 from misc.fetching.part import Part
+from utils.errors import UserError
 
 _PASSES = {408, 425, 429, 500, 502, 503, 504}  # worth another try
 _GONE = {404, 410}

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from data_loader.errors import UserError, did_you_mean
-from data_loader.files import read_json
+from utils.errors import UserError, did_you_mean
+from utils.files import read_json
 
 DEFAULT_RELEASE = "features-v2"
 CODE_SHOWN_AS = "<access code>"

@@ -3,7 +3,6 @@
 import logging
 from pathlib import Path
 
-from data_loader.errors import UserError
 from logger.log_file import open_log
 from misc.fetching import catalogue
 from misc.fetching.catalogue import find_archive, find_model
@@ -12,6 +11,7 @@ from misc.fetching.fetch import fetch_archive, fetch_model
 from misc.fetching.needs import config_of
 from misc.fetching.plan import archive_plan, model_plan
 from utils.command_line import Parser
+from utils.errors import UserError
 
 INTERRUPTED = "the same command continues where it stopped"
 

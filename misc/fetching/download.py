@@ -9,12 +9,12 @@ from pathlib import Path
 import requests
 from urllib3.exceptions import HTTPError
 
-from data_loader.errors import UserError
 from logger.progress import progress
 from misc.fetching.answers import Body, Broken, failure, range_headers, read_answer
 from misc.fetching.catalogue import Source
 from misc.fetching.part import Part
 from misc.fetching.space import check_space, in_words
+from utils.errors import UserError
 
 _CHUNK = 1 << 16
 _MAX_REDIRECTS = 5

@@ -17,15 +17,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from data_loader.errors import UserError
-from data_loader.files import (
-    alone,
-    is_there,
-    make_folder,
-    read_json,
-    replacing,
-    write_json,
-)
 from misc.fetching import catalogue
 from misc.fetching.catalogue import Archive, PublishedModel, Source
 from misc.fetching.download import Patience, download
@@ -33,6 +24,15 @@ from misc.fetching.part import BLOCK, Part
 from misc.fetching.place import place
 from misc.fetching.tar_reader import ArchiveError, Limits
 from misc.fetching.unpack import unpack
+from utils.errors import UserError
+from utils.files import (
+    alone,
+    is_there,
+    make_folder,
+    read_json,
+    replacing,
+    write_json,
+)
 
 STATE_FOLDER = ".fetch"
 

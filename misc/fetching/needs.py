@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_loader.errors import UserError
-from data_loader.layout import aggregated
+from data_loader.sets.layout import aggregated
 from misc.fetching import catalogue
 from utils.config import config_name
 from utils.config_files import merge, resolve_config
+from utils.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _CHALLENGE = "challenge"

@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from data_loader.errors import UserError
-from data_loader.files import read_json, reason, write_json
 from logger.progress import progress
+from utils.errors import UserError
+from utils.files import read_json, reason, write_json
 
 BLOCK = 1 << 20
 

@@ -8,9 +8,9 @@ import errno
 import shutil
 from pathlib import Path
 
-from data_loader.errors import UserError
-from data_loader.files import make_folder, reason, replacing, sync_folder
 from misc.fetching.part import BLOCK
+from utils.errors import UserError
+from utils.files import make_folder, reason, replacing, sync_folder
 
 
 def place(source: Path, target: Path) -> None:

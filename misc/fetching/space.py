@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from data_loader.errors import UserError
+from utils.errors import UserError
 
 
 def in_words(size: int) -> str:

@@ -5,11 +5,11 @@ import tarfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from data_loader.files import replacing, sync_folder
 from logger.progress import progress
 from misc.fetching.member_names import MemberNames, quoted
 from misc.fetching.space import check_space
 from misc.fetching.tar_reader import ArchiveError, Limits, open_tar
+from utils.files import replacing, sync_folder
 
 _KINDS = {
     tarfile.SYMTYPE: "a symbolic link",

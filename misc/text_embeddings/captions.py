@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_loader.description import find_description
-from data_loader.errors import UserError
-from data_loader.layout import FileFinder
-from data_loader.packing import read_captions
+from data_loader.sets.description import find_description
+from data_loader.sets.layout import FileFinder
+from data_loader.store.packing import read_captions
 from misc.text_embeddings.record import file_hash
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from data_loader.errors import UserError
-from data_loader.files import make_folder, write_json
 from logger.log_file import open_log
 from logger.progress import progress
 from misc.text_embeddings.captions import Captions, captions_of_dataset, read_all
@@ -21,6 +19,8 @@ from misc.text_embeddings.record import readable
 from misc.text_embeddings.settings import Settings
 from misc.text_embeddings.tokens import Job
 from utils.command_line import Parser, select_device
+from utils.errors import UserError
+from utils.files import make_folder, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from data_loader.errors import UserError, did_you_mean
-from data_loader.files import is_there
 from misc.text_embeddings.captions import Captions
 from misc.text_embeddings.hugging_face import transformer_job
 from misc.text_embeddings.known_encoders import KNOWN, KnownEncoder
@@ -12,6 +10,8 @@ from misc.text_embeddings.model_folder import HUB_NAME
 from misc.text_embeddings.settings import Settings
 from misc.text_embeddings.tokens import Job
 from misc.text_embeddings.word_tables import word_table_job
+from utils.errors import UserError, did_you_mean
+from utils.files import is_there
 
 _TABLE_SUFFIXES = (".bin", ".txt", ".vec", ".tsv", ".gz", ".zip")
 _TEXT_MODELS = Path("data/text_models")

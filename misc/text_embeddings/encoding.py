@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from data_loader.errors import UserError
 from misc.text_embeddings.tokens import Job
-from model.text_encoders.pooling import pool
+from model.text_encoders import pool
+from utils.errors import UserError
 
 CHUNK_BYTES = 32 << 20
 CHUNK_CAPTIONS = 4096

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from data_loader.content import short
-from data_loader.errors import UserError
 from misc.text_embeddings.captions import Captions
 from misc.text_embeddings.model_folder import ModelFolder, find_model, missing_packages
 from misc.text_embeddings.record import first_line, versions
 from misc.text_embeddings.settings import Settings
 from misc.text_embeddings.token_reader import TokenReader
 from misc.text_embeddings.tokens import Job
-from model.text_encoders.hidden_states import HiddenStates
+from model.text_encoders import HiddenStates
+from utils.content import short
+from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_loader.content import BadContent, short
-from data_loader.errors import UserError
-from data_loader.files import reason
-from data_loader.pickle_values import read_pickle
-from data_loader.word_vectors import WordCount
+from data_loader.formats.pickles.values import read_pickle
+from data_loader.store.word_vectors import WordCount
 from misc.text_embeddings.record import file_hash, first_line, versions
 from misc.text_embeddings.settings import Settings
 from misc.text_embeddings.tokens import Job, Tokens
-from model.text_encoders.lookup import MilNceText
+from model.text_encoders import MilNceText
+from utils.content import BadContent, short
+from utils.errors import UserError
+from utils.files import reason
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_loader.content import short
-from data_loader.errors import UserError, did_you_mean
-from data_loader.files import is_there, read_json
 from misc.text_embeddings.known_encoders import KNOWN
 from misc.text_embeddings.record import file_hash, first_line
+from utils.content import short
+from utils.errors import UserError, did_you_mean
+from utils.files import is_there, read_json
 
 logger = logging.getLogger(__name__)
 

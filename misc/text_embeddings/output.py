@@ -16,8 +16,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from data_loader.errors import UserError
-from data_loader.files import (
+from utils.errors import UserError
+from utils.files import (
     PATH_ERRORS,
     is_there,
     make_folder,

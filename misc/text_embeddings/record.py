@@ -5,9 +5,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from data_loader.content import short
-from data_loader.errors import UserError
-from data_loader.files import reason
+from utils.content import short
+from utils.errors import UserError
+from utils.files import reason
 
 
 def file_hash(path: Path) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_loader.errors import UserError, did_you_mean
+from utils.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)

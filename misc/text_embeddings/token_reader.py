@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from data_loader.errors import UserError
 from misc.text_embeddings.captions import Captions
 from misc.text_embeddings.tokens import Tokens
+from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -52,7 +52,7 @@ class Job:
         tokens: of all captions.
         module: ids (B, T) -> (B, T, size), or (B, 1, size) if it pools by itself.
         size: length of a vector.
-        pooling, normalise: see `model.text_encoders.pooling.pool`.
+        pooling, normalise: see `model.text_encoders.pool`.
         record: all that decides the result, and the numbers of words unknown or cut.
         pools_itself: whether the module gives one vector for a caption.
     """

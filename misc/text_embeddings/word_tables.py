@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_loader.errors import UserError
-from data_loader.word_vectors import WordCount, read_word_vectors, rows_of, wanted_words
+from data_loader.store.word_vectors import WordCount, read_word_vectors, rows_of, wanted_words
 from misc.text_embeddings.record import file_hash, versions
 from misc.text_embeddings.settings import Settings
 from misc.text_embeddings.tokens import Job, Tokens
-from model.text_encoders.lookup import WordTable
-from model.text_encoders.pooling import POOLINGS
+from model.text_encoders import POOLINGS, WordTable
+from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""A pickle machine that builds plain data and never calls what a pickle names."""

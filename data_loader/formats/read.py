@@ -1,0 +1,234 @@
+"""The one door for files of features, text features, captions and lists.
+
+Everything behind it treats a file as written by a stranger: what comes out is arrays, numbers,
+strings and plain containers, or a UserError that names the file and what is wrong with it. The
+format follows from the suffix, see `_READERS`; a folder is one `.npy` for each video.
+"""
+
+import contextlib
+import json
+import mmap
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from data_loader.formats.apart import read_apart
+from data_loader.formats.mat import read_mat
+from data_loader.formats.msgpack_numpy import read_msgpack
+from data_loader.formats.npy import read_npy, read_npy_folder, read_npz
+from data_loader.formats.pickles.values import read_pickle
+from data_loader.formats.tables import (
+    Budget,
+    FeatureTable,
+    TextTable,
+    by_video,
+    checked_names,
+    grouped_array,
+    grouped_captions,
+    grouped_features,
+    unique,
+)
+from utils.content import BadContent, Truncated, short
+from utils.errors import UserError
+from utils.files import reason
+
+# What the parsers raise on broken input; RuntimeError covers zipfile's unsupported methods and
+# exhausted recursion.
+_PARSER_ERRORS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+# Arrays that belong together by place: a row (or run of rows) of `feats` for each of `ids`.
+_FEATURE_ARRAYS = {"ids": True, "feats": True, "offsets": False}
+_TEXT_ARRAYS = dict.fromkeys(("ids", "feats", "offsets", "caption_offsets"), True)
+
+
+def read_feature_file(path: str | Path) -> FeatureTable:
+    """Read one expert's features: video id -> array, or None for a missing expert.
+
+    A missing expert is NaN, null, or an array of nothing but NaN. An array of shape (0, D) is an
+    expert that is there but has no tokens. An `.npz`, and any file that names them, holds `ids` and
+    `feats` and, for a variable number of tokens, `offsets` (videos + 1) into the rows of `feats`; a
+    video without rows there is missing.
+
+    Raises:
+        UserError: the file cannot be read, is damaged, or holds anything but features.
+    """
+    with _errors_of(path, "a feature file") as path:
+        arrays, mapping = _arrays_or_mapping(path, _FEATURE_ARRAYS)
+        if arrays:
+            return grouped_features(arrays)
+        budget = Budget(_size_of(path))
+        return by_video(mapping, budget.array_or_none)
+
+
+def read_text_feature_file(path: str | Path) -> TextTable:
+    """Read text features: video id -> list of (words, size) arrays, one for each caption.
+
+    An `.npz`, and any file that names them, holds `ids`, `feats` (all words), `offsets` (captions
+    + 1, into the words) and `caption_offsets` (videos + 1, into the captions).
+
+    Raises:
+        UserError: the file cannot be read, is damaged, or holds anything but text features.
+    """
+    with _errors_of(path, "a file of text features") as path:
+        arrays, mapping = _arrays_or_mapping(path, _TEXT_ARRAYS)
+        if arrays:
+            return grouped_captions(arrays)
+        budget = Budget(_size_of(path))
+        return by_video(mapping, budget.captions)
+
+
+def read_plain_mapping(path: str | Path, what: str) -> dict[str, Any]:
+    """Read captions, caption masks or caption indices: video id -> plain value."""
+    with _errors_of(path, f"a file of {what}") as path:
+        return _mapping(path)
+
+
+def read_id_list(path: str | Path, key: str | None = None) -> list[str]:
+    """Read video ids: one a line of a text file, or the list under `key` of a JSON file."""
+    with _errors_of(path, "a list of video ids") as path:
+        if key is None and path.suffix != ".json":
+            lines = _text(path).splitlines()
+            ids: Any = [line.strip() for line in lines if line.strip()]
+        else:
+            ids = json.loads(_text(path))
+            if key is not None:
+                if not isinstance(ids, dict) or key not in ids:
+                    held = ", ".join(map(short, list(ids)[:8])) if isinstance(ids, dict) else ""
+                    raise BadContent(f'it has no list "{key}" (it holds: {held or "no names"})')
+                ids = ids[key]
+        if not isinstance(ids, list):
+            also = ' (name one of its lists by "key")' if isinstance(ids, dict) else ""
+            raise BadContent(f"it is no list of video ids but a {type(ids).__name__}{also}")
+        for item in ids:
+            if not isinstance(item, str | int) or isinstance(item, bool):
+                raise BadContent(f"it holds {short(json.dumps(item))}, which is no video id")
+        return checked_names([str(item) for item in ids])
+
+
+def truncated(path: Path, size: int) -> str:
+    """Say that a file seems incomplete, for error messages."""
+    return f"it looks truncated ({size} bytes); fetch or make it again"
+
+
+@contextlib.contextmanager
+def _errors_of(path: str | Path, what: str) -> Iterator[Path]:
+    """Turn whatever a parser raises into one sentence about the file."""
+    path = Path(path)
+    try:
+        # A pipe would be waited for, a device read without end.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise BadContent("it is neither a file nor a folder")
+        yield path
+    except OSError as error:
+        # Of a folder it may be one of the files.
+        raise UserError(f"Cannot read {error.filename or path}: {reason(error)}.") from error
+    except Truncated as error:
+        raise UserError(
+            f"Cannot read {path} as {what}: {error}; {truncated(path, _size_of(path))}."
+        ) from error
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise UserError(
+            f"Cannot read {path} as {what}: {short(error, 200)}; {truncated(path, _size_of(path))}."
+        ) from error
+    except BadContent as error:
+        raise UserError(f"Cannot read {path} as {what}: {error}.") from error
+    except _PARSER_ERRORS as error:
+        raise UserError(
+            f"Cannot read {path} as {what}: it is damaged or of another format "
+            f"({type(error).__name__}: {short(error, 120)})."
+        ) from error
+
+
+def _size_of(path: Path) -> int:
+    if path.is_dir():
+        return sum(inner.stat().st_size for inner in path.iterdir())
+    return path.stat().st_size if path.exists() else 0
+
+
+def _arrays_or_mapping(path: Path, names: dict[str, bool]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return arrays that belong together by place, or a mapping from video ids; the other is empty.
+
+    Args:
+        path: the file.
+        names: the arrays, each with whether it must be there.
+    """
+    if path.suffix == ".npz":
+        return read_npz(path, names), {}
+    mapping = _mapping(path)
+    if not {"ids", "feats"} <= mapping.keys():
+        return {}, mapping
+    for name, required in names.items():
+        if required and name not in mapping:
+            raise BadContent(f'it lacks the array "{name}"')
+    return {name: grouped_array(name, mapping[name]) for name in names if name in mapping}, {}
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """Read a file that maps video ids to something."""
+    if path.is_dir():
+        value = read_npy_folder(path)
+    elif path.suffix in _READERS:
+        value = _READERS[path.suffix](path)
+    else:
+        raise BadContent(
+            f'files ending in "{path.suffix}" are not known; use one of '
+            f"{', '.join((*_READERS, '.npz'))} or a folder of .npy files"
+        )
+    if not isinstance(value, dict):
+        raise BadContent(f"it holds a {type(value).__name__}, not a mapping from video ids")
+    result = {str(key): item for key, item in value.items()}
+    if len(result) < len(value):
+        raise BadContent("it names a video twice, as text and as a number")
+    checked_names(list(result))
+    return result
+
+
+def _read_pickle(path: Path) -> Any:
+    with path.open("rb") as handle:
+        size = _size_of(path)
+        if size == 0:
+            raise Truncated("it is empty")
+        # The arrays are views into the map, which lives as long as they do.
+        return read_pickle(memoryview(mmap.mmap(handle.fileno(), size, access=mmap.ACCESS_READ)))
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file: UTF-8, or what the byte-order mark in front of it says."""
+    data = path.read_bytes()
+    return data.decode(json.detect_encoding(data))
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(_text(path), object_pairs_hook=_without_repetition)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique([key for key, _ in pairs])
+    return dict(pairs)
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {
+    ".pickle": _read_pickle,
+    ".pkl": _read_pickle,
+    ".json": _read_json,
+    ".npy": read_npy,
+    ".mp": read_msgpack,
+    ".hickle": lambda path: read_apart("hdf5", path),
+    ".h5": lambda path: read_apart("hdf5", path),
+    ".mat": read_mat,
+}

@@ -1,0 +1,192 @@
+"""From what a file holds to tables by video id: features, captions' features, lists of ids."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from utils.content import BadContent, short
+from utils.errors import is_writable
+
+_FREE_VALUES = 16 << 20
+_VALUES_PER_BYTE = 4
+_LONGEST_NAME = 1000
+
+FeatureTable = dict[str, np.ndarray | None]
+"""Video id -> array as it stands in the file, or None where the file marks it as missing."""
+
+TextTable = dict[str, list[np.ndarray]]
+"""Video id -> one array for each caption, as they stand in the file."""
+
+
+def grouped_array(name: str, value: Any) -> Any:
+    """Return one of those arrays; MATLAB gives lists as rows of a matrix, and all numbers float."""
+    if isinstance(value, list) and name == "ids" and all(isinstance(item, str) for item in value):
+        return value
+    if not isinstance(value, np.ndarray):
+        raise BadContent(f'its "{name}" is no array')
+    if name == "feats":
+        return value
+    value = value.reshape(-1)
+    is_whole = value.dtype.kind == "f" and np.isfinite(value).all() and (value % 1 == 0).all()
+    return value.astype(np.int64) if is_whole else value
+
+
+def grouped_features(arrays: dict[str, Any]) -> FeatureTable:
+    """Return a row, or run of rows, of `feats` for each of `ids`."""
+    feats = _feats(arrays)
+    offsets = arrays.get("offsets")
+    rows = list(feats) if offsets is None else _pieces(feats, offsets)
+    ids = _ids(arrays["ids"], len(rows))
+    return {
+        key: _array_or_none(row) if row.size else None for key, row in zip(ids, rows, strict=True)
+    }
+
+
+def grouped_captions(arrays: dict[str, Any]) -> TextTable:
+    """Return the runs of words of each video's captions."""
+    words = _pieces(_feats(arrays), arrays["offsets"])
+    videos = _pieces(np.arange(len(words)), arrays["caption_offsets"])
+    ids = _ids(arrays["ids"], len(videos))
+    return {key: [words[at] for at in rows] for key, rows in zip(ids, videos, strict=True)}
+
+
+def _feats(arrays: dict[str, Any]) -> np.ndarray:
+    feats = arrays["feats"]
+    if feats.dtype.kind not in "fiub":
+        raise BadContent(f'its array "feats" holds {feats.dtype} where features were expected')
+    if feats.ndim == 0:
+        raise BadContent('its array "feats" has no rows')
+    return feats
+
+
+def _pieces(values: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]:
+    """Cut `values` (rows, ...) at `offsets` (pieces + 1)."""
+    if offsets.ndim != 1 or not len(offsets) or offsets.dtype.kind not in "iu":
+        raise BadContent("its offsets are no list of integers")
+    cuts = offsets.astype(np.int64)
+    if cuts[0] != 0 or cuts[-1] != len(values) or (np.diff(cuts) < 0).any():
+        raise BadContent(f"its offsets do not run from 0 to the {len(values)} rows it has")
+    return [values[start:stop] for start, stop in itertools.pairwise(cuts)]
+
+
+def _ids(ids: np.ndarray | list[str], count: int) -> list[str]:
+    if isinstance(ids, np.ndarray) and (ids.ndim != 1 or ids.dtype.kind not in "USiu"):
+        raise BadContent('its array "ids" is no list of names')
+    if len(ids) != count:
+        raise BadContent(f"it has {len(ids)} ids for {count} entries")
+    names = [item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in ids]
+    return checked_names(names)
+
+
+def by_video(mapping: dict[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
+    """Convert what a mapping holds for each video; an error says for which video it is."""
+    result = {}
+    key = ""
+    try:
+        for key, value in mapping.items():
+            result[key] = convert(value)
+    except BadContent as error:
+        raise type(error)(f'for the video "{short(key)}" {error}') from error
+    except (ValueError, TypeError, OverflowError, AttributeError) as error:
+        raise BadContent(
+            f'for the video "{short(key)}" it holds what is no array of numbers '
+            f"({short(error, 120)})"
+        ) from error
+    return result
+
+
+def checked_names(names: list[str]) -> list[str]:
+    """Return video ids, and insist that each stands there once and can be written.
+
+    Raises:
+        BadContent: an id is enormous, or no text that a file can hold, or stands there
+            twice.
+    """
+    for name in names:
+        if len(name) > _LONGEST_NAME or not is_writable(name):
+            raise BadContent(
+                f'it has the video id "{short(name)}", which cannot be used: '
+                f"text of at most {_LONGEST_NAME} characters was expected"
+            )
+    return unique(names)
+
+
+def unique(names: list[str]) -> list[str]:
+    """Return the names, and insist that each stands there once."""
+    if len(set(names)) < len(names):
+        seen: set[str] = set()
+        twice = next(name for name in names if name in seen or seen.add(name))
+        raise BadContent(f'it names the video "{short(twice)}" twice')
+    return names
+
+
+def _array_or_none(array: np.ndarray) -> np.ndarray | None:
+    """Return one video's features, or None where they are marked as missing."""
+    if array.dtype.kind not in "fiub":
+        raise BadContent(f"it holds {array.dtype} where features were expected")
+    if array.size == 0:
+        # The published system counts an expert with no tokens as there; so does the model's mask.
+        return array if array.ndim == 2 and array.shape[0] == 0 else None
+    # One look at the first value spares reading every array twice.
+    if array.dtype.kind == "f" and np.isnan(array.flat[0]) and np.isnan(array).all():
+        return None
+    if array.ndim == 0:
+        raise BadContent("it holds a single number where features were expected")
+    return array
+
+
+class Budget:
+    """Turns values of a mapping into arrays, together not much larger than their file.
+
+    A pickle can name one array a million times; written out for each video it would fill a disk.
+    """
+
+    def __init__(self, file_size: int) -> None:
+        self.left = _FREE_VALUES + _VALUES_PER_BYTE * file_size
+
+    def array_or_none(self, value: Any) -> np.ndarray | None:
+        """Return one video's features, None where it is marked as missing."""
+        if value is None or (isinstance(value, float) and value != value):
+            return None
+        return _array_or_none(self.numbers(value))
+
+    def captions(self, value: Any) -> list[np.ndarray]:
+        """Return one video's captions; an array is one caption, or several if it has 3 axes."""
+        if isinstance(value, np.ndarray):
+            value = list(value) if value.ndim == 3 else [value]
+        if not isinstance(value, list):
+            raise BadContent(f"it holds {_kind_of(value)}, not a list of captions")
+        return [self.numbers(caption) for caption in value]
+
+    def numbers(self, value: Any) -> np.ndarray:
+        """Return an array, or a list (of lists) of numbers as one."""
+        if isinstance(value, list):
+            rows = value if value and all(isinstance(row, list) for row in value) else [value]
+            self._take(sum(map(len, rows)))
+            if not all(isinstance(item, int | float) for row in rows for item in row):
+                raise BadContent("it holds a list of something else than numbers")
+            return np.asarray(value, dtype=np.float32)
+        is_array = isinstance(value, np.ndarray)
+        if not is_array or value.dtype.kind not in "fiub" or (value.ndim == 0 and value == value):
+            advice = ": write the array itself under the video's id"
+            raise BadContent(
+                f"it holds {_kind_of(value)} where features were expected"
+                f"{advice if isinstance(value, dict) else ''}"
+            )
+        self._take(value.size)
+        return value
+
+    def _take(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise BadContent("it repeats the same arrays until they outgrow the file many times")
+
+
+def _kind_of(value: Any) -> str:
+    """Tell what stands in the place of an array."""
+    if isinstance(value, dict):
+        held = ", ".join(f'"{short(key, 30)}"' for key in list(value)[:3]) or "nothing"
+        return f"a dictionary or group (of {held})"
+    return f"{value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"

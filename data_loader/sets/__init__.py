@@ -1,0 +1,1 @@
+"""What data sets consist of, and where their files lie."""

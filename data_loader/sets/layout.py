@@ -1,0 +1,248 @@
+"""Finding the files of a data set: folders of the releases, names that follow from the config."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_loader.sets.description import DataDescription, SplitEntry, TextEntry
+from utils.errors import UserError
+from utils.files import exists
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DeclaredExpert:
+    """What is known of an expert before any of its files is opened.
+
+    Attributes:
+        size: length of a vector, None if the file decides.
+        variable_length: whether a video has a varying number of vectors (tokens).
+    """
+
+    size: int | None
+    variable_length: bool
+
+
+@dataclass(frozen=True)
+class ExpertSource:
+    """One expert's files and what is declared about them.
+
+    Attributes:
+        name: the expert.
+        files: one file, or several that are concatenated along the features.
+        variable_length: whether a video has a varying number of vectors (tokens).
+        size: declared length of a vector, None if the file decides.
+        binarise: whether present features are replaced by ones.
+        average: whether a video's tokens are averaged to one vector.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    variable_length: bool
+    size: int | None
+    binarise: bool = False
+    average: bool = False
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Files of text features.
+
+    Attributes:
+        files: one file, or several that hold the videos together.
+        key_mapping: file of video id -> the id that `files` use, None where they use video ids.
+    """
+
+    files: tuple[Path, ...]
+    key_mapping: Path | None = None
+
+
+# Releases of published features that are unpacked into a folder of their own name.
+RELEASES_WITH_A_FOLDER = ("challenge-release-1", "challenge-release-2")
+
+
+class FileFinder:
+    """Looks files up in the configured folder first, then in those of the other releases."""
+
+    def __init__(self, description: DataDescription, feature_folder: str = "") -> None:
+        self.description = description
+        first = (feature_folder,) if feature_folder else ()
+        names = dict.fromkeys((*first, *description.feature_folders, ""))
+        self.folders = [description.root / name for name in names]
+
+    def preferring(self, feature_folder: str) -> "FileFinder":
+        """Return a finder that looks into another folder first, then where this one does."""
+        other = FileFinder(self.description)
+        folders = dict.fromkeys((self.description.root / feature_folder, *self.folders))
+        other.folders = list(folders)
+        return other
+
+    def find(self, names: tuple[str, ...], what: str, remedy: str = "") -> Path:
+        """Return the first existing file (or folder of files) among the known names and folders.
+
+        Args:
+            names: names of the file, relative to the folders.
+            what: its role, for messages.
+            remedy: what to do where it is missing; by default, what the data set advises.
+
+        Raises:
+            UserError: there is none; the message lists where it was looked for and what to run.
+        """
+        candidates = [folder / name for folder in self.folders for name in names]
+        for path in candidates:
+            if exists(path):
+                if path != candidates[0]:
+                    logger.info("%s: using %s (there is no %s)", what, path, candidates[0])
+                return path
+        raise self._missing(what, names, remedy)
+
+    def find_given(self, name: str, what: str, remedy: str = "") -> Path:
+        """Return a file that the user names: a path of its own, or one in the known folders."""
+        path = Path(name)
+        return path if exists(path) and path.is_file() else self.find((name,), what, remedy)
+
+    def find_text(self, entry: TextEntry, what: str) -> TextSource:
+        """Return text features: one file, or all parts of it, from the first folder that has them.
+
+        Raises:
+            UserError: there are none, or the mapping of the parts' ids is missing.
+        """
+        if not entry.parts:
+            return TextSource((self.find(entry.files, what),))
+        for folder in self.folders:
+            if any(exists(folder / name) for name in entry.files):
+                return TextSource((self.find(entry.files, what),))
+            parts = tuple(folder / name for name in entry.parts)
+            if all(exists(path) for path in parts):
+                mapping = entry.parts_key_mapping
+                keys = self.find((mapping,), f"the video ids of {what}") if mapping else None
+                return TextSource(parts, keys)
+        raise self._missing(what, (*entry.files, *entry.parts))
+
+    def _missing(self, what: str, names: tuple[str, ...], remedy: str = "") -> UserError:
+        looked = ", ".join(str(folder / name) for folder in self.folders for name in names)
+        return UserError(
+            f"The file of {what} of the data set {self.description.name} is missing: looked for "
+            f"{looked}; {remedy or self.remedy()}."
+        )
+
+    def remedy(self) -> str:
+        """Return what to do where a file of the data set is missing."""
+        if self.description.published:
+            command = f"python3 misc/sync_experts.py --dataset {self.description.name}"
+            # The folder that is configured has the name of the release that fills it.
+            release = self.folders[0].name
+            if release in RELEASES_WITH_A_FOLDER:
+                command += f" --release {release}"
+            return f"run `{command}` to fetch it"
+        return f"check the path in {self.description.source}"
+
+
+def expert_source(
+    name: str,
+    finder: FileFinder,
+    split: SplitEntry,
+    aggregation: dict[str, Any],
+    face_dim: int | None,
+) -> ExpertSource:
+    """Return where an expert's features lie and what is declared about them.
+
+    Args:
+        name: the expert.
+        finder: looks the files up.
+        split: the split in use, which may replace an expert's file.
+        aggregation: the expert's entry of the config's `feat_aggregation`, empty if it has none.
+        face_dim: size of the `face` expert, which published configs declare apart.
+
+    Raises:
+        UserError: the expert is unknown, its config is incomplete, or a file is missing.
+    """
+    description = finder.description
+    description.check_expert(name, split)
+    declared = declared_expert(name, description, split, aggregation, face_dim)
+    entry = description.expert_entry(name, split)
+    if entry:
+        files = (finder.find(entry.files, f'the expert "{name}"'),)
+    else:
+        files = tuple(
+            finder.find((file,), f'the expert "{name}"') for file in aggregated(name, aggregation)
+        )
+    return ExpertSource(
+        name=name,
+        files=files,
+        variable_length=declared.variable_length,
+        size=declared.size,
+        binarise=bool(aggregation.get("binarise", False)),
+        average=bool(entry and entry.variable_length and aggregation.get("temporal") == "avg"),
+    )
+
+
+def declared_expert(
+    name: str,
+    description: DataDescription,
+    split: SplitEntry,
+    aggregation: dict[str, Any],
+    face_dim: int | None,
+) -> DeclaredExpert:
+    """Return what config and description say of an expert; arguments as in `expert_source`."""
+    entry = description.expert_entry(name, split)
+    temporal = aggregation.get("temporal")
+    variable = entry.variable_length if entry and temporal is None else temporal == "vlad"
+    if name == "face" and face_dim:
+        return DeclaredExpert(face_dim, variable)
+    if entry and entry.size:
+        return DeclaredExpert(entry.size, variable)
+    size = aggregation.get("feat_dims", {}).get(aggregation.get("type", "embed"))
+    # An expert without a file of its own has one file for each word of `temporal`.
+    files = 1 if entry or temporal is None else len(temporal.split("-"))
+    return DeclaredExpert(size * files if size else None, variable)
+
+
+def declared_text_size(name: str, description: DataDescription, text_dim: int | None) -> int | None:
+    """Return the size of text features that the description gives, or else the config.
+
+    Published configs may inherit the `text_dim` of other text features than they name.
+
+    Raises:
+        UserError: the text features are unknown, or the two differ for a data set of one's own.
+    """
+    size = description.text_entry(name).size
+    if size and text_dim and size != text_dim and not description.published:
+        raise UserError(
+            f'The config gives experts.text_dim {text_dim}, but the text features "{name}" of '
+            f"{description.name} have size {size} by {description.source}."
+        )
+    return size or text_dim
+
+
+def aggregated(name: str, aggregation: dict[str, Any]) -> list[str]:
+    """Return the file names of a visual expert `<type>.<model>.<version>`.
+
+    One name for each word of `temporal`:
+    `aggregated_<type>_<fps>fps_<pixel_dim>px_stride<stride>[_offset<o>][_inner_stride<i>]
+    [_num_segments<n>]/<model>-<word>[-logits].pickle`.
+
+    Raises:
+        UserError: the entry of `feat_aggregation` lacks a value that the name needs.
+    """
+    for key in ("fps", "pixel_dim", "stride", "temporal", "type"):
+        if key not in aggregation:
+            raise UserError(
+                f'The expert "{name}" needs the value "{key}" under '
+                f'data_loader.args.feat_aggregation["{name}"] of the config: the name of its file '
+                "follows from it."
+            )
+    kind, model = name.split(".")[:2]
+    folder = (
+        f"aggregated_{kind.replace('-', '_')}_{aggregation['fps']}fps_"
+        f"{aggregation['pixel_dim']}px_stride{aggregation['stride']}"
+    )
+    for key in ("offset", "inner_stride", "num_segments"):
+        if aggregation.get(key) is not None:
+            folder += f"_{key}{aggregation[key]}"
+    ending = "-logits" if aggregation["type"] == "logits" else ""
+    return [
+        f"{folder}/{model}-{word}{ending}.pickle" for word in aggregation["temporal"].split("-")
+    ]

@@ -1,0 +1,1 @@
+"""Features packed once into few large arrays, mapped from disk afterwards."""

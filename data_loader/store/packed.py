@@ -1,0 +1,395 @@
+"""The packed file: a checked header, then arrays one after the other, ready to be mapped.
+
+Layout: magic (8 bytes), length of the header (8 bytes), SHA-256 of the header (32 bytes), header
+(JSON), then each array at a multiple of 64 bytes. The header tells the sources from which the file
+was made (path, and what the file system says of them), so that it can be told when it is out of
+date.
+"""
+
+import gc
+import hashlib
+import json
+import logging
+import mmap
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from utils.content import BadContent
+from utils.errors import UserError
+from utils.files import PATH_ERRORS, alone, is_there, make_folder, reason, replacing
+
+logger = logging.getLogger(__name__)
+
+VERSION = 2
+_MAGIC = b"TVRPACK\0"
+_PREFIX = len(_MAGIC) + 8 + 32
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """One array to be packed, given in pieces so that it never has to be held at once."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    pieces: Callable[[], Iterable[np.ndarray]]
+
+    @staticmethod
+    def of(array: np.ndarray) -> "Part":
+        """Return a part that is one array."""
+        return Part(array.dtype, array.shape, lambda: [array])
+
+    def whole(self) -> np.ndarray:
+        """Return the array in memory."""
+        values = np.empty(self.shape, dtype=self.dtype)
+        at = 0
+        for piece in self.pieces():
+            values[at : at + len(piece)] = piece
+            at += len(piece)
+        return values
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Arrays by name, and what else is known about them (`facts`, plain data)."""
+
+    arrays: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a packed file.
+
+    Attributes:
+        name: what it holds, part of the file's name ("expert-audio").
+        sources: the files that it is made from.
+        settings: what else decides its content, plain data.
+        make: reads the sources and returns the parts and the facts.
+    """
+
+    name: str
+    sources: tuple[Path, ...]
+    settings: dict[str, Any]
+    make: Callable[[], tuple[dict[str, Part], dict[str, Any]]]
+
+    def key(self) -> dict[str, Any]:
+        """Return what a packed file must agree with to be used.
+
+        Raises:
+            UserError: a source cannot be looked at.
+        """
+        return {
+            "version": VERSION,
+            "sources": [_state(path) for path in self.sources],
+            "settings": self.settings,
+        }
+
+    def file_name(self) -> str:
+        """Return a name that differs between sources and settings, not between their versions."""
+        paths = [str(path.resolve()) for path in self.sources]
+        text = json.dumps([paths, self.settings], sort_keys=True)
+        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in self.name)[:80]
+        return f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.packed"
+
+
+def _state(source: Path) -> list[Any]:
+    """Return a source's path and what changes when its content does.
+
+    Of a file, and of all files of a folder: size, time of the last change of content, inode and
+    time of the last change of anything. The last two notice a file that was put in another's place
+    with the same size and time. They change as well when files are moved or given other permissions
+    or names; packing again what did not change is the price.
+    """
+    try:
+        path = str(source.resolve())
+        if not source.is_dir():
+            return [path, *_facts(source.stat())]
+        with os.scandir(source) as entries:
+            held = sorted((entry.name, *_facts(entry.stat())) for entry in entries)
+    except PATH_ERRORS as error:
+        raise UserError(f"Cannot read {source}: {reason(error)}.") from error
+    return [path, len(held), hashlib.sha256(json.dumps(held).encode()).hexdigest()]
+
+
+def _facts(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns
+
+
+def load_or_make(recipe: Recipe, folders: list[Path]) -> Packed:
+    """Map the packed file of a recipe; make it first where it is missing, stale or damaged.
+
+    Of several processes that want the same file one makes it, and the others wait.
+
+    Args:
+        recipe: what is wanted.
+        folders: where packed files may lie; the first that can be written is used. If none can,
+            the arrays are held in memory.
+
+    Raises:
+        UserError: a source cannot be used.
+    """
+    key = recipe.key()
+    paths = [folder / recipe.file_name() for folder in folders]
+    for path in paths:
+        found = _open(path, key)
+        if found:
+            return found
+    make = _Once(recipe.make)
+    for path in paths:
+        try:
+            found = _made_at(path, recipe.name, key, make)
+        except _CannotPack as error:
+            raise error.reason from None
+        except UserError as error:
+            logger.warning("No packed copy of %s in %s: %s", recipe.name, path.parent, error)
+            continue
+        if found:
+            return found
+    parts, facts = recipe.make() if make.made is None else make.made
+    return Packed({name: part.whole() for name, part in parts.items()}, facts)
+
+
+_Made = tuple[dict[str, Part], dict[str, Any]]
+
+
+class _Once:
+    """Reads the sources when they are first needed.
+
+    Attributes:
+        made: what they gave, None before.
+    """
+
+    def __init__(self, make: Callable[[], _Made]) -> None:
+        self._make = make
+        self.made: _Made | None = None
+
+    def __call__(self) -> _Made:
+        if self.made is None:
+            try:
+                with _no_collector():
+                    self.made = self._make()
+            except UserError as error:
+                raise _CannotPack(error) from error
+        return self.made
+
+
+def _made_at(path: Path, name: str, key: dict[str, Any], make: _Once) -> Packed | None:
+    """Write a packed file, or wait for another process that does, and map it.
+
+    Raises:
+        _CannotPack: a source cannot be used.
+        UserError: the file cannot be written.
+    """
+    folder, is_new = path.parent, not is_there(path.parent)
+    make_folder(folder)
+    try:
+        with alone(path, f"packing {name} into {folder}", required=False):
+            found = _open(path, key, is_news=False)
+            if found:  # another process was quicker
+                return found
+            parts, facts = make()
+            # Nobody has to wait for the disk: a file grows as its data arrive there, so that one
+            # which a power cut ended is short, and made again.
+            with replacing(path, durable=False) as handle:
+                _write(handle, parts, {**key, "facts": facts})
+            return _open(path, key)
+    except _CannotPack:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Pause the search for circles: among a million small arrays it takes longer than reading."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def write_packed(path: Path, parts: dict[str, Part], facts: dict[str, Any]) -> None:
+    """Write a packed file that stands for itself: it has no sources to be made from again.
+
+    Raises:
+        UserError: the file cannot be written, or the pieces cannot be made.
+    """
+    header = {"version": VERSION, "sources": [], "settings": {}, "facts": facts}
+    try:
+        with replacing(path) as handle:
+            _write(handle, parts, header)
+    except _CannotPack as error:
+        raise error.reason from None
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file starts as packed files do."""
+    with path.open("rb") as handle:
+        return handle.read(len(_MAGIC)) == _MAGIC
+
+
+def read_packed(path: Path) -> Packed:
+    """Map a packed file of `write_packed`.
+
+    Raises:
+        BadContent: it is damaged, truncated, or holds something else than arrays of numbers.
+    """
+    return _read(path)[1]
+
+
+class _CannotPack(Exception):
+    """A source turned out to be unusable while it was being packed."""
+
+    def __init__(self, reason: UserError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _write(handle: IO[bytes], parts: dict[str, Part], header: dict[str, Any]) -> None:
+    with _no_collector():
+        for piece in _bytes_of(parts, header):
+            handle.write(piece)
+
+
+def _bytes_of(parts: dict[str, Part], header: dict[str, Any]) -> Iterator[bytes | memoryview]:
+    arrays, at = {}, 0
+    for name, part in parts.items():
+        arrays[name] = {"dtype": part.dtype.str, "shape": list(part.shape), "at": at}
+        at += _padded(_size(part.dtype, part.shape))
+    text = json.dumps({**header, "arrays": arrays}).encode()
+    text += b" " * (_padded(_PREFIX + len(text)) - _PREFIX - len(text))
+    yield _MAGIC + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text
+    for part in parts.values():
+        size = 0
+        try:
+            for piece in part.pieces():
+                data = np.ascontiguousarray(piece, dtype=part.dtype).reshape(-1).view(np.uint8)
+                size += len(data)
+                yield data.data
+        except UserError as error:
+            raise _CannotPack(error) from error
+        assert size == _size(part.dtype, part.shape)
+        yield b"\0" * (_padded(size) - size)
+
+
+def _open(path: Path, key: dict[str, Any], is_news: bool = True) -> Packed | None:
+    """Map a packed file, or return None if it is not there or must be made again.
+
+    Why is logged, unless that is no news.
+    """
+    if not is_there(path):
+        return None
+    warning, info = (logging.WARNING, logging.INFO) if is_news else (logging.DEBUG, logging.DEBUG)
+    try:
+        header, packed = _read(path)
+    except OSError as error:
+        logger.log(warning, "Cannot read the packed file %s: %s.", path, reason(error))
+        return None
+    except BadContent as error:
+        logger.log(warning, "The packed file %s is unusable (%s); it is made again.", path, error)
+        return None
+    if header == key:
+        return packed
+    if header.get("version") == VERSION:
+        logger.log(info, "A source of %s has changed; it is packed again.", path)
+    return None
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Packed]:
+    """Map a packed file; returns its key and its content."""
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        start = handle.read(_PREFIX)
+        length = int.from_bytes(start[8:16], "little")
+        text = handle.read(length) if length < size else b""
+    if start[:8] != _MAGIC or hashlib.sha256(text).digest() != start[16:]:
+        raise BadContent("it is damaged")
+    begin = _PREFIX + length
+    try:
+        header = json.loads(text)
+        arrays, facts = header.pop("arrays", {}), header.pop("facts", {})
+        ends = [begin + _end(array) for array in arrays.values()]
+        if size != max(ends, default=begin):
+            raise BadContent("it is truncated")
+        return header, Packed({name: _map(path, begin, a) for name, a in arrays.items()}, facts)
+    except BadContent:
+        raise
+    # What may come of a header that a stranger wrote.
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        raise BadContent("its header makes no sense") from error
+    except RecursionError as error:
+        raise BadContent("its header is nested too deeply") from error
+
+
+def _end(array: dict[str, Any]) -> int:
+    """Where an array ends, counted from the first."""
+    numbers = [array["at"], *array["shape"]]
+    if any(type(number) is not int or number < 0 for number in numbers):
+        raise BadContent("an array of it has no place or size")
+    dtype = np.dtype(array["dtype"])
+    if dtype.kind not in "fiub" or dtype.itemsize > 8 or not dtype.isnative:
+        raise BadContent("it holds something else than numbers")
+    if array["at"] % _ALIGNMENT:
+        raise BadContent("an array of it has no place or size")
+    return array["at"] + _padded(_size(dtype, array["shape"]))
+
+
+def _map(path: Path, begin: int, array: dict[str, Any]) -> np.ndarray:
+    dtype, shape = np.dtype(array["dtype"]), tuple(array["shape"])
+    if not _size(dtype, shape):
+        return np.empty(shape, dtype=dtype)
+    # Copy on write: the pages are shared between processes, yet torch may hold them as writable.
+    return np.memmap(path, dtype=dtype, mode="c", offset=begin + array["at"], shape=shape)
+
+
+def offsets_of(counts: Iterable[int]) -> np.ndarray:
+    """Return where each of several runs of rows starts, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(np.asarray(counts, dtype=np.int64))]).astype("<i8")
+
+
+def _size(dtype: np.dtype, shape: Iterable[int]) -> int:
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    return size
+
+
+def _padded(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+# So much is read of an array before its pages go back.
+_READ_BYTES = 2**26
+
+
+class MappedPages:
+    """The pages of a mapped array, which go back to the system as reading goes on.
+
+    A page that was read counts as memory of the process until the system wants it back: reading
+    through a large file looks as if the file were held. Pages that go back stay in the system's
+    cache, and reading them again takes microseconds.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        is_mapped = isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED")
+        self._mapping = array.base if is_mapped else None
+        self._row_bytes = array.nbytes // max(1, len(array))
+        self._read = 0
+
+    def were_read(self, rows: int) -> None:
+        """Note that rows of the array were read; nobody may write into it."""
+        self._read += rows * self._row_bytes
+        if self._mapping is not None and self._read > _READ_BYTES:
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+            self._read = 0

@@ -1,0 +1,1 @@
+"""Stored embeddings of teachers, for students that learn from them."""
