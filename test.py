@@ -11,6 +11,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import logging
 import sys
 from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
 
 from logger.log_file import open_log
@@ -28,7 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not args.resume:
         raise UserError("Say what to test: --resume <checkpoint or run>.")
     # Only now what takes its time to load: a slip on the command line is answered at once.
-    from trainer.run_folder import RunFolder, find_checkpoint
+    from trainer.finding import find_checkpoint
+    from trainer.run_folder import RunFolder
 
     with open_log(None) as log:
         checkpoint = find_checkpoint(Path(args.resume))
@@ -42,13 +44,15 @@ def main(arguments: list[str] | None = None) -> None:
         from trainer.session import Test
 
         test = Test.prepare(config, checkpoint, device)
-        folder = RunFolder.of_checkpoint(checkpoint)
-        if folder is None:  # a published checkpoint, say: what lies there is not ours to change
-            folder = RunFolder.create(Path(config["trainer.save_dir"]), config.name)
-        log.into(folder.log)
+        # What lies beside a published checkpoint, say, is not ours to change.
+        own = RunFolder.of_checkpoint(checkpoint)
+        new = RunFolder.new(Path(config["trainer.save_dir"]), config.name)
+        with nullcontext(own) if own else new as folder:
+            log.into(folder.log)
+            result = test.run(folder)
         key = "data_loader.args.split_name"
         splits = training_config.get(key, ""), training_config.eval_config().get(key, "")
-        result = test.run(folder)
+        given = sys.argv[1:] if arguments is None else arguments
         _log.info(
             describe_run(
                 result.metrics,
@@ -57,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
                 log=folder.log,
                 page=result.page,
                 predictions=result.predictions,
-                note=other_split(splits, args.eval_from_training_config, args.resume),
+                note=other_split(splits, given),
             )
         )
 

@@ -42,6 +42,11 @@ def main(arguments: list[str] | None = None) -> None:
     ):
         if given:
             raise UserError(f"--resume continues an earlier run, {flag} wants a new one: give one.")
+    if not is_new:
+        from trainer.finding import find_checkpoint
+
+        with open_log(None):
+            args.resume = find_checkpoint(Path(args.resume), "continue")
     config = read_config(args)
     config.require(TRAINING_KEYS)
     if args.leaderboard and config.eval_config().get("challenge_mode", False):
@@ -52,13 +57,14 @@ def main(arguments: list[str] | None = None) -> None:
         make_data_set(config.values)
 
     # Only now what takes its time to load: a slip on the command line is answered at once.
-    from trainer.resuming import seed_to_continue
+    from trainer.resuming import run_to_continue
     from trainer.run_folder import purge_experiment
     from trainer.session import Options
 
     if not is_new:
         is_asked = args.seeds is not None or args.group_seed is not None
-        seeds = [seed_to_continue(Path(args.resume), seeds if is_asked else None, args.group_id)]
+        run = run_to_continue(args.resume, seeds if is_asked else None, args.group_id)
+        seeds = [run.facts.get("seed", 0)]
     if args.purge_exp_dir:
         with open_log(None):
             purge_experiment(Path(config["trainer.save_dir"]), config.name)
@@ -77,7 +83,8 @@ def train_seed(
     config: Config, seed: int, is_one_of_many: bool, args: Namespace, options: "Options"
 ) -> dict[str, dict[str, float]]:
     """Train and test with one seed; returns the metrics, none of a challenge."""
-    from trainer.resuming import Wanted, named_run, new_run, unfinished_run
+    from trainer.finding import Wanted
+    from trainer.resuming import named_run, new_run, unfinished_run
     from trainer.session import Training
 
     wanted = Wanted(config, seed, args.group_id or "", is_one_of_many, options.is_quick_try)
@@ -86,7 +93,7 @@ def train_seed(
     elif args.resume == AUTO:
         held = unfinished_run(wanted)
     else:
-        held = named_run(Path(args.resume))
+        held = named_run(args.resume)
     with open_log(None) as log, held as run:
         if run and run.is_done:
             _log.info("Seed %d is done: %s", seed, run.folder.log)
@@ -124,10 +131,9 @@ def read_config(args: Namespace) -> Config:
         return Config.from_file(args.config, args.custom_args).merged(overrides)
     if not args.resume or args.resume == AUTO:
         raise UserError("Say what to train: --config <config.json>, or --resume <run>.")
-    from trainer.run_folder import find_checkpoint
     from trainer.session import config_of_checkpoint
 
-    return config_of_checkpoint(find_checkpoint(Path(args.resume), "continue"), args.custom_args)
+    return config_of_checkpoint(args.resume, args.custom_args)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The last words of a run: its metrics, and where to find what it left."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from logger.tables import metrics_table
@@ -43,21 +43,24 @@ def describe_run(
     return "\n".join([*lines, note] if note else lines)
 
 
-def other_split(splits: tuple[str, str], is_test: bool, checkpoint: str) -> str:
+_TEST_SPLIT = "--eval_from_training_config"
+
+
+def other_split(splits: tuple[str, str], arguments: Sequence[str]) -> str:
     """Say which split a test was on, and how to test on the other one.
 
     Args:
         splits: the one that training validates on, and the one of its final test.
-        is_test: whether it was the latter.
-        checkpoint: what was tested.
+        arguments: the command line of the test.
     """
     validation, test = splits
     if validation == test:
         return ""
-    command = f"python3 test.py --resume {shlex.quote(checkpoint)}"
-    if is_test:
+    others = [argument for argument in arguments if argument != _TEST_SPLIT]
+    command = f"python3 test.py {shlex.join(others)}"
+    if len(others) < len(arguments):
         return f"This was the test split. For the validation split {validation}: {command}"
     return (
         f"This was the validation split {validation}. For the test split {test}: {command} "
-        "--eval_from_training_config"
+        f"{_TEST_SPLIT}"
     )

@@ -9,7 +9,7 @@ import pytest
 
 import train as train_program
 from tests.run_files import Run, only_run
-from trainer import run_folder, session
+from trainer import run_folder, run_marks, session
 from utils.command_line import run_main
 from utils.config import Config
 
@@ -38,9 +38,9 @@ def killed_at(place: object, name: str, call: int, flags: Sequence[object]) -> N
 
 
 MOMENTS = {
-    "a folder is made, but not marked": (run_folder, "write_json", 1),
-    "the second folder is made": (run_folder, "write_json", 2),
-    "the third folder is to be made": (run_folder, "_make_marked", 3),
+    "a folder is made, but not marked": (run_marks, "write_json", 1),
+    "the second folder is made": (run_marks, "write_json", 2),
+    "the third folder is to be made": (run_folder, "make_marked", 3),
     "the config is to be written": (Config, "save", 1),
     "the best model is tested": (session.Test, "run", 1),
     "the test is to be recorded": (session, "_record_test", 1),
@@ -80,7 +80,10 @@ def test_the_last_state_goes_though_the_kill_came_before(
 
 
 def test_two_starts_in_one_second_do_not_share_a_folder(tmp_path: Path) -> None:
-    runs = [run_folder.RunFolder.create(tmp_path, "experiment") for _ in range(5)]
+    runs = []
+    for _ in range(5):
+        with run_folder.RunFolder.new(tmp_path, "experiment") as folder:
+            runs.append(folder)
     assert len({run.models for run in runs}) == 5
     assert not list(tmp_path.rglob(".*"))
 

@@ -19,7 +19,8 @@ import train as train_program
 from tests.conftest import ROOT
 from tests.run_files import Run, beside, only_run, weights
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
-from trainer.run_folder import RunFolder, find_checkpoint
+from trainer.finding import find_checkpoint
+from trainer.run_folder import RunFolder
 from trainer.step import TrainingStep
 
 Change = Callable[[dict], object]
@@ -129,7 +130,8 @@ def test_runs_that_start_at_the_same_moment_have_folders_of_their_own(tmp_path: 
 
     def start() -> None:
         gate.wait()
-        found.append(RunFolder.create(tmp_path, "same", facts={"seed": 0}))
+        with RunFolder.new(tmp_path, "same", facts={"seed": 0}) as folder:
+            found.append(folder)
 
     threads = [threading.Thread(target=start) for _ in range(12)]
     for thread in threads:
@@ -145,11 +147,10 @@ def test_a_failed_start_removes_no_more_than_it_made(tmp_path: Path) -> None:
 
     (tmp_path / "models" / "mine").mkdir(parents=True)
     for with_other in (False, True):
-        folder = RunFolder.create(tmp_path, "mine")
-        folder.config.write_text("{}")
-        if with_other:
-            (folder.log / "notes.txt").write_text("somebody's")
-        with pytest.raises(UserError), folder.removed_if_unused():
+        with pytest.raises(UserError), RunFolder.new(tmp_path, "mine") as folder:
+            folder.config.write_text("{}")
+            if with_other:
+                (folder.log / "notes.txt").write_text("somebody's")
             raise UserError("wrong")
         assert (tmp_path / "models" / "mine").is_dir()
         assert not folder.models.exists() and folder.log.exists() == with_other

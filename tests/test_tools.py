@@ -70,7 +70,7 @@ WITH_PATHS = [
     "results_table {}",
     "run_study --configs {}",
     "serve_rankings {}",
-    "check_data_set {}",
+    "check_data_set.__main__ {}",
     f"{TEXT} --output o.npz --encoder {{}}",
     f"{TEXT} --output o.npz --encoder w2v --weights {{}}",
     "prepare_text_embeddings --output o.npz --encoder own/words.bin --captions {}",

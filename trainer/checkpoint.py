@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from trainer.checkpoint_file import read_checkpoint_file
 from trainer.published_checkpoint import translated
-from utils.content import BadContent, Truncated
+from utils.command_line import LARGEST_SEED
+from utils.content import BadContent, Truncated, short
 from utils.errors import UserError
 from utils.files import reason, replacing, temporary_name
 
@@ -97,14 +98,16 @@ def load_checkpoint(
             )
         if not isinstance(content[key], kind) and not (content[key] is None and not needs_config):
             raise _wrong_value(path, key, content[key])
-    if type(content.get("seed", 0)) is not int:
-        raise _wrong_value(path, "seed", content["seed"])
+    seed = content.get("seed", 0)
+    if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
+        raise _wrong_value(path, "seed", seed)
     return translated(content, path)
 
 
 def _wrong_value(path: Path, key: str, value: Any) -> UserError:
     return UserError(
-        f"The checkpoint {path} is damaged: its {key} is of the kind {type(value).__name__}."
+        f"The checkpoint {path} is damaged: its {key} is {short(repr(value))} "
+        f"({type(value).__name__})."
     )
 
 

@@ -8,6 +8,7 @@ Axes: Q queries, N videos, C queries per video (query q belongs to video q // C)
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -124,7 +125,7 @@ class Closeup:
         weights, similarities = (torch.cat(part) for part in zip(*parts, strict=True))
         return weights, similarities
 
-    @property
+    @cached_property
     @torch.inference_mode()
     def has_weights(self) -> bool:
         """Whether the model shares its attention out among the experts."""

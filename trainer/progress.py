@@ -4,6 +4,7 @@ Checkpoints come from files: what is put back is first seen to be of the kind th
 """
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,8 +96,10 @@ def progress_of(
         raise ValueError("its progress is damaged")
     if len(made.history) != made.epoch or made.epoch != checkpoint["epoch"]:
         raise ValueError("its progress is of another epoch")
-    if not all(isinstance(record, dict) for record in made.history):
-        raise ValueError("its progress is damaged")
+    for record in made.history:
+        json.dumps(record, allow_nan=False)  # as it will be written (ValueError, TypeError)
+        if not isinstance(record, dict):
+            raise ValueError("its progress is damaged")
     if "epoch_in_course" not in checkpoint:
         return made, None
     course = Course.of_state(checkpoint["epoch_in_course"], device)

@@ -12,12 +12,11 @@ from typing import Any
 
 from data_loader.loader import ExpertDataLoader
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint
-from trainer.run_folder import RunFolder, find_checkpoint, runs_below
-from utils.config import NAME_KEY, Config, differences, keys_that_change_learning
+from trainer.finding import Wanted, newest_checkpoint
+from trainer.run_folder import RunFolder
+from utils.config import NAME_KEY, Config, keys_that_change_learning
 from utils.errors import UserError
-from utils.files import read_json, remove_abandoned
 
-AUTO = "auto"
 _SHOWN_KEYS = 5
 
 _log = logging.getLogger(__name__)
@@ -38,87 +37,62 @@ class Continued:
     is_done: bool = False
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What a command line wants to train: how `--resume auto` knows its runs again.
-
-    Attributes:
-        config: the values and the name.
-        seed: one seed.
-        group_id: name of the group, "" for none.
-        is_one_of_many: whether results lie in folders by seed, and finished seeds are done.
-        quick_try: whether it is but a try (--mini_train, --train_single_epoch).
-    """
-
-    config: Config
-    seed: int
-    group_id: str = ""
-    is_one_of_many: bool = False
-    quick_try: bool = False
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the mark of a run tells of it."""
-        facts = {"seed": self.seed, "group_id": self.group_id, "quick_try": self.quick_try}
-        return facts | {"config": _digest(self.config.values)}
-
-
 @contextmanager
 def new_run(wanted: Wanted) -> Iterator[RunFolder]:
-    """Make and hold the folders of a new run; they go again where it ends without any result.
+    """Make and hold a new run; it goes again where it ends without any result.
 
     Raises:
-        UserError: they cannot be written.
+        UserError: its folders cannot be written.
     """
+    config = wanted.config
     seed = wanted.seed if wanted.is_one_of_many else None
-    save_dir = Path(wanted.config["trainer.save_dir"])
-    folder = RunFolder.create(save_dir, wanted.config.name, seed, wanted.group_id, wanted.facts)
-    with folder.removed_if_unused(), folder.held():
+    save_dir = Path(config["trainer.save_dir"])
+    place = (save_dir, config.name, seed, wanted.group_id)
+    with RunFolder.new(*place, wanted.facts, config.stored()) as folder:
         yield folder
 
 
-def seed_to_continue(path: Path, seeds: Sequence[int] | None, group_id: str | None) -> int:
-    """Return the seed of the run that the user names to be continued.
+def run_to_continue(
+    checkpoint: Path, seeds: Sequence[int] | None, group_id: str | None
+) -> RunFolder:
+    """Return the run of the checkpoint that a training is to go on from.
 
     Raises:
-        UserError: the command line asks for other seeds, or another group, than the run's.
+        UserError: it lies in no run that carries our mark, or the command line asks for other
+            seeds, or another group, than the run's.
     """
-    checkpoint = find_checkpoint(path, "continue")
-    content = load_checkpoint(checkpoint, LARGE_KEYS)
-    seed = content.get("seed", content["config"].get("seed", 0))
-    if seeds is not None and list(seeds) != [seed]:
-        raise UserError(
-            f"--resume {path} continues one run, of the seed {seed}: leave --seeds and "
-            "--group_seed out, or give --resume auto, which goes on with each seed's own run."
-        )
     run = RunFolder.of_checkpoint(checkpoint)
-    group = run.facts.get("group_id", "") if run else ""
-    if group_id is not None and group_id != group:
+    if run is None:
+        load_checkpoint(checkpoint, LARGE_KEYS, needs_config=False)  # says what is wrong with it
         raise UserError(
-            f'--resume {path} continues a run of the group "{group}", not "{group_id}": leave '
-            "--group_id out."
+            f"{checkpoint} does not lie in a run of this version, so that its training cannot be "
+            "continued: start a new run from its weights with --init_from "
+            f"{shlex.quote(str(checkpoint))}."
         )
-    return seed
+    facts = run.facts
+    if seeds is not None and list(seeds) != [facts.get("seed")]:
+        raise UserError(
+            f"--resume {checkpoint} continues one run, of the seed {facts.get('seed')}: leave "
+            "--seeds and --group_seed out, or give --resume auto, which goes on with each seed's "
+            "own run."
+        )
+    if group_id is not None and group_id != facts.get("group_id", ""):
+        raise UserError(
+            f'--resume {checkpoint} continues a run of the group "{facts.get("group_id", "")}", '
+            f'not "{group_id}": leave --group_id out.'
+        )
+    return run
 
 
 @contextmanager
-def named_run(path: Path) -> Iterator[Continued]:
+def named_run(checkpoint: Path) -> Iterator[Continued]:
     """Hold the run that the user names to be continued.
 
     Raises:
         UserError: it carries no mark of ours, or a living process holds it.
     """
-    checkpoint = find_checkpoint(path, "continue")
-    folder = RunFolder.of_checkpoint(checkpoint)
-    if folder is None:
-        load_checkpoint(checkpoint, LARGE_KEYS, needs_config=False)  # says what is wrong with it
-        raise UserError(
-            f"{checkpoint} does not lie in a run of this version, so that its training cannot be "
-            f"continued: start a new run from its weights with --init_from {shlex.quote(str(path))}"
-            "."
-        )
+    folder = run_to_continue(checkpoint, None, None)
     with folder.held():
-        _clean_up(folder)
         yield Continued(folder, checkpoint)
 
 
@@ -129,8 +103,7 @@ def unfinished_run(wanted: Wanted) -> Iterator[Continued | None]:
     That is the newest run that has not ended, with the same config, seed and group, which no living
     process holds; else, where it is one of many, one that has ended.
     """
-    below = Path(wanted.config["trainer.save_dir"], "models", wanted.config.name)
-    runs = [run for run in reversed(runs_below(below)) if _is_of(run, wanted)]
+    runs = wanted.runs()
     with ExitStack() as stack:
         for run in runs:
             if run.is_finished:
@@ -142,26 +115,10 @@ def unfinished_run(wanted: Wanted) -> Iterator[Continued | None]:
             except UserError as error:
                 _log.info("%s", error)
                 continue
-            _clean_up(run)
-            yield Continued(run, run.newest_checkpoint())
+            yield Continued(run, newest_checkpoint(run))
             return
         finished = [run for run in runs if run.is_finished] if wanted.is_one_of_many else []
         yield Continued(finished[0], None, is_done=True) if finished else None
-
-
-def _is_of(run: RunFolder, wanted: Wanted) -> bool:
-    facts, own = run.facts, wanted.facts
-    digest = own.pop("config")
-    if any(facts.get(key) != value for key, value in own.items()):
-        return False
-    if not run.config.exists():  # killed when it had but begun
-        return facts.get("config") == digest
-    try:
-        stored = read_json(run.config, "config")
-    except UserError:
-        return False
-    values = {key: value for key, value in stored.items() if key != NAME_KEY}
-    return not differences(values, wanted.config.values)
 
 
 def check_same_training(
@@ -172,11 +129,8 @@ def check_same_training(
     Raises:
         UserError: the config changes what is learned; says which keys.
     """
-    stored = checkpoint["config"]
-    keys = keys_that_change_learning(
-        {key: value for key, value in stored.items() if key != NAME_KEY},
-        as_begun(config, stored).values,
-    )
+    stored = Config.from_dict(checkpoint["config"]).values
+    keys = keys_that_change_learning(stored, as_begun(config, checkpoint["config"]).values)
     if keys:
         shown = "; ".join(_change(key, stored, config) for key in keys[:_SHOWN_KEYS])
         more = f"; and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
@@ -185,8 +139,8 @@ def check_same_training(
             f"learned ({shown}{more}): leave that as it was, or start a new run from its weights "
             f"with --init_from {shlex.quote(str(path))}."
         )
-    if bool(checkpoint.get("quick_try")) != quick_try:
-        is_try = "a quick try" if checkpoint.get("quick_try") else "no quick try"
+    if (checkpoint.get("quick_try") is True) != quick_try:
+        is_try = "no quick try" if quick_try else "a quick try"
         raise UserError(
             f"The training of {path} is {is_try}: give --mini_train and --train_single_epoch as it "
             "was begun."
@@ -243,9 +197,3 @@ def check_same_data(checkpoint: Mapping[str, Any], path: Path, loader: ExpertDat
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _clean_up(folder: RunFolder) -> None:
-    """Remove what killed processes left half-written in a run that this process holds."""
-    for place in (folder.models, folder.log, folder.web):
-        remove_abandoned(place)

@@ -35,9 +35,10 @@ from trainer.evaluation import (
     predict,
     warn_of_other_counts,
 )
+from trainer.finding import find_checkpoint
 from trainer.memory import keeping_freed_memory
 from trainer.resuming import as_begun, check_same_data, check_same_training, fingerprint
-from trainer.run_folder import RunFolder, find_checkpoint, test_label
+from trainer.run_folder import RunFolder, test_label
 from trainer.training import (
     MINI_TRAIN_BATCHES,
     Parts,

@@ -1,7 +1,6 @@
 """Overrides from the command line: `--custom_args "key.sub@value+key2@value2"`."""
 
 import copy
-import hashlib
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from utils.config_kinds import (
 from utils.config_schema import kind_at, nearest_key
 from utils.config_types import SHARED_ARGS, drop_args_of_other_types
 from utils.errors import UserError, did_you_mean
+from utils.files import safe_name
 
 FORM = '"key.sub@value+key2@value2"'
 
@@ -89,8 +89,8 @@ def name_suffix(overrides: list[Override]) -> str:
     It is safe in file names, and other values give another name.
     """
     parts = [f"{o.path[-1]}_{o.text}" for o in overrides]
-    suffix = "".join(f"-{_safe(part, _SUFFIX_CHARACTERS)}" for part in parts)
-    return _safe(suffix, _SUFFIXES_CHARACTERS)
+    suffix = "".join(f"-{safe_name(part, _SUFFIX_CHARACTERS)}" for part in parts)
+    return safe_name(suffix, _SUFFIXES_CHARACTERS)
 
 
 def _read(override: Override) -> Any:
@@ -152,10 +152,3 @@ def _check_expert(override: Override, values: dict[str, Any]) -> None:
                 f"no expert of this config{did_you_mean(name, known)}."
             )
         held = held.get(name)
-
-
-def _safe(text: str, characters: int) -> str:
-    """Make a text safe and short for a file name; if that changes it, a hash keeps it apart."""
-    safe = re.sub(r"[^A-Za-z0-9.,=_-]+", "_", text)[:characters]
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return safe if safe == text else f"{safe}-{digest}"

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import logging
 import math
@@ -85,6 +86,13 @@ def exists(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise UserError(f"Cannot look for {path}: {reason(error)}.") from error
+
+
+def safe_name(text: str, characters: int) -> str:
+    """Make a text safe and short for a file name; if that changes it, a hash keeps it apart."""
+    safe = re.sub(r"[^A-Za-z0-9.,=_-]+", "_", text)[:characters]
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return safe if safe == text else f"{safe}-{digest}"
 
 
 def temporary_name(path: Path) -> Path:

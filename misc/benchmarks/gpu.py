@@ -85,9 +85,10 @@ def make_config(
 def row(config: Config, device: torch.device) -> str:
     """Train, and return the table with its one row."""
     on_gpu = device.type == "cuda"
-    folder = RunFolder.create(Path(config["trainer.save_dir"]), "benchmark")
     started = time.perf_counter()
-    Training.prepare(config, 0, Options(device=str(device))).run(folder)
+    training = Training.prepare(config, 0, Options(device=str(device)))
+    with RunFolder.new(Path(config["trainer.save_dir"]), "benchmark") as folder:
+        training.run(folder)
     whole = time.perf_counter() - started
     epochs = json.loads((folder.log / "metrics.json").read_text())["epochs"]
     # The first epoch compiles kernels and fills caches: the rate is that of the others.

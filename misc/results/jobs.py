@@ -10,11 +10,11 @@ from pathlib import Path
 
 from misc.results.rows import final_split
 from misc.results.runs import Run, runs_of
-from trainer.run_folder import RunFolder, runs_below
+from trainer.finding import Wanted
+from trainer.run_folder import RunFolder
 from utils.command_line import EXIT_WRONG_INPUT
-from utils.config import NAME_KEY, Config, differences
+from utils.config import Config, differences
 from utils.errors import UserError
-from utils.files import read_json
 from utils.stopping import Stopped, deferred
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
@@ -101,15 +101,8 @@ def state_of(job: Job) -> State:
 
 def _unfinished(job: Job, config: Config) -> RunFolder | None:
     """Find the run that `train.py --resume auto` would go on with."""
-    for run in reversed(runs_below(Path(config["trainer.save_dir"], "models", config.name))):
-        facts = run.facts
-        its = facts.get("seed"), facts.get("group_id"), bool(facts.get("quick_try"))
-        if its == (job.seed, job.group_id, False) and run.config.is_file() and not run.is_finished:
-            stored = read_json(run.config, "config")
-            values = {key: value for key, value in stored.items() if key != NAME_KEY}
-            if not differences(values, config.values):
-                return run
-    return None
+    wanted = Wanted(config, job.seed, job.group_id, is_one_of_many=True)
+    return next((run for run in wanted.runs() if not run.is_finished), None)
 
 
 def _listed(keys: Sequence[str]) -> str:
