@@ -21,7 +21,14 @@ import numpy as np
 
 from data_loader.content import BadContent
 from data_loader.errors import UserError
-from data_loader.files import PATH_ERRORS, alone, is_there, make_folder, reason, replacing
+from data_loader.files import (
+    PATH_ERRORS,
+    alone,
+    is_there,
+    make_folder,
+    reason,
+    replacing,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +144,7 @@ def load_or_make(recipe: Recipe, folders: list[Path]) -> Packed:
     key = recipe.key()
     paths = [folder / recipe.file_name() for folder in folders]
     for path in paths:
+        tidy_once(path.parent)  # where all is packed nobody would write again
         found = _open(path, key)
         if found:
             return found
