@@ -28,6 +28,7 @@ from data_loader.files import (
     make_folder,
     reason,
     replacing,
+    tidy_once,
 )
 
 logger = logging.getLogger(__name__)
