@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import train as train_program
+from data_loader import files
+from tests.own_data import OwnData
 from tests.run_files import Run, only_run
 from trainer import run_folder, run_marks, session
 from utils.command_line import run_main
@@ -120,3 +122,16 @@ def test_a_signal_whose_clean_up_fails_is_no_fault(capfd: pytest.CaptureFixture[
 
     with pytest.raises(AttributeError):
         run_main(faulty, [])
+
+
+def test_what_a_killed_packer_left_goes_though_all_is_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = OwnData(tmp_path)
+    data.loader()
+    left = tmp_path / ".cache" / ".captions.packed.7-00000000.tmp"
+    left.touch()
+    os.utime(left, (0, 0))  # long ago
+    monkeypatch.setattr(files, "_tidied", set())  # as in another process
+    data.loader()
+    assert not list(tmp_path.rglob(".*.tmp"))

@@ -288,6 +288,15 @@ def test_a_killed_run_continues(
     assert record(output) == record(whole)
     assert not parts.exists()
 
+    # Killed again when it removed the parts.
+    for plan in (record(output), None):
+        parts.mkdir()
+        (parts / "chunk-000001.npy").touch()
+        if plan:
+            (parts / "plan.json").write_text(json.dumps(plan))
+        assert run(*base, output) == 0
+        assert not parts.exists() and output.read_bytes() == whole.read_bytes()
+
 
 def test_finished_chunks_are_not_computed_again(
     captions: Path, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

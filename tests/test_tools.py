@@ -135,3 +135,34 @@ def test_a_place_that_cannot_be_written_is_one_sentence(
 ) -> None:
     Path(tmp_path, "configs").symlink_to(ROOT / "configs")
     test_a_path_that_leads_nowhere_is_one_sentence(tmp_path, monkeypatch, capsys, call, kind)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        ("> /dev/full", 2, "error: Cannot write the output: there is no space left on the disk.\n"),
+    ],
+)
+def test_an_output_that_is_closed_or_full(redirection: str, code: int, said: str) -> None:
+    command = f"{sys.executable} -m misc.published_results {redirection}"
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (code, said)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict", "latin-1:strict"])
+def test_an_output_that_cannot_show_all_letters(tmp_path: Path, encoding: str) -> None:
+    OwnData(tmp_path)
+    command = [sys.executable, "-m", "misc.prepare_text_embeddings", "--encoder"]
+    command += [tmp_path / "words.bin", "--captions", tmp_path / "captions.json", "--output"]
+    for name in ("text.npz", "\u72ac.npz", os.fsdecode(b"\xff.npz")):
+        result = subprocess.run(
+            [*command, tmp_path / name],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONIOENCODING": encoding, "LC_ALL": "C.UTF-8"},
+            capture_output=True,
+        )
+        assert (result.returncode, result.stderr) == (0, b"")
+        assert b"vectors of size" in result.stdout

@@ -1,14 +1,17 @@
 """Flags of train.py and test.py, devices and seeds, and what the user sees when a run stops."""
 
 import argparse
+import errno
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from utils.errors import UserError, did_you_mean
+from utils.files import reason
 from utils.stopping import answering_signals
 
 LARGEST_SEED = 2**32 - 1  # of numpy's global state
@@ -16,6 +19,8 @@ LARGEST_SEED = 2**32 - 1  # of numpy's global state
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130  # a shell's 128 + SIGINT
 EXIT_BROKEN_PIPE = 141
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _log = logging.getLogger(__name__)
 
@@ -227,21 +232,26 @@ def run_main(
     A mistake of the user's is one sentence on stderr and the code 2; an end that was asked for
     (Ctrl-C, SIGTERM, SIGHUP) one line, how to go on (`interrupted`, where the program has not saved
     anything more to the point), and 130, 143 or 129; a fault of the program keeps its traceback.
-    Nothing is said where the reader of the output has had enough of it (`| head`).
+    Nothing is said where the reader of the output has had enough of it (`| head`), and what it
+    cannot show is escaped.
     """
+    _prepare_streams()
     try:
         with answering_signals():
             main(list(arguments))
             sys.stdout.flush()
     except BrokenPipeError:
-        # What is still buffered must not be tried once more when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return EXIT_BROKEN_PIPE
     except UserError as error:
         _say(f"error: {error}")
         return EXIT_WRONG_INPUT
     except (KeyboardInterrupt, Exception) as error:
         stop = _stop_behind(error)
+        if stop is None and isinstance(error, OSError) and error.errno in _FULL:
+            _give_up_output()
+            _say(f"error: Cannot write {error.filename or 'the output'}: {reason(error)}.")
+            return EXIT_WRONG_INPUT
         if stop is None:
             raise
         said = str(stop) or "interrupted"
@@ -258,7 +268,20 @@ def _stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
     return error
 
 
+def _prepare_streams() -> None:
+    """See to it that there are an output and an error output, which take any letter."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller (`>&-`)
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif stream.errors == "strict" or "utf" not in (stream.encoding or "").lower():
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _give_up_output() -> None:
+    """Let nothing that is still buffered be tried once more when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _say(line: str) -> None:
-    """Write a line to stderr, whatever letters it holds and the terminal can show."""
-    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-    sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stderr.write(f"{line}\n")

@@ -156,7 +156,7 @@ def _open_temporary(path: Path, mode: str, options: dict[str, Any]) -> tuple[IO[
     """Open a temporary file that is locked for as long as it is open, where there are locks."""
     with suppress(FileNotFoundError):
         path.lstat()  # a name that cannot be is refused before anything is written
-    _tidy_once(path.parent)
+    tidy_once(path.parent)
     for _ in range(_TRIES):
         temporary = temporary_name(path)
         handle = temporary.open(mode, **options)
@@ -178,7 +178,8 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _tidy_once(folder: Path) -> None:
+def tidy_once(folder: Path) -> None:
+    """Remove what killed processes left in a folder, unless this process has done so."""
     name = str(folder.absolute())
     if name not in _tidied:
         _tidied.add(name)

@@ -22,7 +22,15 @@ import numpy as np
 
 from utils.content import BadContent
 from utils.errors import UserError
-from utils.files import PATH_ERRORS, alone, is_there, make_folder, reason, replacing
+from utils.files import (
+    PATH_ERRORS,
+    alone,
+    is_there,
+    make_folder,
+    reason,
+    replacing,
+    tidy_once,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +146,7 @@ def load_or_make(recipe: Recipe, folders: list[Path]) -> Packed:
     key = recipe.key()
     paths = [folder / recipe.file_name() for folder in folders]
     for path in paths:
+        tidy_once(path.parent)  # where all is packed nobody would write again
         found = _open(path, key)
         if found:
             return found

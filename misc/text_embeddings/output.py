@@ -55,7 +55,7 @@ def check_name(path: Path) -> None:
 
 
 def is_complete(path: Path, record: dict[str, Any]) -> bool:
-    """Tell whether the file is there and was made exactly so.
+    """Tell whether the file is there and was made exactly so; then no part of it is left.
 
     Raises:
         UserError: it is there, but was made otherwise.
@@ -66,6 +66,9 @@ def is_complete(path: Path, record: dict[str, Any]) -> bool:
     if beside.exists():
         found = read_json(beside, "record")
         if found == record:
+            # A kill may have struck while its parts were removed.
+            if _plan_of(path) in (record, None):
+                shutil.rmtree(_folder(path), ignore_errors=True)
             return True
         keys = [
             key for key in record if not isinstance(found, dict) or found.get(key) != record[key]
