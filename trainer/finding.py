@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.run_folder import BEST, RunFolder, age_of, runs_below
+from trainer.run_folder import BEST, RunFolder, age_of, files_below, runs_below
 from utils.config import NAME_KEY, Config, differences
 from utils.errors import UserError
 from utils.files import is_there, read_json
@@ -92,7 +92,7 @@ def _best_of(path: Path, runs: list[RunFolder], is_one: bool) -> Path:
             _log.info("%d newer runs in %s are not finished: passed over.", len(passed), path)
         return finished[-1].best_checkpoint
     marked = {r.best_checkpoint for r in runs}
-    others = [p for p in path.rglob(BEST) if p.resolve() not in marked]
+    others = [p for p in files_below(path, BEST) if p.resolve() not in marked]
     if others:  # of an earlier version, or published ones
         return max(others, key=lambda p: age_of(p.parent))
     if with_model:

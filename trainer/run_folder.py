@@ -273,9 +273,16 @@ class RunFolder:
 
 def runs_below(folder: Path) -> list[RunFolder]:
     """Find the marked runs in an experiment's folder (of models or logs), oldest first."""
-    found = (RunFolder.of(mark.parent) for mark in folder.rglob(MARK))
+    found = (RunFolder.of(mark.parent) for mark in files_below(folder, MARK))
     runs = dict.fromkeys(run for run in found if run is not None)
     return sorted(runs, key=lambda run: age_of(run.models))
+
+
+def files_below(folder: Path, name: str) -> Iterator[Path]:
+    """Give the files of a name below a folder; what comes and goes meanwhile is no error."""
+    for parent, _, names in os.walk(folder):
+        if name in names:
+            yield Path(parent, name)
 
 
 def age_of(folder: Path) -> tuple[str, int, str]:
