@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import train as train_program
-from data_loader import files
 from tests.own_data import OwnData
 from tests.run_files import Run, only_run
 from trainer import run_folder, run_marks, session
+from utils import files
 from utils.command_line import run_main
 from utils.config import Config
 
