@@ -1,8 +1,8 @@
-"""What the published system was published with: results as published, not measured here.
+"""Print what the published system was published with: results as published, not measured here.
 
-python3 -m misc.published_results [--all]
+python3 -m misc.published_results --all
 
-prints them as Markdown, with the config of each experiment. They lie in `published_results.json`:
+They come as Markdown, with the config of each experiment, and lie in `published_results.json`:
 publication -> experiment -> `parameters`, and by direction metric -> [mean, standard deviation over
 three seeds], in percent or ranks. The two publications used other features: features-v2 those of
 "Use What You Have: Video Retrieval Using Representations From Collaborative Experts" (Liu et al.
@@ -16,11 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a file: the rooms lie in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
-
-from utils.command_line import Parser, run_main
+from misc.tools import tool_parser
+from utils.command_line import run_main
 from utils.config import config_name
 from utils.files import read_json
 
@@ -64,9 +61,7 @@ config."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(
-        prog="misc.published_results", description="Print the published results as Markdown."
-    )
+    parser = tool_parser("published_results")
     parser.add_argument("--all", action="store_true", help="the ablations, too")
     print(markdown(parser.parse_args(arguments).all))
 

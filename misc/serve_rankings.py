@@ -1,20 +1,15 @@
-"""Serves the rankings pages of a run, with videos in which one can seek.
+"""Serve the rankings pages of a run, with videos in which one can seek.
 
 python3 -m misc.serve_rankings data/saved/web/demo-train-full-ce/<timestamp>
 """
-
-import sys
-from pathlib import Path
-
-if not __package__:  # run as a file: the rooms lie in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
 import errno
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.serving import (
@@ -27,7 +22,8 @@ from werkzeug.utils import redirect, send_file
 from werkzeug.wrappers import Request, Response
 
 from logger.page.videos import LINK, SHOWN_SUFFIXES, is_file
-from utils.command_line import Parser, run_main
+from misc.tools import tool_parser
+from utils.command_line import run_main
 from utils.errors import UserError
 from utils.files import is_there, reason
 
@@ -43,9 +39,7 @@ TYPES = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(
-        prog="python3 -m misc.serve_rankings", description="Serve the rankings pages of a run."
-    )
+    parser = tool_parser("serve_rankings")
     parser.add_argument("folder", type=Path, help="folder of a run under models, log or web")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: this machine alone)"
