@@ -1,6 +1,6 @@
-"""Finds the training captions that teachers cannot match to their own videos, and leaves them out.
+"""Find the training captions that teachers cannot match to their own videos, and leave them out.
 
-python3 misc/denoise_captions.py --config configs/demo/train-ce-intra-mte.json --top_k 100
+python3 -m misc.denoise_captions --config configs/demo/train-ce-intra-mte.json --top_k 100
 
 A caption stays if its own video ranks within the top K of all training videos for the teachers
 (Croitoru et al. 2021, section 4). What is written goes into a config as `caption_masks` (video ->
@@ -29,6 +29,7 @@ from data_loader.teachers.teacher import Teacher
 from logger.log_file import open_log
 from logger.progress import progress
 from misc.make_data_set import make_data_set
+from misc.tools import tool_parser
 from model.loss import aggregate_teachers
 from model.ranks import ranks_in_rows
 from model.similarity import similarity
@@ -244,10 +245,7 @@ def _share(value: float | None) -> str:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="denoise_captions.py",
-        description="Leave out training captions that teachers cannot match to their videos.",
-    )
+    parser = tool_parser("denoise_captions")
     parser.add_argument(
         "--config",
         metavar="PATH",

@@ -1,15 +1,9 @@
-"""Prints what a config builds, without any of its data: experts, parameters, text, splits, results.
+"""Print what a config builds, without any of its data: experts, parameters, text, splits, results.
 
 python3 -m misc.describe --config configs/msrvtt/train-full-ce.json
 """
 
 import sys
-from pathlib import Path
-
-if not __package__:  # run as a file: the rooms lie in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -19,8 +13,9 @@ from torch import nn
 from data_loader.sets.declared import ModelInputs
 from data_loader.sets.description import DataDescription, ListEntry, find_description
 from misc.published_results import COLUMNS, DIRECTIONS, PUBLICATIONS, mean_and_std, results_of
+from misc.tools import tool_parser
 from trainer.build import build_net, count_parameters, expert_dims, inputs_of
-from utils.command_line import Parser, run_main
+from utils.command_line import run_main
 from utils.config import Config
 from utils.errors import printable
 
@@ -43,7 +38,7 @@ PARTS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(prog="misc.describe", description="Print what a config builds.")
+    parser = tool_parser("describe")
     parser.add_argument("--config", metavar="PATH", required=True, help="the config file")
     parser.add_argument(
         "--custom_args", metavar="KEY@VALUE+...", help="values to replace, as for train.py"

@@ -1,6 +1,6 @@
-"""Makes a teacher of a trained model: its embeddings of all training videos and captions.
+"""Make a teacher of a trained model: its embeddings of all training videos and captions.
 
-python3 misc/make_teachers.py --config configs/demo/train-full-ce.json --resume <trained_model.pth>
+python3 -m misc.make_teachers --resume data/saved/models/demo-train-full-ce
 
 Name the file under `distil_params.teachers` of a student's config (see `data_loader.teachers.files`
 for what it holds). Student and teacher may use different experts and text features; what counts is
@@ -30,6 +30,7 @@ from data_loader.teachers.published import PublishedVideo, write_published_teach
 from logger.log_file import open_log
 from logger.progress import progress
 from misc.make_data_set import make_data_set
+from misc.tools import tool_parser
 from model.similarity import TextEmbeddings, VideoEmbeddings
 from trainer.build import build_loader, build_net
 from trainer.checkpoint import load_checkpoint, load_weights
@@ -226,7 +227,7 @@ def _sha256(path: Path) -> str:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="make_teachers.py", description="Make a teacher file of a trained model.")
+    parser = tool_parser("make_teachers")
     parser.add_argument(
         "--resume",
         metavar="PATH",

@@ -1,26 +1,17 @@
 """What the published system was published with: results as published, not measured here.
 
-python3 -m misc.published_results [--all]
-
-prints them as Markdown, with the config of each experiment. They lie in `published_results.json`:
-publication -> experiment -> `parameters`, and by direction metric -> [mean, standard deviation over
-three seeds], in percent or ranks. The two publications used other features: features-v2 those of
-"Use What You Have: Video Retrieval Using Representations From Collaborative Experts" (Liu et al.
-2019), high-quality those of "TeachText: CrossModal Generalized Distillation for Text-Video
-Retrieval" (Croitoru et al. 2021).
+They lie in `published_results.json`: publication -> experiment -> `parameters`, and by direction
+metric -> [mean, standard deviation over three seeds], in percent or ranks. The two publications
+used other features: features-v2 those of "Use What You Have: Video Retrieval Using Representations
+From Collaborative Experts" (Liu et al. 2019), high-quality those of "TeachText: CrossModal
+Generalized Distillation for Text-Video Retrieval" (Croitoru et al. 2021). The pages of the data
+sets (`misc.data_set_pages`) show them all.
 """
 
-import sys
-from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a file: the rooms lie in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
-
-from utils.command_line import Parser, run_main
 from utils.config import config_name
 from utils.files import read_json
 
@@ -37,38 +28,11 @@ DATA_SETS = {
     "lsmdc": "LSMDC",
     "didemo": "DiDeMo",
     "activity-net": "ActivityNet",
+    "youcook2": "YouCook2",
     "queryd": "QuerYD",
     "querydsegments": "QuerYDSegments",
+    "vatex": "VaTeX",
 }
-
-# The experiments that the two papers are about; the others are ablations.
-MAIN = (
-    "train-full-ce",
-    "train-full-moee",
-    "train-full-mnnet",
-    "train-jsfusion-ce",
-    "train-miech-ce",
-    "train-miech-miechfeats-moee",
-    "train-ce-intra-mte",
-    "train-gpt2-xl-finetuned-adam",
-    "train-gpt2-xl-finetuned-mte-adam",
-    "train-gpt2-xl-finetuned-denoising-adam",
-    "train-gpt2-xl-finetuned-mte-denoising-adam",
-)
-
-INTRODUCTION = """\
-These are the numbers that the published system was published with, **not measured here**: mean
-(standard deviation) over three seeds, recall in percent, MedR the median rank. The two publications
-used other features, so that both have a result of `train-full-ce`. A name that is no path has no
-config."""
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(
-        prog="misc.published_results", description="Print the published results as Markdown."
-    )
-    parser.add_argument("--all", action="store_true", help="the ablations, too")
-    print(markdown(parser.parse_args(arguments).all))
 
 
 @cache
@@ -101,39 +65,6 @@ def mean_and_std(values: list[float]) -> str:
     return "{:.1f} ({:.1f})".format(*values)
 
 
-def markdown(ablations: bool = False) -> str:
-    """The main results, or all of them, as a section with one table for each publication."""
-    parts = ["## Published results", INTRODUCTION]
-    for publication, name in PUBLICATIONS.items():
-        chosen = {
-            experiment: result
-            for folder in DATA_SETS
-            for experiment, result in published_results()[publication].items()
-            if data_set_of(experiment) == folder
-            and (ablations or experiment.removeprefix(f"{folder}-") in MAIN)
-        }
-        parts += [f"### {name}, as published", "\n".join(_table(chosen))]
-    return "\n\n".join(parts)
-
-
-def _table(results: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """A row for each experiment; columns of which nothing was published are left out."""
-    reported = {key for result in results.values() for key in result}
-    directions = [direction for direction in DIRECTIONS if direction in reported]
-    heads = ["config"] + ["parameters"] * ("parameters" in reported)
-    heads += [f"{direction} {column}" for direction in directions for column in COLUMNS.values()]
-    yield _line(heads)
-    yield _line(["---"] + ["---:"] * (len(heads) - 1))
-    for experiment, result in results.items():
-        path = config_of(experiment)
-        cells = [f"`{path.relative_to(CONFIGS.parent)}`" if path else experiment]
-        if "parameters" in reported:
-            cells.append(millions(result["parameters"]))
-        for direction in directions:
-            cells += [mean_and_std(result[direction][key]) for key in COLUMNS]
-        yield _line(cells)
-
-
 def data_set_of(experiment: str) -> str:
     """The folder of an experiment's config: names of folders may hold a dash themselves."""
     return max((f for f in DATA_SETS if experiment.startswith(f"{f}-")), key=len)
@@ -142,11 +73,3 @@ def data_set_of(experiment: str) -> str:
 def millions(parameters: int) -> str:
     """`183.45M`; small numbers in full."""
     return f"{parameters / 1e6:.2f}M" if parameters >= 1e5 else str(parameters)
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main, sys.argv[1:]))

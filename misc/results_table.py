@@ -1,4 +1,4 @@
-"""Turns runs into a table: mean and standard deviation over seeds, from the metrics in run folders.
+"""Turn runs into a table: mean and standard deviation over seeds, from the metrics in run folders.
 
 python3 -m misc.results_table data/saved/log/demo-train-full-*
 python3 -m misc.results_table configs/demo/train-full-ce.json configs/demo/train-full-moee.json
@@ -10,15 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if not __package__:  # run as a file: the rooms lie in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
-
 from misc.results.result_lines import COLUMNS, LAYOUTS
 from misc.results.rows import Row, row_of_config, rows_of_folder
 from misc.results.studies import load_study
 from misc.results.table_text import FORMATS
-from utils.command_line import Parser, parse_seeds, run_main
+from misc.tools import tool_parser
+from utils.command_line import parse_seeds, run_main
 from utils.errors import UserError, did_you_mean, printable
 from utils.files import is_there
 
@@ -26,7 +23,7 @@ DEFAULT_COLUMNS = "R1,R5,R10,MedR"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(prog="misc.results_table", description="Make a table of tested runs.")
+    parser = tool_parser("results_table")
     parser.add_argument(
         "runs",
         nargs="*",

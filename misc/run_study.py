@@ -1,4 +1,4 @@
-"""Trains the configs of a study that are not done yet, and prints their table.
+"""Train the configs of a study that are not done yet, and print their table.
 
 python3 -m misc.run_study --study components --dataset demo --seeds 0,1,2
 """
@@ -9,15 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if not __package__:  # run as a file: the rooms lie in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
-
 from misc.results.jobs import Job, run_jobs, state_of
 from misc.results.rows import row_of_config
 from misc.results.sbatch import Limits, from_here, write_job_array
 from misc.results.studies import Study, load_study, study_names
 from misc.results_table import add_table_flags, print_table
+from misc.tools import tool_parser
 from utils.command_line import Parser, folder_name, parse_seeds, run_main
 from utils.config import Config
 from utils.errors import UserError
@@ -51,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def study_parser() -> Parser:
-    parser = Parser(prog="misc.run_study", description="Train what a study lacks, print its table.")
+    parser = tool_parser("run_study")
     parser.add_argument("--study", metavar="NAME", help=f"which one: {', '.join(study_names())}")
     parser.add_argument("--dataset", metavar="NAME", help="folder below configs/ (demo, msrvtt)")
     parser.add_argument(

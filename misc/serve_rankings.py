@@ -1,20 +1,18 @@
-"""Serves the rankings pages of a run, with videos in which one can seek.
+"""Serve the rankings pages of a run, with videos in which one can seek.
 
 python3 -m misc.serve_rankings data/saved/web/demo-train-full-ce/<timestamp>
+python3 -m misc.serve_rankings --picture rankings.png data/saved/web/demo-train-full-ce/<timestamp>
 """
-
-import sys
-from pathlib import Path
-
-if not __package__:  # run as a file: the rooms lie in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
 import errno
 import os
 import re
+import shutil
 import socket
+import sys
+import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.serving import (
@@ -27,11 +25,21 @@ from werkzeug.utils import redirect, send_file
 from werkzeug.wrappers import Request, Response
 
 from logger.page.videos import LINK, SHOWN_SUFFIXES, is_file
-from utils.command_line import Parser, run_main
+from misc.tools import tool_parser
+from utils.command_line import run_main
 from utils.errors import UserError
-from utils.files import is_there, reason
+from utils.files import is_there, make_folder, reason, replacing
 
 DEFAULT_PORT = 8000
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_OPTIONS = ("--no-sandbox", "--disable-gpu", "--no-first-run")
+PICTURE_SIZE = {"width": 1200, "height": 800}
+# Of the videos in sight, each has a first frame, or cannot be played.
+ALL_SHOWN = """() => [...document.querySelectorAll("video")].every((video) => {
+  const box = video.getBoundingClientRect();
+  const inSight = box.height && box.top < innerHeight && box.bottom > 0;
+  return !inSight || video.readyState >= 2 || video.error;
+})"""
 # What a folder of videos may hold besides is nobody's business; a page among it would be trouble.
 PAGE_SUFFIXES = (".html", ".css", ".js")
 TYPES = {
@@ -43,18 +51,64 @@ TYPES = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(
-        prog="python3 -m misc.serve_rankings", description="Serve the rankings pages of a run."
-    )
+    parser = tool_parser("serve_rankings")
     parser.add_argument("folder", type=Path, help="folder of a run under models, log or web")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: this machine alone)"
     )
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 for any that is free")
+    parser.add_argument(
+        "--picture",
+        metavar="FILE.png",
+        type=Path,
+        help="take a picture of the page and stop (needs playwright and Chromium)",
+    )
     args = parser.parse_args(arguments)
-    server = make_page_server(find_pages(args.folder), args.host, args.port)
+    pages = find_pages(args.folder)
+    if args.picture:
+        take_picture(pages, args.picture)
+        print(f"The picture is {args.picture} ({args.picture.stat().st_size / 1e3:.0f} kB).")
+        return
+    server = make_page_server(pages, args.host, args.port)
     print(f"The rankings are at {address_of(server)} (stop with Ctrl-C).", flush=True)
     server.serve_forever()
+
+
+def take_picture(pages: Path, path: Path) -> None:
+    """Take a picture of the top of a folder's front page, as a browser shows it.
+
+    Raises:
+        UserError: it cannot be written, or there is no browser to take it with.
+    """
+    if path.suffix != ".png":
+        raise UserError(f'--picture {path} must end in ".png".')
+    make_folder(path.parent)
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        program = None
+    if program is None:
+        raise UserError(
+            "A picture needs playwright (pip install -r requirements/test-requirements.txt) and "
+            f"a browser (one of {', '.join(BROWSERS)})."
+        )
+    server = make_page_server(pages, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=program, args=BROWSER_OPTIONS)
+            page = browser.new_page(viewport=PICTURE_SIZE)
+            page.goto(address_of(server))
+            page.wait_for_function(ALL_SHOWN)
+            picture = page.screenshot()
+            browser.close()
+    finally:
+        server.shutdown()
+        thread.join()
+    with replacing(path) as handle:
+        handle.write(picture)
 
 
 def find_pages(folder: Path) -> Path:

@@ -1,6 +1,9 @@
-"""Fetches published features and checkpoints.
+"""Fetch the published features of a data set, or a published checkpoint with its config.
 
-python3 misc/sync_experts.py --dataset MSVD
+python3 -m misc.sync_experts --dataset MSVD
+python3 -m misc.sync_experts --model msvd-train-full-ce
+
+What is complete is not fetched again; what was interrupted continues.
 """
 
 import sys

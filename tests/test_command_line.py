@@ -1,13 +1,16 @@
 """Flags, seeds, devices, and what the user sees when a run stops."""
 
+import re
 import shlex
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import ROOT
 from utils.command_line import (
     chosen_seeds,
     parse_seeds,
@@ -20,6 +23,7 @@ from utils.command_line import (
 from utils.errors import UserError
 from utils.seeds import seed_everything
 from utils.stopping import Stopped
+from utils.version import version
 
 
 def seeds_of(*arguments):
@@ -80,6 +84,15 @@ def test_help_explains_every_flag(parser, capsys):
     shown = capsys.readouterr().out
     for flag in vars(parser().parse_args([])):
         assert f"--{flag}" in shown
+
+
+@pytest.mark.parametrize("parser", [train_parser, test_parser])
+def test_the_version_is_shown_with_that_of_torch(parser, capsys):
+    assert re.search(rf'^version = "{version()}"$', Path(ROOT, "pyproject.toml").read_text(), re.M)
+    with pytest.raises(SystemExit) as end:
+        parser().parse_args(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"{parser().prog} {version()}, torch {torch.__version__}\n"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import train as train_program
 from tests.conftest import ROOT
 from tests.run_files import Run, beside, only_run, weights
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
+from utils.version import version
 
 
 def test_training_leaves_everything_in_the_run_folder(
@@ -30,7 +31,7 @@ def test_training_leaves_everything_in_the_run_folder(
     checkpoint = torch.load(models / "trained_model.pth", weights_only=True)
     published_keys = {"arch", "epoch", "state_dict", "monitor_best", "config", "optimizer"}
     assert published_keys <= set(checkpoint)
-    assert checkpoint["arch"] == "CENet"
+    assert checkpoint["arch"] == "CENet" and checkpoint["version"] == version()
 
     log = beside(models, "log")
     text = (log / "info.log").read_text()
@@ -39,6 +40,7 @@ def test_training_leaves_everything_in_the_run_folder(
     metrics = json.loads((log / "metrics.json").read_text())
     assert [e["epoch"] for e in metrics["epochs"]] == [1, 2, 3]
     assert metrics["test_videos"] == 12 and metrics["test_split"] == "full-test"
+    assert metrics["version"] == metrics["tests"][0]["version"] == version()
     recall = metrics["test"]["t2v_metrics"]["R1"]
     assert f" test_t2v_metrics_R1: {recall}" in text
     assert list((log / "seed-0").glob("events.out.tfevents.*"))

@@ -9,7 +9,7 @@ import torch
 
 from data_loader.sets.declared import ModelInputs
 from misc.describe import describe, main, parameters_by_part
-from misc.published_results import config_of, markdown, published_results
+from misc.published_results import config_of, published_results
 from tests.conftest import ROOT, SHARED
 from tests.tiny_set import make_tiny_set, tiny_config
 from trainer.build import build_loader, build_net, count_parameters, expert_dims, inputs_of
@@ -187,14 +187,3 @@ def test_the_command_takes_overrides(capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out
     assert "mixture of embedding experts" in out and "Nothing is published" in out
     assert not any(line.startswith("audio") for line in out.splitlines())
-
-
-def test_the_table_names_a_config_for_every_row() -> None:
-    for ablations, most in ((False, 60), (True, 200)):
-        rows = [line for line in markdown(ablations).splitlines() if line.startswith("| ")]
-        assert most / 2 < len(rows) < most
-        for row in rows:
-            cell = row.split("|")[1].strip()
-            if cell.startswith("`"):
-                assert Path(ROOT, cell.strip("`")).is_file()
-    assert "not measured here" in markdown()

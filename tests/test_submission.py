@@ -2,8 +2,6 @@
 
 import json
 import struct
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +29,6 @@ from misc.cvpr2020_challenge.submission import (
     write_submission,
 )
 from model.metric import t2v_metrics
-from tests.conftest import ROOT
 from tests.test_predictions_file import TABLES, draw
 from tests.tiny_set import write_json
 from utils.command_line import run_main
@@ -453,24 +450,6 @@ def test_wrong_input_is_answered_at_once(
     code, output = call(program, *arguments, *others)
     assert code == 2 and sentence in output and output.count("\n") == 1
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "name", ["train_baselines", "test_baselines", "prepare_submission", "ground_truth", "score"]
-)
-def test_as_a_file_and_as_a_module(tmp_path: Path, name: str) -> None:
-    file = ROOT / "misc" / "cvpr2020_challenge" / f"{name}.py"
-    module = ["-m", f"misc.cvpr2020_challenge.{name}"]
-    for command, folder in (([file], tmp_path), (module, ROOT)):
-        result = subprocess.run(
-            [sys.executable, *command, "--help"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.startswith(f"usage: misc.cvpr2020_challenge.{name} ")
 
 
 def test_baselines_take_one_seed(tmp_path: Path, call: Call) -> None:

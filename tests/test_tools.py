@@ -1,5 +1,6 @@
 """What all command-line tools have in common: how they end where something is wrong."""
 
+import ast
 import importlib
 import os
 import signal
@@ -9,28 +10,91 @@ from pathlib import Path
 
 import pytest
 
+from misc.__main__ import main as list_main
+from misc.tools import find_tools
 from tests.conftest import ROOT
 from tests.own_data import OwnData
 from utils.command_line import run_main
 
-TOOLS = [
-    path.with_suffix("").relative_to(ROOT).as_posix().replace("/", ".")
-    for path in sorted((ROOT / "misc").rglob("*.py"))
-    if "__main__" in path.read_text() and "run_main(" in path.read_text()
+TOOLS = [tool.name for tool in find_tools()]
+# Paths that users of the published code know.
+FILES = [
+    "misc/denoise_captions.py",
+    "misc/make_teachers.py",
+    "misc/prepare_text_embeddings.py",
+    "misc/sync_experts.py",
 ]
-FILES = [f"{tool.replace('.', '/')}.py" for tool in TOOLS]
-FILES = [file for file in FILES if "not __package__" in (ROOT / file).read_text()]
 
 
-def test_all_tools_are_found() -> None:
-    assert {"misc.make_teachers", "misc.demo_set.__main__", "misc.cvpr2020_challenge.score"} < {
-        *TOOLS
-    }
+def test_what_is_listed_is_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    """A naive twin: whatever a shell could start with `python3 -m misc.<tool>`, but workers."""
+    assert run_main(list_main, []) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
+    startable = set()
+    for path in (ROOT / "misc").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT / "misc").with_suffix("").parts)
+        body = ast.parse(path.read_text()).body
+        guarded = [node for node in body if isinstance(node, ast.If)]
+        if any("__main__" in ast.unparse(node.test) for node in guarded):
+            startable.add(name.removesuffix(".__main__"))
+    assert set(listed) == startable - {"__main__", "demo_set.worker"}
+    for name, line in listed.items():
+        module = importlib.import_module(f"misc.{name}")
+        if hasattr(module, "__path__"):
+            module = importlib.import_module(f"misc.{name}.__main__")
+        assert line == module.__doc__.split("\n")[0] and line.endswith(".")
+
+
+def test_the_list_is_made_without_loading_the_tools() -> None:
+    program = "import sys, misc.__main__ as m; m.main([]); print([*sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = ast.literal_eval(result.stdout.splitlines()[-1])
+    assert not {"torch", "numpy", "misc.describe"} & {*loaded}
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_help_says_what_the_docstring_says(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"misc.{name}")
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"misc.{name}.__main__")
+    main = module.main
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert end.value.code == 0
+    assert shown.split("[-h]")[0].split() == ["usage:", "python3", "-m", f"misc.{name}"]
+    assert " ".join(module.__doc__.split("\n")[0].split()) in " ".join(shown.split())
+    examples = [line for line in shown.splitlines() if line.startswith("  python3 -m misc.")]
+    assert examples and all(line.split()[2] == f"misc.{name}" for line in examples)
+    assert f"example:\n{examples[0]}" in shown
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_published_paths_work_from_anywhere(tmp_path: Path, file: str) -> None:
+    result = subprocess.run(
+        [sys.executable, ROOT / file, "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    name = file.removeprefix("misc/").removesuffix(".py")
+    assert result.stdout.startswith(f"usage: python3 -m misc.{name} ")
+
+
+def test_no_other_file_changes_the_path_of_imports() -> None:
+    changing = [
+        path.relative_to(ROOT).as_posix()
+        for room in ("data_loader", "logger", "misc", "model", "trainer", "utils")
+        for path in (ROOT / room).rglob("*.py")
+        if "sys.path" in path.read_text()
+    ]
+    assert sorted(changing) == FILES
 
 
 @pytest.mark.parametrize(
     "command",
-    [["-m", tool.removesuffix(".__main__")] for tool in TOOLS] + [[file] for file in FILES],
+    [["-m", f"misc.{tool}"] for tool in TOOLS] + [[file] for file in FILES],
     ids=" ".join,
 )
 def test_ctrl_c_while_a_tool_loads_is_no_traceback(command: list[str]) -> None:

@@ -53,6 +53,7 @@ from utils.config import Config
 from utils.errors import UserError
 from utils.files import replacing
 from utils.seeds import seed_everything
+from utils.version import version
 
 _log = logging.getLogger(__name__)
 
@@ -169,6 +170,7 @@ class Training:
             parts.net.compile(mode="reduce-overhead" if on_gpu else None)
         header = {
             "arch": type(parts.net).__name__,
+            "version": version(),
             "config": config.stored(),
             "seed": seed,
             "data": fingerprint(self.loader),
@@ -195,7 +197,7 @@ class Training:
             progress = trainer.train()
         _log.info("Training took %.1f s.", time.perf_counter() - started)
         with folder.changing_metrics() as metrics:
-            metrics |= {"name": config.name, "seed": seed, **marks}
+            metrics |= {"name": config.name, "seed": seed, "version": version(), **marks}
             metrics["parameters"] = count_parameters(parts.net)
         _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
         _log.info("It is the model of epoch %d.", progress.best_epoch)
@@ -303,6 +305,7 @@ class Test:
             "test_videos": len(self.loader.retrieval),
             "test_epoch": self.epoch,
             "checkpoint": self.checkpoint_path.name,
+            "version": version(),
         }
         if self.config.get("challenge_mode", False):
             return self._predict(folder, outcome, is_final)

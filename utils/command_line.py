@@ -7,12 +7,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import NoReturn
 
 from utils.errors import UserError, did_you_mean
 from utils.files import reason
 from utils.stopping import answering_signals
+from utils.version import version
 
 LARGEST_SEED = 2**32 - 1  # of numpy's global state
 
@@ -23,6 +25,14 @@ EXIT_BROKEN_PIPE = 141
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _log = logging.getLogger(__name__)
+
+
+class _Version(argparse.Action):
+    """Prints the versions of this software and of torch, which need not be loaded for that."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        sys.stdout.write(f"{parser.prog} {version()}, torch {installed_version('torch')}\n")
+        parser.exit()
 
 
 class Parser(argparse.ArgumentParser):
@@ -119,6 +129,13 @@ test_parser.__test__ = False
 
 
 def _add_common(parser: Parser, resume: str) -> None:
+    parser.add_argument(
+        "--version",
+        action=_Version,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="show the version, and torch's",
+    )
     parser.add_argument(
         "--config", metavar="PATH", help="config file; without it, that beside --resume"
     )

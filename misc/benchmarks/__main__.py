@@ -1,6 +1,7 @@
 """Measure what this software does against plain formulations of the same, in one table.
 
-python3 -m misc.benchmarks [--only metrics validation] [--threads 1] [--scale 0.1] [--list]
+python3 -m misc.benchmarks
+python3 -m misc.benchmarks --only metrics validation --threads 2
 
 Everything is measured in the same run, each workload in a process of its own, so that ratios and
 shares hold on any machine. The table goes to standard output.
@@ -12,15 +13,13 @@ from logger.progress import progress
 from misc.benchmarks.measure import Meter, Workload
 from misc.benchmarks.table import Row, markdown
 from misc.benchmarks.workloads import WORKLOADS
-from utils.command_line import Parser, run_main
+from misc.tools import tool_parser
+from utils.command_line import run_main
 from utils.errors import UserError, did_you_mean
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(
-        prog="python3 -m misc.benchmarks",
-        description="Time and memory of this software's work, against plain formulations of it.",
-    )
+    parser = tool_parser("benchmarks")
     parser.add_argument("--only", metavar="NAME", nargs="+", help="measure these workloads alone")
     parser.add_argument("--threads", type=int, default=1, help="threads of each (default: 1)")
     parser.add_argument(

@@ -1,6 +1,6 @@
-"""Train MSRVTT's CE model (9 experts, 183M parameters) on a GPU, from the config to the last epoch.
+"""Time a training of MSRVTT's CE model (9 experts, 183M parameters) on a GPU.
 
-python3 -m misc.benchmarks.gpu [--device 0] [--epochs 100] [--precision tf32] [--compile]
+python3 -m misc.benchmarks.gpu --device 0 --epochs 100 --compile
 
 The features are random, of the real sizes: 6,513 training videos in batches of 64, and 497 videos
 validated after each epoch. Prints one row of a Markdown table, and what bounds it: a step cannot
@@ -16,11 +16,12 @@ import torch
 
 from logger.log_file import open_log
 from misc.benchmarks import synthetic
+from misc.tools import tool_parser
 from trainer.build import build_net, count_parameters, inputs_of
 from trainer.run_folder import RunFolder
 from trainer.session import Options, Training
 from trainer.step import PRECISIONS
-from utils.command_line import Parser, run_main, select_device
+from utils.command_line import run_main, select_device
 from utils.config import Config
 from utils.errors import UserError
 
@@ -41,7 +42,7 @@ HEADS = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(prog="python3 -m misc.benchmarks.gpu", description=__doc__.split("\n")[0])
+    parser = tool_parser("benchmarks.gpu")
     parser.add_argument("--device", metavar="0", default="0", help='GPU, or "cpu" (default: 0)')
     parser.add_argument("--epochs", type=int, default=100, help="default: 100")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")

@@ -1,6 +1,6 @@
-"""How evaluation grows with the number of videos, and a training step with that of experts.
+"""Plot how evaluation grows with the number of videos, and a training step with experts.
 
-python3 -m misc.benchmarks.growth [--most_videos 1000000] [--most_experts 16] [--folder FOLDER]
+python3 -m misc.benchmarks.growth --most_videos 1000000 --most_experts 16
 
 Prints the figures as tables and draws them (needs requirements/benchmark-requirements.txt). Each
 is measured in a process of its own with one thread; times are seconds of processor time.
@@ -13,7 +13,8 @@ from pathlib import Path
 from logger.progress import progress
 from misc.benchmarks.growth_measures import EvaluationFigures, StepFigures, evaluation, step
 from misc.benchmarks.measure import in_own_process
-from utils.command_line import Parser, run_main
+from misc.tools import tool_parser
+from utils.command_line import run_main
 from utils.errors import UserError
 from utils.files import make_folder
 
@@ -22,7 +23,7 @@ FEWEST_VIDEOS, FEWEST_EXPERTS = 1000, 2
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(prog="python3 -m misc.benchmarks.growth", description=__doc__.splitlines()[0])
+    parser = tool_parser("benchmarks.growth")
     parser.add_argument("--most_videos", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--most_experts", type=int, default=16, metavar="M")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the plots go")

@@ -1,6 +1,7 @@
-"""Checks a data set before anyone trains on it.
+"""Check a data set before anyone trains on it: every file that it names, and all ids.
 
-python3 -m misc.check_data_set [FOLDER] [--config CONFIG] [--split NAME,...] [--all]
+python3 -m misc.check_data_set data/clips
+python3 -m misc.check_data_set --config configs/msvd/train-full-ce.json --all
 
 Lists everything that would stop or spoil a training, all at once, and what is in each split. What
 the config does not use (--config, or a `config.json` in the folder) is worth a note only; without a
@@ -16,7 +17,8 @@ from logger.log_file import open_log
 from misc.check_data_set.problems import check_data_set
 from misc.check_data_set.report import Report, line_of, summary
 from misc.check_data_set.use import Use, lacks_usual_test, parts_of, use_by
-from utils.command_line import Parser, run_main
+from misc.tools import tool_parser
+from utils.command_line import run_main
 from utils.config import Config
 from utils.errors import UserError, printable
 
@@ -25,10 +27,7 @@ _SHOWN = 5
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(
-        prog="python3 -m misc.check_data_set",
-        description="Check a data set: every file that its description names, and all ids.",
-    )
+    parser = tool_parser("check_data_set")
     parser.add_argument(
         "folder",
         nargs="?",

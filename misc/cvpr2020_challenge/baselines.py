@@ -20,6 +20,7 @@ from misc.cvpr2020_challenge.sets import (
 )
 from misc.results.jobs import Job, run_uninterrupted, state_of
 from misc.results.runs import Run
+from misc.tools import tool_parser
 from utils.command_line import Parser, folder_name, parse_seeds
 from utils.errors import UserError
 from utils.files import make_folder, reason, replacing
@@ -29,8 +30,8 @@ GROUP = "challenge"
 INTERRUPTED = "the same command goes on where this one stopped"
 
 
-def baselines_parser(prog: str, description: str) -> Parser:
-    parser = Parser(prog=prog, description=description)
+def baselines_parser(name: str) -> Parser:
+    parser = tool_parser(f"cvpr2020_challenge.{name}")
     add_data_flags(parser, BASELINE_SETS)
     parser.add_argument("--seed", metavar="0", default="0", help="of the trainings (default: 0)")
     parser.add_argument("--device", metavar="0", help="id of the GPU to use (default: the CPU)")

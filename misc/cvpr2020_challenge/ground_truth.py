@@ -1,4 +1,4 @@
-"""Writes the ground truth of a phase: the video that each query belongs to, for each data set.
+"""Write the ground truth of a phase: the video that each query belongs to, for each data set.
 
 python3 -m misc.cvpr2020_challenge.ground_truth --phase public_server_val --output truth.json
 
@@ -7,14 +7,9 @@ The file has a form that other sources of ground truth can be brought into:
 """
 
 import sys
-from pathlib import Path
-
-if not __package__:  # run as a file: the rooms lie two folders up
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
-    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +25,8 @@ from misc.cvpr2020_challenge.sets import (
     phase_config,
     read_sets,
 )
-from utils.command_line import Parser, run_main
+from misc.tools import tool_parser
+from utils.command_line import run_main
 from utils.errors import UserError
 from utils.files import make_folder, read_json, write_json
 
@@ -65,10 +61,7 @@ class GroundTruth:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(
-        prog="misc.cvpr2020_challenge.ground_truth",
-        description="Write which video each query of the challenge belongs to, from the data sets.",
-    )
+    parser = tool_parser("cvpr2020_challenge.ground_truth")
     add_phase_flag(parser)
     parser.add_argument(
         "--output", metavar="PATH", type=Path, required=True, help="the JSON file to write"

@@ -1,4 +1,4 @@
-"""Packs the predictions for the five data sets into one zip, after a close look at each.
+"""Pack the predictions for the five data sets into one zip, after a close look at each.
 
 python3 -m misc.cvpr2020_challenge.prepare_submission --phase public_server_val
 """
@@ -6,23 +6,17 @@ python3 -m misc.cvpr2020_challenge.prepare_submission --phase public_server_val
 import sys
 from pathlib import Path
 
-if not __package__:  # run as a file: the rooms lie two folders up
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
-    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
-
 from data_loader.sets.description import Counts
 from misc.cvpr2020_challenge.ground_truth import read_truth
 from misc.cvpr2020_challenge.sets import OUTPUT, SETS, add_phase_flag, published_counts
 from misc.cvpr2020_challenge.submission import read_folder, write_submission
-from utils.command_line import Parser, run_main
+from misc.tools import tool_parser
+from utils.command_line import run_main
 from utils.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(
-        prog="misc.cvpr2020_challenge.prepare_submission",
-        description="Check the predictions for the five data sets, and pack them into one zip.",
-    )
+    parser = tool_parser("cvpr2020_challenge.prepare_submission")
     add_phase_flag(parser)
     parser.add_argument(
         "--predictions",

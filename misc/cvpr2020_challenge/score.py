@@ -1,6 +1,6 @@
-"""Scores a submission against ground truth, as the challenge's server did.
+"""Score a submission against ground truth, as the challenge's server did.
 
-python3 -m misc.cvpr2020_challenge.score <submission.zip> --ground_truth truth.json
+python3 -m misc.cvpr2020_challenge.score submission.zip --ground_truth truth.json
 
 For each data set R@1, R@5 and R@10 (percent of queries) and their geometric mean; the score is the
 mean of the five. A prediction has no ties: what is equally similar counts as it stands in the row,
@@ -8,14 +8,9 @@ where the metrics of this project take the mean of the tied places.
 """
 
 import sys
-from pathlib import Path
-
-if not __package__:  # run as a file: the rooms lie two folders up
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
-    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
-
 from argparse import Namespace
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -24,6 +19,7 @@ from misc.cvpr2020_challenge.ground_truth import GroundTruth, read_truth, truth_
 from misc.cvpr2020_challenge.sets import SETS, add_data_flags, add_phase_flag, read_sets
 from misc.cvpr2020_challenge.submission import check_is_there, phase_of, read_submission
 from misc.results.table_text import FORMATS, Cell, Table
+from misc.tools import tool_parser
 from utils.command_line import Parser, run_main
 from utils.errors import UserError
 
@@ -50,11 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def score_parser() -> Parser:
-    parser = Parser(
-        prog="misc.cvpr2020_challenge.score",
-        description="Score a submission: the geometric mean of R@1, R@5 and R@10 for each data "
-        "set, and their mean.",
-    )
+    parser = tool_parser("cvpr2020_challenge.score")
     parser.add_argument("submission", type=Path, help="the zip")
     parser.add_argument(
         "--ground_truth",

@@ -1,4 +1,4 @@
-"""Predicts a phase of the challenge with the trained baselines, and collects what they say.
+"""Predict a phase of the challenge with the trained baselines, and collect what they say.
 
 python3 -m misc.cvpr2020_challenge.test_baselines --phase public_server_test --device 0
 
@@ -6,11 +6,6 @@ Models are those of `train_baselines`; what they have predicted already is not m
 """
 
 import sys
-from pathlib import Path
-
-if not __package__:  # run as a file: the rooms lie two folders up
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
-    import misc  # noqa: F401 (see there: Ctrl-C while the rest loads)
 
 from misc.cvpr2020_challenge.baselines import (
     INTERRUPTED,
@@ -24,10 +19,7 @@ from utils.command_line import run_main
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = baselines_parser(
-        "misc.cvpr2020_challenge.test_baselines",
-        "Predict a phase of the challenge with the baseline of each data set.",
-    )
+    parser = baselines_parser("test_baselines")
     add_phase_flag(parser, default=TEST)
     args = parser.parse_args(arguments)
     jobs = training_jobs(args)

@@ -1,18 +1,19 @@
-"""Command line: ``python3 -m misc.demo_set --folder data/demo``."""
+"""Make the demo set, continue making it, or do nothing when it is complete.
+
+python3 -m misc.demo_set --folder data/demo
+"""
 
 import sys
 from pathlib import Path
 
 from misc.demo_set.make import make_demo_set
-from utils.command_line import Parser, run_main
+from misc.tools import tool_parser
+from utils.command_line import run_main
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Make the demo set and say what was made."""
-    parser = Parser(
-        prog="python3 -m misc.demo_set",
-        description="Make the demo set, continue making it, or do nothing when it is complete.",
-    )
+    parser = tool_parser("demo_set")
     parser.add_argument("--folder", type=Path, default=Path("data/demo"), help="where to make it")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another world")
     parser.add_argument("--num_train", type=int, default=1500, help="training clips")

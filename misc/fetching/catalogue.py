@@ -196,6 +196,11 @@ def what_it_holds(dataset: str, release: str) -> frozenset[str] | None:
     return None if holds is None else frozenset(holds)
 
 
+def models(release: str) -> Mapping[str, str]:
+    """Experiments of which a release has a checkpoint -> the paths of their runs."""
+    return _models().get(release, {})
+
+
 def find_model(
     experiment: str, release: str | None = None, root_url: str | None = None
 ) -> PublishedModel:

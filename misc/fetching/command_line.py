@@ -10,6 +10,7 @@ from misc.fetching.download import Patience
 from misc.fetching.fetch import fetch_archive, fetch_model
 from misc.fetching.needs import config_of
 from misc.fetching.plan import archive_plan, model_plan
+from misc.tools import tool_parser
 from utils.command_line import Parser
 from utils.errors import UserError
 
@@ -18,11 +19,7 @@ INTERRUPTED = "the same command continues where it stopped"
 
 def make_parser() -> Parser:
     """Flags of misc/sync_experts.py."""
-    parser = Parser(
-        prog="misc/sync_experts.py",
-        description="Fetch the published features of a data set, or a published checkpoint with "
-        "its config. What is complete is not fetched again; what was interrupted continues.",
-    )
+    parser = tool_parser("sync_experts")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--dataset", metavar="NAME", help=f"a data set: {', '.join(catalogue.data_sets())}"

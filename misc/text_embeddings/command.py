@@ -18,6 +18,7 @@ from misc.text_embeddings.output import Parts, check_name, is_complete, record_p
 from misc.text_embeddings.record import readable
 from misc.text_embeddings.settings import Settings
 from misc.text_embeddings.tokens import Job
+from misc.tools import tool_parser
 from utils.command_line import Parser, select_device
 from utils.errors import UserError
 from utils.files import make_folder, write_json
@@ -61,12 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="prepare_text_embeddings.py",
-        description="Turn raw captions into a file of text features. The same command goes on "
-        "where a run was interrupted.",
-        epilog=f"Known encoders: {', '.join(KNOWN)}.",
-    )
+    parser = tool_parser("prepare_text_embeddings", f"Known encoders: {', '.join(KNOWN)}.")
     parser.add_argument(
         "--encoder",
         required=True,
