@@ -211,7 +211,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(
     ],
 )
 def test_an_output_that_is_closed_or_full(redirection: str, code: int, said: str) -> None:
-    command = f"{sys.executable} -m misc.published_results {redirection}"
+    command = f"{sys.executable} -m misc {redirection}"
     result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (code, said)
 
