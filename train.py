@@ -24,6 +24,8 @@ from utils.command_line import chosen_seeds, run_main, select_device, train_pars
 from utils.config import Config
 from utils.config_schema import TRAINING_KEYS
 from utils.errors import UserError
+from utils.files import check_writable
+from utils.stopping import Stopped
 
 if TYPE_CHECKING:
     from trainer.session import Options
@@ -51,6 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     config.require(TRAINING_KEYS)
     if args.leaderboard and config.eval_config().get("challenge_mode", False):
         raise UserError("--leaderboard collects metrics, which challenge_mode does not measure.")
+    for path in (config["trainer.save_dir"], args.leaderboard):
+        check_writable(Path(path or ""))
     seeds = chosen_seeds(args, default=config.get("seed", 0))
     device = select_device(args.device)
     with open_log(None):
@@ -70,7 +74,12 @@ def main(arguments: list[str] | None = None) -> None:
             purge_experiment(Path(config["trainer.save_dir"]), config.name)
     options = Options(device, args.mini_train, args.train_single_epoch)
     is_one_of_many = len(seeds) > 1 or bool(args.group_id)
-    metrics = {seed: train_seed(config, seed, is_one_of_many, args, options) for seed in seeds}
+    try:
+        metrics = {seed: train_seed(config, seed, is_one_of_many, args, options) for seed in seeds}
+    except Stopped as stop:
+        if len(seeds) > 1 and stop.saved:
+            stop.saved += ", and with all seeds by the same command line and --resume auto"
+        raise
     metrics = {seed: measured for seed, measured in metrics.items() if measured}
     if len(metrics) > 1:
         folder = Path(config["trainer.save_dir"], "log", config.name, args.group_id or "")

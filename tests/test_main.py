@@ -349,4 +349,4 @@ def test_a_save_dir_that_cannot_be_made(run: Run, config_path: Path, tmp_path: P
     (tmp_path / "file").write_text("in the way")
     override = f"trainer.save_dir@{tmp_path / 'file' / 'saved'}"
     code, output = run(train_program, "--config", config_path, "--custom_args", override)
-    assert code == 2 and "Cannot create the folder" in output and "Traceback" not in output
+    assert code == 2 and "Cannot write" in output and "Traceback" not in output

@@ -135,11 +135,11 @@ def test_a_failing_training_keeps_nothing_back(
 
 
 def start_study(workplace: Path, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, ROOT / "misc" / "run_study.py", *arguments]
+    command = [sys.executable, "-m", "misc.run_study", *arguments]
     return subprocess.Popen(
         command,
         cwd=workplace,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -157,6 +157,51 @@ def test_a_failed_start_removes_no_more_than_it_made(tmp_path: Path) -> None:
     assert not (tmp_path / "web" / "mine").exists()
 
 
+def test_a_run_that_is_not_in_its_place_is_told(
+    run: Run, config_path: Path, tmp_path: Path
+) -> None:
+    run(train_program, "--config", config_path)
+    models = only_run(tmp_path / "saved")
+    moved = tmp_path / "disk"
+    models.rename(moved)
+    code, output = run(train_program, "--resume", moved)
+    assert code == 2 and f"models/{models.parent.name}/{models.name}" in output
+
+
+def test_places_that_cannot_be_written_are_told_before_data_are_opened(
+    run: Run, config_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for flags in (
+        ["--leaderboard", tmp_path / "file" / "board"],
+        ["--custom_args", f"trainer.save_dir@{tmp_path / 'file' / 'saved'}"],
+        ["--custom_args", "trainer.save_dir@"],
+    ):
+        code, output = run(train_program, "--config", config_path, *flags)
+        assert code == 2 and "Traceback" not in output and "train: look" not in output, flags
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("moment", ["Training took", "The best performing"])
+def test_a_signal_after_the_last_epoch_saves_all_of_it(
+    run: Run, config_path: Path, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer import session
+
+    original = session._log.info
+
+    def info(message: str, *rest: object) -> None:
+        original(message, *rest)
+        if message.startswith(moment):
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(session._log, "info", info)
+    code, output = run(train_program, "--config", config_path, "--seeds", "0,1")
+    assert code == 143 and "--resume auto" in output.splitlines()[-1]
+    [last] = (tmp_path / "saved").rglob("checkpoint-last.pth")
+    assert torch.load(last, weights_only=True)["epoch"] == 3
+
+
 def test_tests_on_two_splits_and_of_two_checkpoints_stand_beside_each_other(
     run: Run, config_path: Path, tmp_path: Path
 ) -> None:
@@ -378,6 +423,11 @@ def test_continuing_with_other_data_is_refused(run: Run, config_path: Path, tmp_
         (lambda c: c.update(random_state={"cpu": torch.ones(3)}), "cannot be continued"),
         (lambda c: c.update(epoch_in_course={"epoch": 9}), "cannot be continued"),
         (lambda c: c.update(config=3), "config"),
+        (lambda c: c.update(seed=-5), "seed"),
+        (lambda c: c.update(data="x"), "not those"),
+        (lambda c: c.update(monitor_best="x"), "cannot be continued"),
+        (lambda c: c["progress"]["history"][0].update(loss=float("nan")), "cannot be continued"),
+        (lambda c: c["config"].update({3: 4}), "3"),
     ],
 )
 def test_a_checkpoint_with_values_of_wrong_kinds(

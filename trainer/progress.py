@@ -94,6 +94,8 @@ def progress_of(
     is_value = made.best_value is None or isinstance(made.best_value, int | float)
     if not is_value or any(type(count) is not int or count < 0 for count in counts):
         raise ValueError("its progress is damaged")
+    if not _same_value(made.best_value, checkpoint["monitor_best"]):
+        raise ValueError("its monitor_best is another than that of its progress")
     if len(made.history) != made.epoch or made.epoch != checkpoint["epoch"]:
         raise ValueError("its progress is of another epoch")
     for record in made.history:
@@ -106,6 +108,10 @@ def progress_of(
     if course.epoch != made.epoch + 1:
         raise ValueError("the epoch that was interrupted is another one")
     return made, course
+
+
+def _same_value(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and one == other
 
 
 def restore_optimiser(optimiser: Optimizer, state: Mapping[str, Any]) -> None:

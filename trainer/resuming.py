@@ -64,9 +64,13 @@ def run_to_continue(
     run = RunFolder.of_checkpoint(checkpoint)
     if run is None:
         load_checkpoint(checkpoint, LARGE_KEYS, needs_config=False)  # says what is wrong with it
+        place = RunFolder.place_of(checkpoint.parent)
+        where = "a run of this version"
+        if place is not None:
+            where = f"the place of its run any more (.../models/{place}): move it back"
         raise UserError(
-            f"{checkpoint} does not lie in a run of this version, so that its training cannot be "
-            "continued: start a new run from its weights with --init_from "
+            f"{checkpoint} does not lie in {where}, so that its training cannot be continued; "
+            "or start a new run from its weights with --init_from "
             f"{shlex.quote(str(checkpoint))}."
         )
     facts = run.facts
@@ -184,8 +188,7 @@ def check_same_data(checkpoint: Mapping[str, Any], path: Path, loader: ExpertDat
         UserError: says what of the data differs.
     """
     before, now = checkpoint.get("data"), fingerprint(loader)
-    if not isinstance(before, dict):
-        return
+    before = before if isinstance(before, dict) else {}
     others = [key for key, value in now.items() if before.get(key) != value]
     if others:
         raise UserError(

@@ -195,15 +195,16 @@ class Training:
             _forget_end(folder)
             started = time.perf_counter()
             progress = trainer.train()
-        _log.info("Training took %.1f s.", time.perf_counter() - started)
-        with folder.changing_metrics() as metrics:
-            metrics |= {"name": config.name, "seed": seed, "version": version(), **marks}
-            metrics["parameters"] = count_parameters(parts.net)
-        _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
-        _log.info("It is the model of epoch %d.", progress.best_epoch)
-        with trainer.saved_if_stopped():
-            test = Test.prepare(config.eval_config(), folder.best_checkpoint, options.device, seed)
-            result = test.run(folder, is_final=True)
+            with trainer.saved_if_stopped():
+                writer.close()
+                _log.info("Training took %.1f s.", time.perf_counter() - started)
+                with folder.changing_metrics() as metrics:
+                    metrics |= {"name": config.name, "seed": seed, "version": version(), **marks}
+                    metrics["parameters"] = count_parameters(parts.net)
+                _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
+                _log.info("It is the model of epoch %d.", progress.best_epoch)
+                final = (config.eval_config(), folder.best_checkpoint, options.device, seed)
+                result = Test.prepare(*final).run(folder, is_final=True)
         folder.last_checkpoint.unlink(missing_ok=True)
         return result
 

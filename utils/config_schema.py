@@ -174,7 +174,7 @@ TRAINER = Section(
         "val_freq": Int(1),
         "monitor": MONITOR,
         "early_stop": Int(1),
-        "save_dir": FilePath(),
+        "save_dir": FilePath(".+", "the name of a folder"),
         "save_only_best": Bool(),
         "save_period": Int(1),
         "skip_first_n_saves": Int(0),

@@ -95,6 +95,22 @@ def safe_name(text: str, characters: int) -> str:
     return safe if safe == text else f"{safe}-{digest}"
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a place where nothing can be written, without writing anything.
+
+    Raises:
+        UserError: what is there of the path already does not let anything be written.
+    """
+    nearest = path.absolute()
+    while not is_there(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    is_fit = nearest == path.absolute() or is_there(nearest, Path.is_dir)
+    if not is_fit or not os.access(nearest, os.W_OK):
+        raise UserError(
+            f"Cannot write {path}: nothing can be written at {nearest}; name another place."
+        )
+
+
 def temporary_name(path: Path) -> Path:
     """Return a new name beside `path` for what is being written; see `remove_abandoned`."""
     ending = f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
