@@ -15,6 +15,10 @@ KeyPath = tuple[str, ...]
 _SHOWN_CHARACTERS = 60
 # A config is nested some 8 deep; what recurses into its values must not run out of stack.
 _DEEPEST = 30
+UNWRITABLE = (
+    "holds a control character or half a surrogate pair (of a letter that the locale lacks, say: "
+    "LC_ALL=C.UTF-8 has all)"
+)
 # Control characters and single halves of surrogate pairs, which no file's name or log may hold.
 _UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LONGEST_TEXT = 4096
@@ -197,7 +201,7 @@ class Str(Kind):
         if not isinstance(value, str):
             return ""
         if not is_usable(value):
-            return f"holds a control character or half a surrogate pair: {shown(value)}"
+            return f"{UNWRITABLE}: {shown(value)}"
         is_long = len(value) > _LONGEST_TEXT
         return f"is longer than {_LONGEST_TEXT} characters: {shown(value)}" if is_long else ""
 
