@@ -33,7 +33,7 @@ from utils.files import is_there, make_folder, reason, replacing
 DEFAULT_PORT = 8000
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_OPTIONS = ("--no-sandbox", "--disable-gpu", "--no-first-run")
-PICTURE_SIZE = {"width": 1100, "height": 880}
+PICTURE_SIZE = {"width": 1100, "height": 840}
 CLOSE_CHARTS = "() => document.querySelectorAll('details').forEach((d) => { d.open = false })"
 # Every link to a video in sight has become one, which shows its first frame.
 ALL_SHOWN = """() => [...document.querySelectorAll("a.play, video")].every((shown) => {
