@@ -33,12 +33,13 @@ from utils.files import is_there, make_folder, reason, replacing
 DEFAULT_PORT = 8000
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_OPTIONS = ("--no-sandbox", "--disable-gpu", "--no-first-run")
-PICTURE_SIZE = {"width": 1200, "height": 800}
-# Of the videos in sight, each has a first frame, or cannot be played.
-ALL_SHOWN = """() => [...document.querySelectorAll("video")].every((video) => {
-  const box = video.getBoundingClientRect();
+PICTURE_SIZE = {"width": 1100, "height": 840}
+CLOSE_CHARTS = "() => document.querySelectorAll('details').forEach((d) => { d.open = false })"
+# Every link to a video in sight has become one, which shows its first frame.
+ALL_SHOWN = """() => [...document.querySelectorAll("a.play, video")].every((shown) => {
+  const box = shown.getBoundingClientRect();
   const inSight = box.height && box.top < innerHeight && box.bottom > 0;
-  return !inSight || video.readyState >= 2 || video.error;
+  return !inSight || shown.readyState >= 2;
 })"""
 # What a folder of videos may hold besides is nobody's business; a page among it would be trouble.
 PAGE_SUFFIXES = (".html", ".css", ".js")
@@ -101,6 +102,7 @@ def take_picture(pages: Path, path: Path) -> None:
             browser = playwright.chromium.launch(executable_path=program, args=BROWSER_OPTIONS)
             page = browser.new_page(viewport=PICTURE_SIZE)
             page.goto(address_of(server))
+            page.evaluate(CLOSE_CHARTS)  # so that there is room for videos
             page.wait_for_function(ALL_SHOWN)
             picture = page.screenshot()
             browser.close()
