@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import train
+from model.collaborative_gating import GATINGS
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer import build, size
 from trainer.build import build_net, build_optimiser_of, count_parameters, inputs_of
 from utils.command_line import run_main
 from utils.config import Config
-from utils.config_schema import USE_CE
 from utils.errors import UserError
 
 GIB = 2**30
@@ -75,7 +75,7 @@ def test_the_model_of_a_large_machine_is_that_of_a_small_one(config, memory):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("kind", [*USE_CE, "triplet", "concat", "mimic"])
+@pytest.mark.parametrize("kind", ["", *GATINGS, "concat", "mimic"])
 def test_the_estimate_is_never_below_the_size(config, kind):
     args = {
         "concat": "concat_mix_experts@true+arch.args.use_ce@",

@@ -346,8 +346,9 @@ def runs_below(folder: Path) -> list[RunFolder]:
 
 def age_of(folder: Path) -> tuple[str, int, str]:
     """Sort runs by their time; of those that began in the same second, by their number."""
-    name, number = re.fullmatch(r"(.*?)(?:_(\d{1,9}))?", folder.name, re.DOTALL).groups()
-    return name, int(number or 1), str(folder)
+    numbered = re.fullmatch(r"(.*?)_(\d{1,9})", folder.name, re.DOTALL)
+    name, number = numbered.groups() if numbered else (folder.name, 1)
+    return name, int(number), str(folder)
 
 
 def test_label(split: str, checkpoint: Path) -> str:
@@ -356,7 +357,8 @@ def test_label(split: str, checkpoint: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", label)[:100]
 
 
-test_label.__test__ = False  # no test, though its name begins like one
+# No test, though its name begins like one.
+test_label.__test__ = False  # type: ignore[attr-defined]  # functions take any attribute
 
 
 def purge_experiment(save_dir: Path, experiment: str) -> None:
