@@ -117,9 +117,9 @@ def test_a_value_of_another_kind_is_refused_by_its_key(leaf):
 @pytest.mark.parametrize(
     ("path", "wrong", "expected"),
     [
-        ("trainer.epochs", True, "a whole number of at least 1, not true"),
-        ("trainer.epochs", 0, "a whole number of at least 1, not 0"),
-        ("trainer.epochs", 2.0, "a whole number of at least 1, not 2.0"),
+        ("trainer.epochs", True, "at least 1, not true"),
+        ("trainer.epochs", 0, "at least 1, not 0"),
+        ("trainer.epochs", 2.0, "whole number"),
         ("loss.args.margin", float("inf"), "a finite number"),
         ("loss.args.margin", 10**400, "a finite number"),
         ("seed", 2**32, "at most 4294967295"),
@@ -127,8 +127,8 @@ def test_a_value_of_another_kind_is_refused_by_its_key(leaf):
         ("data_loader.args.text_dropout", 1.5, "at most 1"),
         ("arch.args.include_self", 2, "true, false, 1 or 0"),
         ("arch.args.l2renorm", 0, "true or false"),
-        ("experts.modalities", "audio", "a list (each entry a string)"),
-        ("experts.modalities", ["audio", 3], '"experts.modalities.1" must be a string'),
+        ("experts.modalities", "audio", "a list"),
+        ("experts.modalities", ["audio", 3], '"experts.modalities.1"'),
         ("trainer.monitor", "val_R1", '"max <metric>"'),
     ],
 )
@@ -200,13 +200,13 @@ def test_every_optimiser_and_schedule_of_torch_is_known_or_refused_with_a_reason
 @pytest.mark.parametrize(
     ("section", "kind", "why"),
     [
-        ("optimizer", "LBFGS", "several times a step"),
-        ("optimizer", "SparseAdam", "sparse gradients"),
-        ("optimizer", "Muon", "matrices only"),
-        ("lr_scheduler", "SequentialLR", "made of other schedules"),
-        ("lr_scheduler", "ChainedScheduler", "made of other schedules"),
-        ("lr_scheduler", "LambdaLR", "a Python function"),
-        ("lr_scheduler", "MultiplicativeLR", "a Python function"),
+        ("optimizer", "LBFGS", "several times"),
+        ("optimizer", "SparseAdam", "sparse"),
+        ("optimizer", "Muon", "matrices"),
+        ("lr_scheduler", "SequentialLR", "schedules"),
+        ("lr_scheduler", "ChainedScheduler", "schedules"),
+        ("lr_scheduler", "LambdaLR", "Python function"),
+        ("lr_scheduler", "MultiplicativeLR", "Python function"),
     ],
 )
 def test_what_no_training_here_can_use_is_refused_with_the_reason(section, kind, why):
