@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not args.resume:
         raise UserError("Say what to test: --resume <checkpoint or run>.")
     # Only now what takes its time to load: a slip on the command line is answered at once.
+    from trainer.build import check_names
     from trainer.finding import find_checkpoint
     from trainer.run_folder import RunFolder
 
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         config = training_config
         if args.eval_from_training_config:
             config = training_config.eval_config()
+        check_names(config)
         device = select_device(args.device)
         make_data_set(config.values)
 

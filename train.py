@@ -57,14 +57,16 @@ def main(arguments: list[str] | None = None) -> None:
         check_writable(Path(path or ""))
     seeds = chosen_seeds(args, default=config.get("seed", 0))
     device = select_device(args.device)
-    with open_log(None):
-        make_data_set(config.values)
 
     # Only now what takes its time to load: a slip on the command line is answered at once.
+    from trainer.build import check_names
     from trainer.resuming import run_to_continue
     from trainer.run_folder import purge_experiment
     from trainer.session import Options
 
+    check_names(config)
+    with open_log(None):
+        make_data_set(config.values)
     if not is_new:
         is_asked = args.seeds is not None or args.group_seed is not None
         run = run_to_continue(args.resume, seeds if is_asked else None, args.group_id)

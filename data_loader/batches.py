@@ -140,7 +140,9 @@ class TrainingSet:
 
     @property
     def _is_resident(self) -> bool:
-        return all(view.device == self._device for view in (*self._experts, self._text))
+        return self._text.device == self._device and all(
+            view.device == self._device for view in self._experts
+        )
 
     def _gathered(self, epoch: int, limit: int | None, start: int) -> Iterator[Batch]:
         order = epoch_permutation(self._seed, epoch, len(self.video_ids))[: self._used]

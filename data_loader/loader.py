@@ -323,6 +323,7 @@ class ExpertDataLoader:
     def _given_captions(self, video_ids: list[str], counts: np.ndarray) -> np.ndarray:
         """Return (N, 1) the caption by which the split searches each video."""
         name = self._split.test_caption_index
+        assert name is not None  # only splits that have one search so
         path = self._finder.find((name,), "the test captions' index")
         index = read_plain_mapping(path, "caption indices")
         for video_id, count in zip(video_ids, counts, strict=True):

@@ -87,8 +87,8 @@ class RunLog:
         traceback: TracebackType | None,
     ) -> None:
         # The console learns from the entry point why a run stopped; the file must learn it here.
-        for handler in self._handlers if error is not None else ():
-            if isinstance(handler, _File):
+        for handler in self._handlers:
+            if isinstance(handler, _File) and error is not None:
                 handler.handle(_stop_record(error))
         self.close()
 

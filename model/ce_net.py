@@ -9,40 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.collaborative_gating import (
-    PairwiseGating,
-    StarGating,
-    StarSpecificGating,
-    StarTensorGating,
-    TripletGating,
-)
-from model.expert_module import (
-    ConcatMixModule,
-    ConcatModule,
-    ExpertDims,
-    ExpertModule,
-    SharedSizeModule,
-)
+from model.collaborative_gating import GATINGS
+from model.expert_module import ConcatMixModule, ConcatModule, ExpertModule, SharedSizeModule
 from model.fast import once_for_missing, skips_missing
 from model.net_vlad import NetVLAD
-from model.similarity import TextEmbeddings, VideoEmbeddings, similarity
-
-TASKS = ("retrieval", "compute_video_embeddings")
-CAPTION_MODES = ("indep", "avg")
-
-COLLABORATIONS = {
-    "pairwise": PairwiseGating,
-    "triplet": TripletGating,
-    "pairwise-star": StarGating,
-    "pairwise-star-specific": StarSpecificGating,
-    "pairwise-star-tensor": StarTensorGating,
-}
+from model.similarity import (
+    ExpertDims,
+    RetrievalModel,
+    TextEmbeddings,
+    VideoEmbeddings,
+    similarity,
+)
 
 # Arguments in published configs that serve paths no published result uses. Accepted, no effect.
 _WITHOUT_EFFECT = {"trn_config", "trn_cat", "num_classes", "disable_nan_checks", "ce_shared_dim"}
 
 
-class CENet(nn.Module):
+class CENet(RetrievalModel):
     """Joint embedding of captions and videos over pre-extracted experts.
 
     Args:
@@ -55,7 +38,7 @@ class CENet(nn.Module):
             vector).
         ghost_clusters: ghost clusters; only those of "text" take effect, as published.
         feat_aggregation: expert name -> settings; `temporal: vlad` marks a variable-length expert.
-        use_ce: "" (MoEE) or the kind of collaborative gating.
+        use_ce: "" (MoEE) or the name of a collaborative gating.
         task: "retrieval", or "compute_video_embeddings" to get the video side alone.
         test_caption_mode: "indep" (each caption a query) or "avg" (mean over a video's captions;
             training does that too when C > 1).
@@ -82,16 +65,11 @@ class CENet(nn.Module):
         l2renorm: bool = False,
         **module_args: Any,
     ) -> None:
-        super().__init__()
-        check_choice("task", task, TASKS)
-        check_choice("test_caption_mode", test_caption_mode, CAPTION_MODES)
+        super().__init__(expert_dims, task, test_caption_mode)
         if l2renorm:
             raise ValueError("l2renorm is true, but no published result uses it: set it to false.")
-        self.expert_dims = {name: tuple(dims) for name, dims in dict(expert_dims).items()}
         if not self.expert_dims:
             raise ValueError("The model needs at least one expert.")
-        self.task = task
-        self.test_caption_mode = test_caption_mode
         self.randomised = [name for name in randomise_feats.split(",") if name]
         unknown = set(self.randomised) - set(self.expert_dims)
         if unknown:
@@ -213,17 +191,14 @@ class CENet(nn.Module):
         if self.task == "compute_video_embeddings":
             embeddings = dict(zip(names, video_side.embeddings, strict=True))
             return {"modalities": names, "embeddings": embeddings}
+        if text is None:
+            raise ValueError("The task retrieval needs captions.")
         num_videos, num_captions = text.shape[:2]
         text_side = self.encode_text(text, text_token_mask)
         matrix = similarity(text_side, video_side)  # (B C, B)
         if num_captions > 1 and (self.training or self.test_caption_mode == "avg"):
             matrix = matrix.view(num_videos, num_captions, -1).mean(dim=1)  # (B, B)
-        text_embeddings, video_embeddings = text_side.embeddings, video_side.embeddings
-        if isinstance(self.ce, ConcatModule | ConcatMixModule):
-            # One joint embedding: the videos' experts are reported as they went in, unpadded.
-            video_embeddings = pooled
-            if isinstance(self.ce, ConcatModule):
-                text_embeddings = [text_embeddings[0][:, : self.ce.text_size]]
+        text_embeddings, video_embeddings = self.ce.reported(text_side, video_side, pooled)
         return {
             "modalities": names,
             "cross_view_conf_matrix": matrix,
@@ -257,7 +232,7 @@ def build_expert_module(
     unknown = set(without_effect) - _WITHOUT_EFFECT
     if unknown:
         raise ValueError(f"CENet does not know the argument {sorted(unknown)[0]}.")
-    shared = {
+    shared: dict[str, Any] = {
         "expert_dims": expert_dims,
         "text_size": text_size,
         "freeze_weights": freeze_weights,
@@ -269,10 +244,10 @@ def build_expert_module(
         return ConcatMixModule(**shared)
     if use_ce == "":
         return SharedSizeModule(**shared) if mimic_ce_dims else ExpertModule(**shared)
-    if use_ce not in COLLABORATIONS:
-        known = ", ".join(f'"{name}"' for name in COLLABORATIONS)
+    if use_ce not in GATINGS:
+        known = ", ".join(f'"{name}"' for name in GATINGS)
         raise ValueError(f'use_ce "{use_ce}" is not known; it may be "" (MoEE), {known}.')
-    return COLLABORATIONS[use_ce](
+    return GATINGS[use_ce](
         **shared,
         include_self=bool(include_self),
         use_mish=bool(use_mish),
@@ -285,9 +260,3 @@ def build_expert_module(
 def _module_name(expert: str) -> str:
     # Attribute names of modules cannot hold dots.
     return expert.replace(".", "_")
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse, with a ValueError, a value that is not among `choices`."""
-    if value not in choices:
-        raise ValueError(f'{name} "{value}" is not known; it may be {" or ".join(choices)}.')

@@ -6,9 +6,10 @@ Liu et al., "Use What You Have: Video Retrieval Using Representations From Colla
 Axes: B videos, M experts, P partners (or pairs of partners) of an expert, D shared embedding size.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import permutations, product
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from model.similarity import VideoEmbeddings
 NO_PARTNER_EPSILON = 1e-11
 
 
-class CollaborativeGating(ExpertModule):
+class CollaborativeGating(ExpertModule, ABC):
     """What all kinds of collaborative gating share.
 
     Each expert is brought to the shared size. Then, one expert after the other: what the others say
@@ -33,13 +34,13 @@ class CollaborativeGating(ExpertModule):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         include_self: bool = True,
         use_mish: bool = True,
         use_bn_reason: bool = True,
         num_g_layers: int = 3,
         num_h_layers: int = 0,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         self.include_self = include_self
         self.use_mish = use_mish
@@ -68,9 +69,9 @@ class CollaborativeGating(ExpertModule):
         self.h_reason = self._reasoning_layers(self.num_h_layers)
         self.video_GU = nn.ModuleList(GatedEmbeddingUnitReasoning(size) for _ in self.expert_dims)
 
+    @abstractmethod
     def build_first_layers(self) -> None:
         """Build the layers that see an expert and its partners before the shared ones."""
-        raise TypeError(f"{type(self).__name__} has no first layers of its own.")
 
     def activation(self) -> nn.Module:
         return Mish() if self.use_mish else nn.ReLU()
@@ -101,9 +102,9 @@ class CollaborativeGating(ExpertModule):
     def replace(self, i: int, gated_BD: Tensor, partners: Any) -> None:
         """Let expert i, now gated, take its place among the partners of those after it."""
 
+    @abstractmethod
     def reason_about(self, i: int, x_BD: Tensor, partners: Any, availability_BM: Tensor) -> Tensor:
         """What the others say of expert i: (B, D)."""
-        raise TypeError(f"{type(self).__name__} does not say what partners say.")
 
     def partners_of(self, i: int) -> list[int]:
         return [j for j in range(len(self.expert_dims)) if self.include_self or j != i]
@@ -134,10 +135,11 @@ def mean_of_reasons(layers: nn.Sequential, pairs_BPD: Tensor, present_BP: Tensor
     else:
         mean_BD = mean_over_partners(layers[:-1](pairs_BPD), present_BP)
     has_partner_B1 = present_BP.amax(dim=1, keepdim=True)
-    return F.linear(mean_BD, layers[-1].weight) + layers[-1].bias * has_partner_B1
+    last = cast("nn.Linear", layers[-1])
+    return F.linear(mean_BD, last.weight) + last.bias * has_partner_B1
 
 
-def _mean_of_present(layers: nn.Sequential, pairs_BPD: Tensor, present_BP: Tensor) -> Tensor:
+def _mean_of_present(layers: nn.Module, pairs_BPD: Tensor, present_BP: Tensor) -> Tensor:
     """`mean_over_partners(layers(pairs))` without computing what does not count in it."""
     video_N, partner_N = present_BP.nonzero(as_tuple=True)
     chosen_ND = layers(pairs_BPD[video_N, partner_N].unsqueeze(1)).squeeze(1)
@@ -282,3 +284,13 @@ class StarTensorGating(StarGating):
     def first_layers(self, i: int, x_BD: Tensor, star_BD: Tensor) -> Tensor:
         x_BR, star_BR = self.dim_reduce(x_BD), self.dim_reduce(star_BD)
         return self.g_reason_1(torch.einsum("br,bs->brs", x_BR, star_BR).flatten(1))
+
+
+# What `arch.args.use_ce` of a config may name; to add a gating is to add a row.
+GATINGS: dict[str, type[CollaborativeGating]] = {
+    "pairwise": PairwiseGating,
+    "triplet": TripletGating,
+    "pairwise-star": StarGating,
+    "pairwise-star-specific": StarSpecificGating,
+    "pairwise-star-tensor": StarTensorGating,
+}

@@ -6,7 +6,8 @@ side. The attribute names are those of published checkpoints.
 Axes: B videos, Q captions, M experts, D embedding size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,7 @@ from torch import Tensor, nn
 
 from model.fast import fan_out, once_for_missing, skips_missing
 from model.gating import ContextGatingUnit, GatedEmbeddingUnit, ReduceDim
-from model.similarity import TextEmbeddings, VideoEmbeddings
-
-ExpertDims = Mapping[str, tuple[int, int]]
+from model.similarity import ExpertDims, TextEmbeddings, VideoEmbeddings
 
 
 class ExpertModule(nn.Module):
@@ -67,9 +66,10 @@ class ExpertModule(nn.Module):
 
     def encode_text(self, text_QD: Tensor) -> TextEmbeddings:
         """Embed pooled captions (Q, D), once for each expert."""
-        first = fan_out(text_QD, (unit.fc for unit in self.text_GU))
+        units = cast("Sequence[GatedEmbeddingUnit]", self.text_GU)
+        first = fan_out(text_QD, (unit.fc for unit in units))
         embeddings = tuple(
-            unit.embed(x_QD) for unit, x_QD in zip(self.text_GU, first, strict=True)
+            unit.embed(x_QD) for unit, x_QD in zip(units, first, strict=True)
         )  # M times (Q, D)
         return TextEmbeddings(embeddings, self.mixture_weights(text_QD))
 
@@ -86,6 +86,15 @@ class ExpertModule(nn.Module):
         """Embed pooled experts, M times (B, D), zeros where `availability_BM` is 0."""
         embeddings = self.each_expert(self.video_GU, experts, availability_BM)
         return VideoEmbeddings(tuple(embeddings), availability_BM)
+
+    def reported(
+        self, text: TextEmbeddings, video: VideoEmbeddings, pooled: list[Tensor]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """What `CENet.forward` reports of both sides: here the embeddings of each expert.
+
+        Models of one joint embedding report the videos' experts as they went in (`pooled`).
+        """
+        return text.embeddings, video.embeddings
 
     def each_expert(
         self, layers: nn.ModuleList, experts: list[Tensor], availability_BM: Tensor
@@ -129,6 +138,11 @@ class ConcatMixModule(ExpertModule):
         (unit,) = self.video_GU
         return VideoEmbeddings((unit(torch.cat(experts, dim=1)),), availability_BM)
 
+    def reported(
+        self, text: TextEmbeddings, video: VideoEmbeddings, pooled: list[Tensor]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        return text.embeddings, pooled
+
 
 class ConcatModule(ExpertModule):
     """Experts concatenated, no learned video side (`concat_experts`).
@@ -137,7 +151,7 @@ class ConcatModule(ExpertModule):
     the padded video side empty when the text is the larger one; `zero_video` does the same.
     """
 
-    def __init__(self, *args, zero_video: bool = False, **kwargs) -> None:
+    def __init__(self, *args: Any, zero_video: bool = False, **kwargs: Any) -> None:
         self.zero_video = zero_video
         super().__init__(*args, **kwargs)
 
@@ -159,3 +173,8 @@ class ConcatModule(ExpertModule):
             joined = torch.zeros_like(joined)
         padded = F.pad(joined, (0, self.joint_size - joined.shape[1]))
         return VideoEmbeddings((padded,), availability_BM)
+
+    def reported(
+        self, text: TextEmbeddings, video: VideoEmbeddings, pooled: list[Tensor]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        return [text.embeddings[0][:, : self.text_size]], pooled  # unpadded

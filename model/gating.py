@@ -89,6 +89,11 @@ class GroupedBatchNorm1d(nn.BatchNorm1d):
     variance, and the running statistics are updated G times, group 0 first.
     """
 
+    running_mean: Tensor  # none of them is ever None here
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def forward(self, x_BGD: Tensor) -> Tensor:
         batch, groups, size = x_BGD.shape
         if not self.training:

@@ -69,6 +69,10 @@ class DistillationLoss(nn.Module):
         return F.smooth_l1_loss(sims, teacher_sims.detach())
 
 
+# What `loss.type` of a config may name: modules that take a square matrix of similarities, true
+# pairs on the diagonal, and give the loss. To add one is to add a row.
+LOSSES: dict[str, type[nn.Module]] = {"MaxMarginRankingLoss": MaxMarginRankingLoss}
+
 AGGREGATES = ("mean", "max", "min", "median", "random")
 
 

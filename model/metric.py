@@ -5,12 +5,15 @@ C captions per video, query q belongs to video q // C and `query_masks` (N, C) m
 that exist.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.ranks import (
     BlockSource,
+    Ranks,
     best_own,
     blocks_of,
     holds_nan,
@@ -22,6 +25,18 @@ from model.ranks import (
 Array = np.ndarray | Tensor
 
 RECALL_AT = (1, 5, 10, 50)
+
+# What `metrics` of a config may name: functions of the ranks of a retrieval set. To add one is to
+# add a row.
+METRICS: dict[str, Callable[[Ranks], dict[str, float]]] = {
+    "t2v_metrics": lambda ranks: rank_metrics(ranks.t2v),
+    "v2t_metrics": lambda ranks: rank_metrics(ranks.v2t),
+}
+_OF_LABELS = "it needs labels, and a retrieval set has captions"
+REFUSED_METRICS = {
+    "retrieval_as_classification": _OF_LABELS,
+    "mean_average_precision": _OF_LABELS,
+}
 
 
 def t2v_metrics(sims: Array, query_masks: Array | None = None) -> dict[str, float]:

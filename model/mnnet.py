@@ -9,12 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.ce_net import CAPTION_MODES, TASKS, check_choice
-from model.expert_module import ExpertDims
-from model.similarity import TextEmbeddings, VideoEmbeddings, similarity
+from model.similarity import (
+    ExpertDims,
+    RetrievalModel,
+    TextEmbeddings,
+    VideoEmbeddings,
+    similarity,
+)
 
 
-class MNNet(nn.Module):
+class MNNet(RetrievalModel):
     """Inner products of given text and video embeddings (Miech et al. 2020, arXiv 1912.06430).
 
     Both come from the S3D network and the word model that were trained together on HowTo100M, 512
@@ -39,10 +43,7 @@ class MNNet(nn.Module):
         test_caption_mode: str = "indep",
         **without_effect: Any,
     ) -> None:
-        super().__init__()
-        check_choice("task", task, TASKS)
-        check_choice("test_caption_mode", test_caption_mode, CAPTION_MODES)
-        self.expert_dims = {name: tuple(dims) for name, dims in dict(expert_dims).items()}
+        super().__init__(expert_dims, task, test_caption_mode)
         if len(self.expert_dims) != 1:
             raise ValueError(
                 f"MNNet compares captions with one expert, not {len(self.expert_dims)}."
@@ -53,8 +54,6 @@ class MNNet(nn.Module):
                 f'MNNet needs text and video embeddings of one space, but "{self.expert}" has size '
                 f"{size} and the text {text_dim}."
             )
-        self.task = task
-        self.test_caption_mode = test_caption_mode
         self.dummy_param = nn.Parameter(torch.zeros(1))
 
     def encode_text(self, text_BCTD: Tensor, num_tokens_BC: Tensor | None = None) -> TextEmbeddings:
@@ -89,6 +88,8 @@ class MNNet(nn.Module):
         if self.task == "compute_video_embeddings":
             [embedding] = video_side.embeddings
             return {"modalities": [self.expert], "embeddings": {self.expert: embedding}}
+        if text is None:
+            raise ValueError("The task retrieval needs captions.")
         num_videos, num_captions = text.shape[:2]
         text_side = self.encode_text(text)
         matrix = similarity(text_side, video_side)  # (B C, B)

@@ -1,20 +1,28 @@
 """Similarity of captions and videos as a function of their embeddings.
 
 The one place where the two sides meet: a training batch, an evaluation that streams blocks, a
-teacher that stored its embeddings and an index all call the same function.
+teacher that stored its embeddings and an index all call the same function. What gives the
+embeddings is a `RetrievalModel`.
 
 Axes: Q queries (captions), N videos, M experts, D embedding size of an expert.
 """
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 VIDEOS_PER_TILE = 4096
 # Videos up to this size are laid out for many blocks once, larger ones anew for each block.
 PREPARED_BYTES = 2**27
+
+TASKS = ("retrieval", "compute_video_embeddings")
+CAPTION_MODES = ("indep", "avg")
+
+ExpertDims = Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,9 @@ class TextEmbeddings:
     @staticmethod
     def cat(blocks: Sequence["TextEmbeddings"]) -> "TextEmbeddings":
         """Join blocks of queries."""
-        weights = None if blocks[0].weights is None else torch.cat([b.weights for b in blocks])
-        return TextEmbeddings(_cat_experts([b.embeddings for b in blocks]), weights)
+        weights = [b.weights for b in blocks if b.weights is not None]
+        embeddings = _cat_experts([b.embeddings for b in blocks])
+        return TextEmbeddings(embeddings, torch.cat(weights) if weights else None)
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,58 @@ class VideoEmbeddings:
 
 def _cat_experts(blocks: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     return tuple(torch.cat(parts) for parts in zip(*blocks, strict=True))
+
+
+class RetrievalModel(nn.Module, ABC):
+    """Embeds captions and videos over pre-extracted experts; `similarity` compares them.
+
+    Args:
+        expert_dims: expert name -> (size of the pooled feature, size of its embedding), as a
+            mapping or as ordered pairs, in the order that the parameters have.
+        task: "retrieval", or "compute_video_embeddings" to get the video side alone.
+        test_caption_mode: "indep" (each caption a query) or "avg" (mean over a video's captions;
+            training does that too when C > 1).
+
+    Raises:
+        ValueError: the task or the mode is not known.
+    """
+
+    def __init__(
+        self,
+        expert_dims: ExpertDims | Iterable[tuple[str, tuple[int, int]]],
+        task: str,
+        test_caption_mode: str,
+    ) -> None:
+        super().__init__()
+        _check_choice("task", task, TASKS)
+        _check_choice("test_caption_mode", test_caption_mode, CAPTION_MODES)
+        self.expert_dims = {name: (size, out) for name, (size, out) in dict(expert_dims).items()}
+        self.task = task
+        self.test_caption_mode = test_caption_mode
+
+    @abstractmethod
+    def encode_text(self, text_BCTD: Tensor, num_tokens_BC: Tensor | None = None) -> TextEmbeddings:
+        """Embed captions (B, C, T, D): B * C queries, the captions of one video in a row.
+
+        `num_tokens_BC` (B, C) says how many of the T tokens are words.
+        """
+
+    @abstractmethod
+    def encode_video(
+        self, experts: Mapping[str, Tensor], ind: Mapping[str, Tensor]
+    ) -> VideoEmbeddings:
+        """Embed B videos.
+
+        Args:
+            experts: expert name -> (B, D), or (B, T, D) for variable length. What stands in the
+                rows of missing experts does not matter (zeros or NaN).
+            ind: expert name -> (B,), 1 where the expert is there.
+        """
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f'{name} "{value}" is not known; it may be {" or ".join(choices)}.')
 
 
 def similarity(text: TextEmbeddings, video: VideoEmbeddings) -> Tensor:
@@ -128,7 +189,10 @@ def _video_side(video: VideoEmbeddings, is_weighted: bool) -> Tensor:
     return _joined(video.embeddings, video.availability if is_weighted else None)
 
 
-def _at_least_float32(side: TextEmbeddings | VideoEmbeddings) -> TextEmbeddings | VideoEmbeddings:
+_Side = TypeVar("_Side", TextEmbeddings, VideoEmbeddings)
+
+
+def _at_least_float32(side: _Side) -> _Side:
     is_short = any(e.dtype.itemsize < torch.float32.itemsize for e in side.embeddings)
     return side.to(torch.float32) if is_short else side
 

@@ -40,6 +40,8 @@ class WordTable(nn.Module):
         values: (words, D) float32.
     """
 
+    values: Tensor
+
     def __init__(self, values: Tensor) -> None:
         super().__init__()
         self.register_buffer("values", values)

@@ -45,7 +45,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(
     if not Path("/dev/full").exists():
         pytest.skip("this system has no device that is always full")
     monkeypatch.setattr(Path, "open", open_full_disk)
-    with pytest.raises(UserError, match="no space left on the disk"):
+    with pytest.raises(UserError, match="no space"):
         save_checkpoint(path, CONTENT | {"epoch": 4})
     monkeypatch.undo()
     assert path.read_bytes() == before
@@ -90,13 +90,13 @@ def test_truncated_checkpoints_are_refused(tmp_path: Path, keep: float) -> None:
 
 
 def test_missing_files_and_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="it does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         load_checkpoint(tmp_path / "no.pth")
     torch.save({"weight": torch.ones(1)}, tmp_path / "weights.pth")
-    with pytest.raises(UserError, match="no checkpoint of a training: it has no arch"):
+    with pytest.raises(UserError, match="no arch"):
         load_checkpoint(tmp_path / "weights.pth")
     torch.save(torch.ones(1), tmp_path / "tensor.pth")
-    with pytest.raises(UserError, match="no checkpoint of a training"):
+    with pytest.raises(UserError, match="no checkpoint"):
         load_checkpoint(tmp_path / "tensor.pth")
 
 
@@ -109,7 +109,7 @@ def test_weights_of_another_architecture_are_listed_and_not_taken() -> None:
     text = str(caught.value)
     assert "2 missing: 1.weight, 1.bias" in text
     assert "1 unexpected: 2.bias" in text
-    assert "1 of another shape: 0.weight (2, 4) instead of (2, 3)" in text
+    assert "0.weight (2, 4) instead of (2, 3)" in text
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
 
 

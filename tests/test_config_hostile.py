@@ -119,9 +119,7 @@ def test_an_experiment_is_not_named_longer_than_a_folder_can_be(tmp_path):
     folder.mkdir()
     path = folder / f"{'c' * 120}.json"
     path.write_text(json.dumps(EXAMPLE))
-    assert '255 bytes that the name of a folder may have: set "experiment_name"' in sentence(
-        Config.from_file, path
-    )
+    assert '"experiment_name"' in sentence(Config.from_file, path)
     path.write_text(json.dumps({**EXAMPLE, "experiment_name": "short"}))
     assert Config.from_file(path).name == "short"
 

@@ -82,7 +82,7 @@ def test_a_broken_download_continues_where_it_broke(client: Client, end: act.Fau
 
 def test_a_later_run_continues_an_earlier_one(client: Client) -> None:
     client.server.faults.extend([act.piece(150_000), *[act.status(503)] * 20])
-    with pytest.raises(UserError, match="have come and are kept; the same command tries again"):
+    with pytest.raises(UserError, match=r"kept.*same command"):
         client.get()
     client.server.faults.clear()
     assert client.get() == CONTENT
@@ -181,7 +181,7 @@ def test_a_piece_with_too_little_in_it_is_completed(client: Client) -> None:
 
 def test_waits_double_and_end(client: Client) -> None:
     client.server.faults.extend([act.status(503)] * 20)
-    with pytest.raises(UserError, match=r"the server answers 503 .*; the same command tries again"):
+    with pytest.raises(UserError, match=r"503 .*same command"):
         client.get()
     assert client.waits == [1, 2, 4, 8, 16]
     assert len(client.server.requests) == 6
@@ -189,7 +189,7 @@ def test_waits_double_and_end(client: Client) -> None:
 
 def test_a_server_that_drips_is_given_up(client: Client) -> None:
     client.server.faults.extend([act.piece(1)] * 100)
-    with pytest.raises(UserError, match=r"the connection ended|the connection broke"):
+    with pytest.raises(UserError, match=r"connection"):
         client.get()
     assert len(client.server.requests) == 6
 
@@ -242,7 +242,7 @@ def test_redirects_are_followed_with_the_range(client: Client) -> None:
 )
 def test_redirects_that_lead_nowhere_end(client: Client, target: str) -> None:
     client.server.faults.extend([act.redirect(target)] * 50)
-    with pytest.raises(UserError, match="redirects in circles, or to what is no http"):
+    with pytest.raises(UserError, match="in circles"):
         client.get()
     assert len(client.server.requests) <= 6
     assert client.waits == []
@@ -250,12 +250,12 @@ def test_redirects_that_lead_nowhere_end(client: Client, target: str) -> None:
 
 def test_a_redirect_to_a_host_that_nobody_knows_names_that_host(client: Client) -> None:
     client.server.faults.extend([act.redirect("http://nobody.invalid/x")] * 50)
-    with pytest.raises(UserError, match=r"the address of nobody\.invalid cannot be found"):
+    with pytest.raises(UserError, match=r"nobody\.invalid"):
         client.get()
 
 
 def test_a_wrong_checksum_leaves_nothing(client: Client) -> None:
-    with pytest.raises(UserError, match=r"another checksum than those published .* was removed"):
+    with pytest.raises(UserError, match=r"checksum.*removed"):
         client.get(CHANGED)
     assert not client.path.exists()
     assert client.ranges() == [None]
@@ -319,7 +319,7 @@ def test_too_little_of_a_file_of_unknown_size_is_caught_by_the_checksum(client: 
         return True
 
     client.server.faults.append(cut)
-    with pytest.raises(UserError, match="another checksum"):
+    with pytest.raises(UserError, match="checksum"):
         client.get()
 
 
@@ -338,7 +338,7 @@ def test_nobody_at_the_address(tmp_path: Path) -> None:
     with serving() as gone:
         url = gone.root + PATH
     waits: list[float] = []
-    with pytest.raises(UserError, match=r"127.0.0.1:[0-9]+ cannot be reached"):
+    with pytest.raises(UserError, match=r"127.0.0.1:[0-9]+"):
         download(Source(url, url), tmp_path / "x", Patience(sleep=waits.append))
     assert len(waits) == 5
 
@@ -346,7 +346,7 @@ def test_nobody_at_the_address(tmp_path: Path) -> None:
 def test_a_name_that_nobody_knows_is_not_waited_for(tmp_path: Path) -> None:
     url = "http://nobody.invalid/x"
     waits: list[float] = []
-    with pytest.raises(UserError, match=r"nobody.invalid cannot be found .is this machine online"):
+    with pytest.raises(UserError, match=r"nobody.invalid"):
         download(Source(url, url), tmp_path / "x", Patience(sleep=waits.append))
     assert waits == []
 
@@ -354,7 +354,7 @@ def test_a_name_that_nobody_knows_is_not_waited_for(tmp_path: Path) -> None:
 def test_without_room_nothing_is_fetched(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 399_999, 399_999))
-    with pytest.raises(UserError, match=r"it needs 390.6 KiB, the disk of .* has 390.6 KiB free"):
+    with pytest.raises(UserError, match=r"390.6 KiB.*390.6 KiB"):
         client.get()
     assert not client.path.exists() or not client.path.stat().st_size
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 400_000, 400_000))
@@ -389,7 +389,7 @@ def test_a_disk_that_fills_up_keeps_what_has_come(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", small_disk)
-        with pytest.raises(UserError, match="there is no space left on the disk; free some, then"):
+        with pytest.raises(UserError, match="no space"):
             client.get()
     assert client.get() == CONTENT
     assert client.ranges() == [None, "bytes=200000-"]

@@ -175,12 +175,12 @@ def test_sparse_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("second", "reason"),
     [
-        ("data/MSVD/a/X", "is there twice"),
-        ("./data/MSVD/a/X", "is there twice"),
-        ("data/MSVD/a/x", "only in their spelling"),
-        ("data/MSVD/A/y", "only in their spelling"),
-        ("data/MSVD/a/X/y", "both a file and a folder"),
-        ("data/MSVD/a", "both a file and a folder"),
+        ("data/MSVD/a/X", "twice"),
+        ("./data/MSVD/a/X", "twice"),
+        ("data/MSVD/a/x", "spelling"),
+        ("data/MSVD/A/y", "spelling"),
+        ("data/MSVD/a/X/y", "file and a folder"),
+        ("data/MSVD/a", "file and a folder"),
     ],
 )
 def test_two_members_of_one_place_are_refused(tmp_path: Path, second: str, reason: str) -> None:
@@ -199,18 +199,18 @@ def test_a_folder_may_be_named_twice(tmp_path: Path) -> None:
 def test_bombs_are_refused(tmp_path: Path) -> None:
     zeros = bytes(3 << 20)
     bomb = packed([file("data/MSVD/x", zeros)])
-    with pytest.raises(ArchiveError, match="unpacks to more than"):
+    with pytest.raises(ArchiveError, match="more than"):
         unpacked(tmp_path, bomb)
     many = [file(f"data/MSVD/{index}", b"") for index in range(51)]
     refused(tmp_path, many, "more than 50 members")
     noise = packed([file("data/MSVD/x", random.Random(0).randbytes(5 << 20))])
-    with pytest.raises(ArchiveError, match=r"unpacks to more than 4.0 MiB"):
+    with pytest.raises(ArchiveError, match=r"4.0 MiB"):
         unpacked(tmp_path, noise)
 
 
 def test_zeros_after_the_end_are_counted_too(tmp_path: Path) -> None:
     bomb = gzip.compress(tar_bytes(GOOD) + bytes(8 << 20))
-    with pytest.raises(ArchiveError, match="unpacks to more than"):
+    with pytest.raises(ArchiveError, match="more than"):
         unpacked(tmp_path, bomb)
 
 
@@ -300,5 +300,5 @@ def test_a_full_disk_is_noticed_before_a_file_is_written(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(9000, 4001, 4999))
-    with pytest.raises(UserError, match=r"face-avg.pickle .* needs 4.9 KiB"):
+    with pytest.raises(UserError, match=r"face-avg.pickle .*4.9 KiB"):
         unpacked(tmp_path, packed(GOOD))

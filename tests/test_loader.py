@@ -180,11 +180,11 @@ def test_masks_limit_the_captions_drawn(own: OwnData, tmp_path: Path) -> None:
                 assert int(caption) == len(own.captions[own.ids[video]]) - 1
     masks[own.train_ids[2]][:] = 0
     (tmp_path / "masks.pkl").write_bytes(pickle.dumps(masks))
-    with pytest.raises(UserError, match=r'masks\.pkl allow no caption.*"v2"'):
+    with pytest.raises(UserError, match=r'masks\.pkl.*"v2"'):
         own.loader(caption_masks="masks.pkl")
     del masks[own.train_ids[1]]
     (tmp_path / "masks.pkl").write_bytes(pickle.dumps(masks))
-    with pytest.raises(UserError, match=r'0 entries for the video "v1"'):
+    with pytest.raises(UserError, match=r'0 entries.*"v1"'):
         own.loader(caption_masks="masks.pkl")
 
 
@@ -295,7 +295,7 @@ def test_the_log_counts_videos_missing_and_tokens(
         ({"max_tokens": {"text": 5}}, r'expert "tokens" varies.*max_tokens\.tokens'),
         ({"max_tokens": {"tokens": 5}}, r"captions vary.*max_tokens\.text"),
         ({"max_tokens": {"tokens": 5, "text": 0}}, r"max_tokens\.text.*it is 0"),
-        ({"modalities": ["fixd"]}, r'no expert "fixd" \(did you mean "fixed"\?\)'),
+        ({"modalities": ["fixd"]}, r'"fixd" \(did you mean "fixed"\?\)'),
         ({"modalities": []}, "No expert is left"),
         ({"drop_feats": "fixed,tokens"}, "No expert is left"),
         ({"drop_feats": "fixe"}, r'"fixe" \(did you mean "fixed"\?\)'),
@@ -304,7 +304,7 @@ def test_the_log_counts_videos_missing_and_tokens(
         ({"text_dropout": 1.5}, "text_dropout is 1.5"),
         ({"num_test_captions": 0}, "num_test_captions is 0"),
         ({"restrict_train_captions": -1}, "restrict_train_captions is -1"),
-        ({"batch_size": 1}, "batch_size is 1, at least 2"),
+        ({"batch_size": 1}, "batch_size is 1"),
         ({"split_name": "vla"}, 'did you mean "val"'),
         ({"text_dim": 7}, r"text_dim 7.*size 6"),
         ({"training_file": "none.txt"}, r"none\.txt"),
@@ -318,18 +318,16 @@ def test_wrong_values(own: OwnData, changes: dict[str, Any], message: str) -> No
 def test_videos_without_captions_are_named(own: OwnData) -> None:
     del own.text["v10"], own.captions["v10"]
     own.write()
-    with pytest.raises(
-        UserError, match=r'1 videos of the split "val" \(retrieval\).*no captions.*"v10"'
-    ):
+    with pytest.raises(UserError, match=r'"val".*no captions.*"v10"'):
         own.loader()
 
 
 def test_captions_whose_ids_are_written_otherwise_are_named(own: OwnData) -> None:
     own.text = {f"{key}.mp4": value for key, value in own.text.items()}
     own.write()
-    with pytest.raises(UserError, match=r'7 videos.*7 of them.*ending, "v0" from "v0\.mp4"'):
+    with pytest.raises(UserError, match=r'7 videos.*"v0" from "v0\.mp4"'):
         own.loader()
-    with pytest.raises(UserError, match=r"another number of raw captions.*letter case"):
+    with pytest.raises(UserError, match=r"raw captions.*letter case"):
         own.text = {key.removesuffix(".mp4"): value for key, value in own.text.items()}
         own.captions = {key.upper(): value for key, value in own.captions.items()}
         own.write()
@@ -352,7 +350,7 @@ def test_videos_without_any_expert_are_refused(own: OwnData, role: str) -> None:
     # Nor does it help that another video has one.
     own.fixed = {"x": np.ones(4, "f4")}
     own.write()
-    with pytest.raises(UserError, match=r"experts fixed: .*do not know .* or any .*ids\.$"):
+    with pytest.raises(UserError, match=r"fixed: .*ids"):
         own.loader(modalities=["fixed"])
 
 
@@ -372,7 +370,7 @@ def test_masks_that_are_none(own: OwnData, tmp_path: Path) -> None:
     for value in ("text", {"a": 1}, [[1], [1, 0]]):
         masks = dict.fromkeys(own.train_ids, value)
         (tmp_path / "masks.pkl").write_bytes(pickle.dumps(masks))
-        with pytest.raises(UserError, match=r'masks\.pkl give the video "v0" no list'):
+        with pytest.raises(UserError, match=r'masks\.pkl.*"v0"'):
             own.loader(caption_masks="masks.pkl")
 
 
@@ -432,7 +430,7 @@ def test_given_and_fused_captions(own: OwnData, tmp_path: Path) -> None:
 def test_text_features_of_other_captions_are_refused(own: OwnData) -> None:
     own.captions["v10"].append("one more")
     own.write()
-    with pytest.raises(UserError, match=r'another number of raw captions.*"v10"'):
+    with pytest.raises(UserError, match=r'raw captions.*"v10"'):
         own.loader()
 
 

@@ -53,7 +53,7 @@ def test_nan_and_videos_without_captions_are_refused(golden: Path, number: str) 
 
 
 def test_uneven_queries_are_refused() -> None:
-    with pytest.raises(ValueError, match="7 queries cannot be shared out evenly among 3"):
+    with pytest.raises(ValueError, match=r"7 queries.*3"):
         t2v_metrics(np.zeros((7, 3)))
 
 

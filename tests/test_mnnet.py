@@ -75,8 +75,8 @@ def test_video_embeddings_alone() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"expert_dims": {"a": (5, 5), "b": (5, 5)}}, "one expert, not 2"),
-        ({"text_dim": 4}, "size 5 and the text 4"),
+        ({"expert_dims": {"a": (5, 5), "b": (5, 5)}}, "not 2"),
+        ({"text_dim": 4}, r"size 5.*4"),
         ({"task": "classification"}, 'task "classification"'),
     ],
 )
@@ -132,5 +132,5 @@ def test_several_experts_are_one_sentence(tmp_path: Path) -> None:
     config = mnnet_config(tmp_path)
     config["experts"]["modalities"] = ["look", "sound"]
     path = write_json(tmp_path / "a.json", config)
-    with pytest.raises(UserError, match="one expert, not 2"):
+    with pytest.raises(UserError, match="not 2"):
         train_program.main(["--config", str(path)])

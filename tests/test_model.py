@@ -249,7 +249,7 @@ def test_mixture_weights_are_ignored_with_frozen_weights() -> None:
         ({"use_ce": "pairwize"}, 'use_ce "pairwize"'),
         ({"task": "classification"}, 'task "classification"'),
         ({"test_caption_mode": "max"}, 'test_caption_mode "max"'),
-        ({"expert_dims": {}}, "at least one expert"),
+        ({"expert_dims": {}}, "one expert"),
         ({"expert_dims": {"audio": (6, 5), "scene": (7, 4)}}, "one embedding size"),
         ({"vlad_clusters": {"audio": 4, "text": 3}}, "not a multiple"),
         ({"randomise_feats": "faces"}, "faces"),

@@ -161,9 +161,9 @@ def test_the_parameter_of_mnnet_may_have_any_name(tmp_path: Path) -> None:
     [
         ({"config": [1, 2]}, "no config"),
         ({"config": {"_config": "x"}}, "no config"),
-        ({"state_dict": [1, 2]}, "something else than tensors"),
-        ({"state_dict": {"weight": 1.0}}, "something else than tensors"),
-        ({"state_dict": {1: torch.ones(1)}}, "something else than tensors"),
+        ({"state_dict": [1, 2]}, "tensors"),
+        ({"state_dict": {"weight": 1.0}}, "tensors"),
+        ({"state_dict": {1: torch.ones(1)}}, "tensors"),
     ],
 )
 def test_content_of_another_form_is_refused(tmp_path: Path, change: dict, sentence: str) -> None:
@@ -281,7 +281,7 @@ CRAFTED: dict[str, tuple[Any, str]] = {
     "no storage": (tensor((6,), (1,), storage=[1.0]), "has no storage"),
     "storage larger than the file": (
         tensor((6,), (1,), storage=Weights("0", 2**39)),
-        "larger than the file",
+        "larger",
     ),
     "storage of negative length": (tensor((6,), (1,), storage=Weights("0", -6)), "the length -6"),
     "storage of another length": (tensor((2,), (1,), storage=Weights("0", 2)), "another length"),
@@ -346,7 +346,7 @@ def test_many_storages_cannot_share_the_same_bytes(tmp_path: Path) -> None:
             archive.filelist.append(other)
             archive.NameToInfo[other.filename] = other
         archive._didModify = True
-    with pytest.raises(UserError, match="larger than the file"):
+    with pytest.raises(UserError, match="larger"):
         load_checkpoint(path)
 
 

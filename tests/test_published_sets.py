@@ -124,7 +124,7 @@ def test_msvd_lacks_the_mapping_or_a_video_of_it(msvd: PublishedSet) -> None:
     with pytest.raises(UserError, match=r'dict_youtube_mapping\.pkl.*"vid4"'):
         msvd.loader(split_name="official")
     (msvd.root / PLAIN / "dict_youtube_mapping.pkl").unlink()
-    with pytest.raises(UserError, match=r"video ids of the text features.*dict_youtube_mapping"):
+    with pytest.raises(UserError, match=r"dict_youtube_mapping"):
         msvd.loader(split_name="official")
 
 
@@ -166,7 +166,7 @@ def test_didemo_lists_name_files(tmp_path: Path) -> None:
     assert loader.train.video_ids == ids[:2]
     assert loader.retrieval.video_ids == ids[2:]
     made.write(HQ, "val_list.txt", [f"{ids[2]}.avi", f"{ids[2]}.mov"])
-    with pytest.raises(UserError, match=r'val_list\.txt names the video "12@N2_c" twice'):
+    with pytest.raises(UserError, match=r'val_list\.txt.*"12@N2_c" twice'):
         made.loader(split_name="val")
 
 
@@ -222,5 +222,5 @@ def test_tokens_are_averaged_where_the_config_says_so(msvd: PublishedSet) -> Non
         else:
             np.testing.assert_array_equal(found[0, :5], tokens["d_5_6"])
         assert not found[1].any()
-    with pytest.raises(UserError, match="has 5 vectors"):
+    with pytest.raises(UserError, match="5 vectors"):
         msvd.loader(**settings, feat_aggregation={"ocr": {"temporal": "max"}})

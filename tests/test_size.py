@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import train
+from model.collaborative_gating import GATINGS
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer import build, size
 from trainer.build import build_net, build_optimiser_of, count_parameters, inputs_of
 from utils.command_line import run_main
 from utils.config import Config
-from utils.config_schema import USE_CE
 from utils.errors import UserError
 
 GIB = 2**30
@@ -48,7 +48,7 @@ def memory(monkeypatch):
 def test_a_model_larger_than_the_memory_is_refused(config, memory, overrides, key, is_trained):
     memory(2**22)
     changed = config.with_custom_args(overrides)
-    with pytest.raises(UserError, match=rf"The .*model of this config would take .*{key}"):
+    with pytest.raises(UserError, match=rf"model of this config.*{key}"):
         build_net(changed, inputs_of(changed), is_trained)
 
 
@@ -75,7 +75,7 @@ def test_the_model_of_a_large_machine_is_that_of_a_small_one(config, memory):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("kind", [*USE_CE, "triplet", "concat", "mimic"])
+@pytest.mark.parametrize("kind", ["", *GATINGS, "concat", "mimic"])
 def test_the_estimate_is_never_below_the_size(config, kind):
     args = {
         "concat": "concat_mix_experts@true+arch.args.use_ce@",
@@ -95,14 +95,14 @@ def test_an_optimiser_without_room_is_refused(config, memory):
     memory(4 * 4 * 10_100)
     assert build_optimiser_of(config, net)
     memory(4 * 4 * 10_100 - 1)
-    with pytest.raises(UserError, match=r"gradients and the optimizer would take"):
+    with pytest.raises(UserError, match="gradients and the optimizer"):
         build_optimiser_of(config, net)
 
 
 def test_batches_larger_than_the_memory_are_refused(config, memory):
     memory(2**20)
     changed = config.with_custom_args("data_loader.args.max_tokens.text@1000000")
-    with pytest.raises(UserError, match=r"A batch of 8 videos.*max_tokens.text \(1000000\)"):
+    with pytest.raises(UserError, match=r"8 videos.*max_tokens.text \(1000000\)"):
         build.build_loader(changed, seed=0)
 
 

@@ -149,6 +149,7 @@ def badly_read(paths: list[Path]) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_features(tmp_path: Path) -> None:
     paths = [tmp_path / f"{kind}.pkl" for kind in FEATURES]
     for path in paths:

@@ -191,9 +191,9 @@ def members(predictions: dict[str, np.ndarray]) -> list[tuple[str, bytes | str]]
         (lambda files: [*files, ("a\u202eb\n", "1")], r"holds 'a\\u202eb\\n'"),
         (lambda files: [*files, *((str(n), "") for n in range(500))], "and 497 more"),
         (lambda files: [(f"run/{name}", text) for name, text in files], "in no folder"),
-        (lambda files: [*files[:4], (files[4][0], "\0" * 10**8)], "which is too much"),
-        (lambda files: [*files[:4], (files[4][0], b"\xff")], "YouCook2.csv in .* not plain ASCII"),
-        (lambda files: [*files, (link("MSVD.csv"), "/etc/passwd")], "holds a file twice"),
+        (lambda files: [*files[:4], (files[4][0], "\0" * 10**8)], "too much"),
+        (lambda files: [*files[:4], (files[4][0], b"\xff")], "YouCook2.csv.*ASCII"),
+        (lambda files: [*files, (link("MSVD.csv"), "/etc/passwd")], "twice"),
         (lambda files: [files[0], (link("MSVD.csv"), "/etc/passwd"), *files[2:]], "has 1 rows"),
     ],
 )
@@ -269,13 +269,13 @@ def test_a_damaged_zip_is_read_or_refused(
 
 
 def test_what_is_no_zip(place: Path, truth: GroundTruth, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="There is no submission"):
+    with pytest.raises(UserError, match="no submission"):
         read_submission(place, truth.counts)
     (place / "text.zip").write_text("PK or not")
-    with pytest.raises(UserError, match="is damaged, or no zip file"):
+    with pytest.raises(UserError, match="damaged"):
         read_submission(place / "text.zip", truth.counts)
     monkeypatch.setattr(submission_module, "LARGEST_ZIP", 5)
-    with pytest.raises(UserError, match="larger than any"):
+    with pytest.raises(UserError, match="larger"):
         read_submission(place / "text.zip", truth.counts)
 
 
@@ -345,7 +345,7 @@ def test_a_submission_is_scored(place: Path, call: Call, truth: GroundTruth) -> 
     write_truth(Path("some.json"), some)
     code, output = call(score_program, path, "--ground_truth", "some.json", "--format", "latex")
     assert code == 0 and "score, mean of 2" in output
-    assert "note: the challenge's score is a mean of five; MSRVTT, ActivityNet, YouCook2" in output
+    assert "MSRVTT, ActivityNet, YouCook2" in output
 
 
 def test_a_perfect_submission_has_a_hundred(tmp_path: Path, truth: GroundTruth) -> None:
@@ -363,12 +363,12 @@ def test_a_perfect_submission_has_a_hundred(tmp_path: Path, truth: GroundTruth) 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["none.zip"], "tells no phase: give --phase"),
-        (["nowhere.zip", "--phase", VAL], "There is no submission nowhere.zip"),
-        (["none.zip", "--ground_truth", "truth.json"], "is damaged, or no zip file"),
+        (["none.zip"], "--phase"),
+        (["nowhere.zip", "--phase", VAL], "nowhere.zip"),
+        (["none.zip", "--ground_truth", "truth.json"], "damaged"),
         (["none.zip", "--phase", TEST, "--ground_truth", "truth.json"], "is of public_server_val"),
         ([f"{TEST}-0123456789-2020.zip", "--ground_truth", "truth.json"], "is of public_server_v"),
-        (["none.zip", "--phase", VAL, "--datasets", "LSMDC"], 'there is no "LSMDC" here'),
+        (["none.zip", "--phase", VAL, "--datasets", "LSMDC"], '"LSMDC"'),
         (["none.zip", "--phase", VAL, "--datasets", "MSDV"], 'did you mean "MSVD"'),
         (["none.zip", "--phase", VAL, "--datasets", "MSVD,MSVD"], "twice"),
         (
@@ -402,10 +402,10 @@ def test_ground_truth_survives_its_file(tmp_path: Path, truth: GroundTruth) -> N
         (lambda t: t | {"phase": "val"}, 'must hold "phase"'),
         (lambda t: t | {"sets": {}}, 'must hold "phase"'),
         (lambda t: t | {"sets": {"LSMDC": {}}}, 'has a set "LSMDC"'),
-        (lambda t: t | {"sets": {"MSVD": []}}, 'of MSVD in .* must hold "videos"'),
+        (lambda t: t | {"sets": {"MSVD": []}}, 'MSVD.*"videos"'),
         (lambda t: t | {"sets": {"MSVD": entry(True, [0])}}, 'must hold "videos"'),
         (lambda t: t | {"sets": {"MSVD": entry(3, [])}}, 'must hold "videos"'),
-        (lambda t: t | {"sets": {"MSVD": entry(3, [0, 3])}}, "the query 1 the video 3; a number"),
+        (lambda t: t | {"sets": {"MSVD": entry(3, [0, 3])}}, "query 1 the video 3"),
         (lambda t: t | {"sets": {"MSVD": entry(3, [-1])}}, "the query 0 the video -1"),
         (lambda t: t | {"sets": {"MSVD": entry(3, [1.0])}}, r"the query 0 the video 1\.0"),
     ],
@@ -433,8 +433,8 @@ def entry(videos: object, own: list) -> dict:
         (["--datasets", "MSVDD"], 'did you mean "MSVD"'),
         (["--configs", "nowhere"], "nowhere/msrvtt/baseline-public-trainval.json"),
         (["--custom_args", "trainer.epoch@1"], 'did you mean "trainer.epochs"'),
-        (["--custom_args", "challenge_mode@false"], "set challenge_mode to true"),
-        (["--custom_args", "eval_settings@false"], "its eval_settings must name the split"),
+        (["--custom_args", "challenge_mode@false"], "challenge_mode"),
+        (["--custom_args", "eval_settings@false"], "eval_settings"),
     ],
 )
 def test_wrong_input_is_answered_at_once(
@@ -454,7 +454,7 @@ def test_wrong_input_is_answered_at_once(
 
 def test_baselines_take_one_seed(tmp_path: Path, call: Call) -> None:
     code, output = call(train_program, "--seed", "0,1", "--output", tmp_path / "out")
-    assert code == 2 and "--seed takes one seed" in output and not (tmp_path / "out").exists()
+    assert code == 2 and "--seed" in output and not (tmp_path / "out").exists()
 
 
 def test_without_a_training_there_is_nothing_to_test(
@@ -462,6 +462,6 @@ def test_without_a_training_there_is_nothing_to_test(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, output = call(predict_program, "--datasets", "MSVD, LSMDC")
-    assert code == 2 and "2 of 2 data sets failed (MSVD, LSMDC)" in output
+    assert code == 2 and "(MSVD, LSMDC)" in output
     assert output.count("failed: it is not trained: misc.cvpr2020_challenge.train_baselines") == 2
     assert "prepare_submission" not in output

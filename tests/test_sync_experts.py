@@ -125,7 +125,7 @@ def test_files_that_were_removed_are_fetched_again(user: User) -> None:
 def test_a_published_sum_is_insisted_on(user: User) -> None:
     user.server.files["/features-v2/MSVD-experts.tar.gz"] = archive(features(FIRST))
     assert user.run("--dataset", "MSVD") == 2
-    assert "another checksum than those published (999ef6e34c9d" in user.said
+    assert "999ef6e34c9d" in user.said
     assert user.has() == {}
 
 
@@ -133,7 +133,7 @@ def test_a_hostile_archive_leaves_nothing(user: User) -> None:
     good = [file("data/MSVD/x", b"good")]
     user.server.files[path_of(FIRST)] = packed([*good, link("data/MSVD/y", "/etc/passwd")])
     assert user.sync() == 2
-    assert "is refused, and was removed: its member 'data/MSVD/y' is a symbolic link." in user.said
+    assert "'data/MSVD/y' is a symbolic link" in user.said
     assert user.has() == {}
     assert user.state() == []
     user.server.files[path_of(FIRST)] = archive(features(FIRST))
@@ -175,7 +175,7 @@ def test_what_is_in_the_way_is_named_before_anything_is_moved(user: User, blocke
     path.parent.mkdir(parents=True)
     path.write_bytes(b"mine")
     assert user.sync() == 2
-    assert "must go: move it away, then run the same command." in user.said
+    assert "move it away" in user.said
     assert user.has() == {blocker: b"mine"}
     path.unlink()
     if path.parent != user.data:
@@ -304,7 +304,7 @@ def test_a_set_that_needs_a_code(user: User) -> None:
         features("high-quality", "LSMDC")
     )
     assert user.sync("high-quality", "LSMDC") == 2
-    assert "need an access code: " in user.said and "describingmovies/download" in user.said
+    assert "access code" in user.said and "describingmovies/download" in user.said
     assert user.server.requests == []
     lsmdc = ("--dataset", "LSMDC", "--release", "high-quality", "--access_code")
     assert user.run(*lsmdc, "wrong") == 2
@@ -360,16 +360,16 @@ def test_a_page_of_a_login_is_no_checkpoint(user: User, name: str, what: str) ->
     ("flags", "expected"),
     [
         (["--dataset", "msrvt"], 'did you mean "MSRVTT"'),
-        (["--dataset", "VaTeX"], "No features of VaTeX are published"),
+        (["--dataset", "VaTeX"], "VaTeX"),
         (["--dataset", "QuerYD", "--release", "high-quality"], "one of features-v2."),
         (["--model", "msvd-train-full-c"], 'did you mean "msvd-train-full-ce"'),
-        (["--model", "msvd-train-full-ce", "--release", FIRST], "belongs to the release"),
-        (["--model", "msvd-train-full-ce", "--access_code", "x"], "checkpoints need none"),
-        (["--dataset", "MSVD", "--root_url", "ftp://host/x"], "must be an http or https address"),
-        (["--dataset", "MSVD", "--root_url", "file:///etc"], "must be an http or https address"),
-        (["--dataset", "MSVD", "--root_url", "www.host.org"], "must be an http or https address"),
-        (["--dataset", "MSVD", "--root_url", "http://a:b@host/"], "must be a plain address"),
-        (["--dataset", "MSVD", "--root_url", "http://host:99999/"], "must be an http or https"),
+        (["--model", "msvd-train-full-ce", "--release", FIRST], "the release"),
+        (["--model", "msvd-train-full-ce", "--access_code", "x"], "checkpoints"),
+        (["--dataset", "MSVD", "--root_url", "ftp://host/x"], "http or https"),
+        (["--dataset", "MSVD", "--root_url", "file:///etc"], "http or https"),
+        (["--dataset", "MSVD", "--root_url", "www.host.org"], "http or https"),
+        (["--dataset", "MSVD", "--root_url", "http://a:b@host/"], "plain address"),
+        (["--dataset", "MSVD", "--root_url", "http://host:99999/"], "http or https"),
     ],
 )
 def test_a_slip_on_the_command_line_is_one_sentence(

@@ -165,9 +165,9 @@ def test_other_videos_and_other_captions_are_refused(tmp_path: Path, published: 
     else:
         of.write(path)
     packed = open_teacher(path, [tmp_path / "cache"])
-    with pytest.raises(UserError, match=r'a\.pkl does not know 1 of the 2 .*"v7"'):
+    with pytest.raises(UserError, match=r'a\.pkl.* 1 of the 2 .*"v7"'):
         Teacher("a.pkl", packed, ["v0", "v7"], np.array([2, 1]))
-    with pytest.raises(UserError, match=r'has 3 captions of the video "v1", the data set has 4'):
+    with pytest.raises(UserError, match=r'3 captions.*"v1".*4'):
         Teacher("a.pkl", packed, ["v0", "v1"], np.array([2, 4]))
 
 
@@ -192,7 +192,7 @@ def test_a_changed_header_is_refused(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[60] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.teacher cannot be used: it is damaged"):
+    with pytest.raises(UserError, match=r"a\.teacher.*damaged"):
         open_teacher(path, [])
 
 
@@ -220,15 +220,15 @@ def _drop(side: str) -> Callable[[dict], None]:
 @pytest.mark.parametrize(
     ("harm", "sentence"),
     [
-        (_drop("vid_embds"), 'of the video "v1", "vid_embds"'),
-        (_drop("text_embds"), 'of the video "v1", "text_embds"'),
+        (_drop("vid_embds"), '"v1", "vid_embds"'),
+        (_drop("text_embds"), '"v1", "text_embds"'),
         (lambda v: v["text_embds"].pop("audio"), "other experts"),
         (lambda v: v["vid_embds"].update(scenes=np.ones(5)), r'"scenes" \(did you mean "scene"'),
-        (lambda v: v["vid_embds"].update(scene=np.ones(4)), '"scene" is not of size 5'),
-        (lambda v: v["vid_embds"].update(scene="x"), '"scene" is not of size 5'),
-        (lambda v: v["vid_embds"].update(scene=np.array(["x"] * 5)), '"scene" is not of size 5'),
+        (lambda v: v["vid_embds"].update(scene=np.ones(4)), '"scene".*5'),
+        (lambda v: v["vid_embds"].update(scene="x"), '"scene".*5'),
+        (lambda v: v["vid_embds"].update(scene=np.array(["x"] * 5)), '"scene".*5'),
         (lambda v: v["text_embds"].update(audio=np.ones((2, 3))), "numbers of captions"),
-        (lambda v: v["text_embds"].update(audio=np.ones((3, 2))), "not of size 3"),
+        (lambda v: v["text_embds"].update(audio=np.ones((3, 2))), "size 3"),
         (lambda v: v["text_embds"]["audio"].fill(np.inf), "not finite"),
         (lambda v: v["vid_embds"]["audio"][:1].fill(np.nan), "not finite"),
     ],
@@ -254,7 +254,7 @@ def test_one_array_named_many_times_does_not_fill_the_disk(tmp_path: Path) -> No
     big = np.zeros((2000, 500), dtype=np.float32)
     entry = {"vid_embds": {"a": np.zeros(500, np.float32)}, "text_embds": {"a": big}}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({f"v{n}": entry for n in range(1000)}))
-    with pytest.raises(UserError, match="outgrow the file"):
+    with pytest.raises(UserError, match="outgrow"):
         open_teacher(tmp_path / "a.pkl", [tmp_path / "cache"])
 
 
@@ -279,7 +279,7 @@ def test_packed_files_that_are_no_teachers_are_refused(tmp_path: Path, facts: An
     }
     path = tmp_path / "a.teacher"
     write_packed(path, {name: Part.of(array) for name, array in arrays.items()}, facts)
-    with pytest.raises(UserError, match=r"a\.teacher cannot be used"):
+    with pytest.raises(UserError, match=r"a\.teacher"):
         open_teacher(path, [])
 
 
@@ -290,7 +290,7 @@ def test_a_teacher_whose_numbers_were_damaged_is_noticed(tmp_path: Path) -> None
     distillation = Distillation([teacher])
     distillation.check()
     distillation.teacher_similarities(np.arange(2), np.zeros(2, dtype=int))
-    with pytest.raises(UserError, match=r"a\.teacher has embeddings that are not finite"):
+    with pytest.raises(UserError, match=r"a\.teacher.*not finite"):
         distillation.check()
 
 

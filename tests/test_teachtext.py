@@ -131,7 +131,7 @@ def test_teachers_student_denoising_and_a_denoised_student(
         *("--kinds", write_json(tmp_path / "kinds.json", kinds), "--examples", 2),
     )
     assert code == 0, output
-    assert "training captions are left out" in output and "precision" in output
+    assert "left out" in output and "precision" in output
     folder = tiny_set / "denoising_masks"
     masks = pickle.loads((folder / "few.pkl").read_bytes())
     kept = (folder / "few.txt").read_text().split()
@@ -420,7 +420,7 @@ def test_a_teacher_of_other_captions_is_refused(
     write_json(data / "captions.json", captions)
     config = write_config(tmp_path, "student", data, distilling(teacher_files["ce"]))
     code, output = run(train_program, "--config", config)
-    assert code == 2 and 'has 3 captions of the video "clip5", the data set has 4' in output
+    assert code == 2 and '3 captions of the video "clip5"' in output
 
 
 @pytest.mark.parametrize("flags", [[], ["--published_format"]])

@@ -80,7 +80,7 @@ def test_word_vectors(captions: Path, table: Path, caplog: pytest.LogCaptureFixt
     check(output, EXPECTED)
     assert "5 of 16 caption words" in caplog.text
     assert "zzz (2)" in caplog.text
-    assert "2 captions have no known word: they get the mean vector" in caplog.text
+    assert "2 captions have no known word" in caplog.text
     note = record(output)
     assert note["captions"]["videos"] == 2 and note["captions"]["captions"] == 5
     assert note["encoder"]["unknown_words"] == 5
@@ -199,10 +199,10 @@ class _Evil:
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda f: (f / "s3d_dict.npy").unlink(), "Cannot read the dictionary"),
-        (lambda f: (f / "s3d_dict.npy").write_bytes(b"abc"), "it is no .npy file"),
-        (lambda f: np.save(f / "s3d_dict.npy", np.arange(3)), "is no array of words"),
-        (lambda f: np.save(f / "s3d_dict.npy", np.array(WORDS[1:])), "one for each word"),
+        (lambda f: (f / "s3d_dict.npy").unlink(), "the dictionary"),
+        (lambda f: (f / "s3d_dict.npy").write_bytes(b"abc"), ".npy file"),
+        (lambda f: np.save(f / "s3d_dict.npy", np.arange(3)), "array of words"),
+        (lambda f: np.save(f / "s3d_dict.npy", np.array(WORDS[1:])), "each word"),
         (
             lambda f: np.save(f / "s3d_dict.npy", np.array([_Evil()]), allow_pickle=True),
             "cannot be read",
@@ -212,7 +212,7 @@ class _Evil:
         (lambda f: (f / "s3d_howto100m.pth").unlink(), "expected at"),
         (lambda f: torch.save({"a": 1}, f / "s3d_howto100m.pth"), "text_module.word_embd.weight"),
         (lambda f: torch.save([1], f / "s3d_howto100m.pth"), "no named weights"),
-        (lambda f: write_mil_nce(f, WORDS, size=7), "vectors of size 512"),
+        (lambda f: write_mil_nce(f, WORDS, size=7), "512"),
     ],
 )
 def test_wrong_mil_nce_files(
@@ -283,7 +283,7 @@ def test_a_killed_run_continues(
     (parts / "chunk-000001.npy").write_bytes(b"\x93NUMPY damaged")
     with caplog.at_level("INFO"):
         assert run(*base, output) == 0
-    assert f"Going on: {min(stop, 8) - 1} of 8 chunks are there" in caplog.text
+    assert f"Going on: {min(stop, 8) - 1} of 8 chunks" in caplog.text
     assert output.read_bytes() == whole.read_bytes()
     assert record(output) == record(whole)
     assert not parts.exists()
@@ -314,14 +314,14 @@ def test_finished_chunks_are_not_computed_again(
 
     monkeypatch.setattr(command, "encode_chunk", stop_at_two)
     assert run(*base) == 130
-    assert "the same command goes on where it stopped" in capsys.readouterr().err
+    assert "the same command goes on" in capsys.readouterr().err
     assert run(*base) == 0
     # Captions 0 and 1 once, 2 twice because it was interrupted, then 4.
     assert calls == [0, 2, 2, 4]
     check(output, EXPECTED)
     assert run(*base) == 0
     assert calls == [0, 2, 2, 4]
-    assert "is already complete" in capsys.readouterr().out
+    assert "complete" in capsys.readouterr().out
 
 
 def test_names_that_are_no_text_are_recorded_as_utf8_has_them(captions: Path, table: Path) -> None:
@@ -352,10 +352,10 @@ def test_parts_of_another_plan_are_thrown_away(
     before = output.read_bytes()
     assert run(*base, "--pooling", "mean") == 2
     message = capsys.readouterr().err
-    assert "was made otherwise (text.npz.json differs in: encoder, vectors)" in message
+    assert "differs in: encoder, vectors" in message
     output.with_name("text.npz.json").unlink()
     assert run(*base) == 2
-    assert "has no record of how it was made" in capsys.readouterr().err
+    assert "no record" in capsys.readouterr().err
     assert output.read_bytes() == before
 
 
@@ -369,7 +369,7 @@ def test_two_at_once(captions: Path, table: Path, capsys: pytest.CaptureFixture)
         fcntl.flock(lock, fcntl.LOCK_EX)
         base = ("--encoder", table, "--captions", captions, "--output", output)
         assert run(*base) == 2
-    assert "Another process is making" in capsys.readouterr().err
+    assert "Another process" in capsys.readouterr().err
 
 
 def test_chunks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,17 +87,17 @@ def test_text_and_binary_agree(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("w.txt", b"", "no text of lines"),
-        ("w.txt", b"word\n", "no text of lines"),
-        ("w.txt", b"3 2\na 1 2\nb 3 4\n", "announce 3 words and hold 2"),
+        ("w.txt", b"", "lines"),
+        ("w.txt", b"word\n", "lines"),
+        ("w.txt", b"3 2\na 1 2\nb 3 4\n", "3 words.* 2"),
         ("w.txt", b"0 2\n", "announce 0 words"),
-        ("w.txt", b"2 999999\na 1\n", "announce 2 words of size 999999"),
-        ("w.txt", b"a 1 2\nb 3\n", "entry 2 is no word with 2 numbers"),
-        ("w.txt", b"a 1 2\nb 3 four\n", "entry 2 is no word with 2 numbers"),
-        ("w.txt", b"some prose here\n", "entry 1 is no word with 2 numbers"),
+        ("w.txt", b"2 999999\na 1\n", "999999"),
+        ("w.txt", b"a 1 2\nb 3\n", "entry 2"),
+        ("w.txt", b"a 1 2\nb 3 four\n", "entry 2"),
+        ("w.txt", b"some prose here\n", "entry 1"),
         ("w.txt", b"a 1 nan\n", 'non-finite values .word "a"'),
         ("w.txt", b"a 1 1e300\n", 'non-finite values .word "a"'),
-        ("w.bin", b"the text 1 2\n", "a file of text ends in .txt"),
+        ("w.bin", b"the text 1 2\n", ".txt"),
         ("w.bin.gz", b"no gzip", "damaged or truncated"),
         ("w.bin.gz", gzip.compress(b"2 3\na ")[:-5], "damaged or truncated"),
         ("w.zip", b"no zip", "damaged or truncated"),
@@ -110,12 +110,12 @@ def test_damaged_files(tmp_path: Path, name: str, content: bytes, message: str) 
 
 
 def test_a_missing_file_and_an_ambiguous_zip(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"Cannot read the word vectors .*does not exist"):
+    with pytest.raises(UserError, match=r"does not exist"):
         read_word_vectors(tmp_path / "w.bin.gz")
     with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
         archive.writestr("one.txt", "a 1")
         archive.writestr("two.txt", "a 1")
-    with pytest.raises(UserError, match=r"it holds: one.txt, two.txt"):
+    with pytest.raises(UserError, match=r"one.txt, two.txt"):
         read_word_vectors(tmp_path / "w.zip")
 
 

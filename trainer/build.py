@@ -1,7 +1,7 @@
 """From a config to the parts that it names. Only what stands in these tables can be built."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +14,69 @@ from data_loader.loader import ExpertDataLoader
 from data_loader.sets.declared import ModelInputs, declared_inputs
 from data_loader.teachers.teacher import Teacher
 from model import CENet, MNNet
-from model.collaborative_gating import TENSOR_SIZE
-from model.loss import MaxMarginRankingLoss
-from model.metric import rank_metrics
+from model.collaborative_gating import GATINGS, TENSOR_SIZE
+from model.loss import AGGREGATES, LOSSES
+from model.metric import METRICS, REFUSED_METRICS
+from model.ranks import Ranks
+from model.similarity import RetrievalModel
 from trainer.distillation import Distillation
-from trainer.evaluation import VIDEOS_PER_BLOCK, check_metrics
-from trainer.optimisers import build_optimiser, build_schedule
+from trainer.evaluation import VIDEOS_PER_BLOCK
+from trainer.optimisers import (
+    OPTIMISERS,
+    REFUSED_OPTIMISERS,
+    REFUSED_SCHEDULES,
+    SCHEDULES,
+    build_optimiser,
+    build_schedule,
+)
 from trainer.rehearsal import rehearse
+from trainer.settings import check_settings
 from trainer.size import TRAINING_COPIES, check_fits, check_net, memory_of
 from trainer.training import TrainingSettings
 from trainer.visualizer import Visualizer
 from utils.config import Config
+from utils.config_kinds import Choice, Kind, ListOf
 from utils.config_schema import LOADER_KEYS, TRAINING_KEYS
 from utils.errors import UserError, did_you_mean
 
-ARCHITECTURES = {"CENet": CENet, "MNNet": MNNet}
+ARCHITECTURES: dict[str, type[RetrievalModel]] = {"CENet": CENet, "MNNet": MNNet}
 LOADERS = {"ExpertDataLoader": ExpertDataLoader}
-LOSSES = {"MaxMarginRankingLoss": MaxMarginRankingLoss}
 VISUALIZERS = {"Visualizer": Visualizer}
 
 # Keys of the config's `experts` section that the data loader reads.
 _LOADER_KEYS = ("modalities", "text_feat", "text_agg", "drop_feats", "face_dim", "text_dim")
 
 
+def check_names(config: Config) -> None:
+    """Refuse a config that names something which is in no table.
+
+    Raises:
+        UserError: tells the key, what may stand there, and which of it is nearest.
+    """
+    config.check(_choices())
+
+
+def _choices() -> Mapping[str, Kind]:
+    return {
+        "arch.type": Choice(*ARCHITECTURES),
+        "arch.args.use_ce": Choice("", *GATINGS),
+        "data_loader.type": Choice(*LOADERS),
+        "loss.type": Choice(*LOSSES),
+        "distil_params.aggregate": Choice(*AGGREGATES),
+        "optimizer.type": Choice(*OPTIMISERS, refused=REFUSED_OPTIMISERS),
+        "lr_scheduler.type": Choice(*SCHEDULES, refused=REFUSED_SCHEDULES),
+        "metrics": ListOf(Choice(*METRICS, refused=REFUSED_METRICS)),
+        "visualizer.type": Choice(*VISUALIZERS),
+    }
+
+
 def build_loader(config: Config, seed: int, device: str = "cpu") -> ExpertDataLoader:
     """Open the data set of a config for a device; `seed` fixes order and captions drawn."""
     config.require(LOADER_KEYS)
-    args = _loader_args(config) | {"device": device}
-    loader = _make("data_loader", LOADERS, config["data_loader.type"], **args, seed=seed)
+    check_names(config)
+    kind = config["data_loader.type"]
+    args = _loader_args(config) | {"device": device, "seed": seed}
+    loader = _call("data_loader", kind, LOADERS[kind], args)
     _check_batches(loader)
     return loader
 
@@ -61,7 +96,7 @@ def _loader_args(config: Config) -> dict[str, Any]:
     return {"data_dir": None} | config.get("data_loader.args", {}) | chosen
 
 
-def build_net(config: Config, data: ModelInputs, is_trained: bool = False) -> nn.Module:
+def build_net(config: Config, data: ModelInputs, is_trained: bool = False) -> RetrievalModel:
     """Build the model of a config for the experts and captions of a data set.
 
     Args:
@@ -73,32 +108,31 @@ def build_net(config: Config, data: ModelInputs, is_trained: bool = False) -> nn
         UserError: a variable-length expert or captions of words have no clusters, the arguments
             do not fit together, or the model is larger than the memory.
     """
+    check_names(config)
     if torch.get_default_device().type != "meta":
         copies = TRAINING_COPIES if is_trained else 1
         check_net(config, copies, 4 * _roughly(config, data), lambda c: _net_bytes(c, data))
     return _make_net(config, data)
 
 
-def _make_net(config: Config, data: ModelInputs) -> nn.Module:
-    args = dict(config.get("arch.args", {}))
-    clusters = args.setdefault("vlad_clusters", {})
-    takes_words = config["arch.type"] != "MNNet" and clusters.get("text", 0) > 0
+def _make_net(config: Config, data: ModelInputs) -> RetrievalModel:
+    kind, args = _type_and_args(config, "arch")
+    clusters = args.get("vlad_clusters", {})
+    takes_words = kind != "MNNet" and clusters.get("text", 0) > 0
     if data.max_text_tokens > 1 and not takes_words:
         raise UserError(
             f"This model takes captions of one vector, not of {data.max_text_tokens} words: set "
             "experts.text_agg to avg (or give CENet clusters in arch.args.vlad_clusters.text)."
         )
     aggregation = {e.name: {"temporal": "vlad"} for e in data.experts if e.variable_length}
+    given = {
+        "expert_dims": expert_dims(config, data),
+        "text_dim": data.text_size,
+        "feat_aggregation": aggregation,
+        "vlad_clusters": clusters,
+    }
     try:
-        return _make(
-            "arch",
-            ARCHITECTURES,
-            config["arch.type"],
-            expert_dims=expert_dims(config, data),
-            text_dim=data.text_size,
-            feat_aggregation=aggregation,
-            **args,
-        )
+        return _call("arch", kind, ARCHITECTURES[kind], args | given)
     except ValueError as error:
         raise UserError(f"The model of this config cannot be built: {error}") from error
 
@@ -165,7 +199,14 @@ def expert_dims(config: Config, data: ModelInputs) -> dict[str, tuple[int, int]]
 
 
 def build_loss(config: Config) -> nn.Module:
-    return _make("loss", LOSSES, config["loss.type"], **config.get("loss.args", {}))
+    """Build the loss of a config.
+
+    Raises:
+        UserError: the settings do not fit.
+    """
+    kind, args = _type_and_args(config, "loss")
+    check_settings("loss", kind, LOSSES[kind], args, given=0)
+    return LOSSES[kind](**args)
 
 
 def build_distillation(
@@ -196,8 +237,8 @@ def open_teachers(config: Config, loader: ExpertDataLoader) -> list[Teacher]:
 def build_visualizer(config: Config) -> Visualizer | None:
     if "visualizer" not in config:
         return None
-    args = config.get("visualizer.args", {})
-    return _make("visualizer", VISUALIZERS, config["visualizer.type"], **args)
+    kind, args = _type_and_args(config, "visualizer")
+    return _call("visualizer", kind, VISUALIZERS[kind], args)
 
 
 def build_optimiser_of(config: Config, net: nn.Module) -> Optimizer:
@@ -229,13 +270,14 @@ def check_training(config: Config, device: str = "cpu") -> None:
     """Refuse, before any data are opened, a config that no training can be made of.
 
     Raises:
-        UserError: a key is missing, settings of optimizer or schedule do not fit, or a metric
-            cannot be measured.
+        UserError: a key is missing, a name is not known, settings of loss, optimizer or schedule do
+            not fit, or a metric cannot be measured.
     """
     config.require(TRAINING_KEYS)
     if config.get("distil_loss"):
         config.require(["distil_params.teachers"])
-    _check_metrics(config)
+    check_names(config)
+    _check_monitor(config)
     build_loss(config)
     build_visualizer(config)
     _rehearse(config, device)
@@ -265,10 +307,9 @@ def _direction(config: Config) -> str | None:
     return None if direction == "off" else direction
 
 
-def _check_metrics(config: Config) -> None:
-    check_metrics([*config["metrics"], *config.eval_config()["metrics"]])
-    keys = rank_metrics(torch.ones(1))
-    measured = [f"val_{name}_{key}" for name in config["metrics"] for key in keys]
+def _check_monitor(config: Config) -> None:
+    ranks = Ranks(torch.ones(1), torch.ones(1))
+    measured = [f"val_{name}_{key}" for name in config["metrics"] for key in METRICS[name](ranks)]
     watched = _monitor(config).partition(" ")[2]
     if watched and watched not in measured:
         raise UserError(
@@ -280,15 +321,6 @@ def _check_metrics(config: Config) -> None:
 def count_parameters(net: nn.Module) -> int:
     """Number of parameters that learn."""
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
-
-
-def _make(part: str, table: dict[str, Any], kind: str, **args: Any) -> Any:
-    if kind not in table:
-        raise UserError(
-            f'{part}.type "{kind}" cannot be built{did_you_mean(kind, table)}; known: '
-            f"{', '.join(table)}."
-        )
-    return _call(part, kind, table[kind], args)
 
 
 def _call(part: str, kind: str, make: Callable[..., Any], args: dict[str, Any]) -> Any:

@@ -131,7 +131,8 @@ def _path_maker(name: str, kind: type) -> Maker:
 
 
 def _ordered(items: Any = ()) -> OrderedMapping:
-    return OrderedMapping(PLAIN_NAMES["collections.OrderedDict"].make(items))
+    make: Any = PLAIN_NAMES["collections.OrderedDict"].make
+    return OrderedMapping(make(items))
 
 
 def _view(storage: Any, offset: Any, size: Any, stride: Any, *settings: Any) -> TensorView:

@@ -12,10 +12,10 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_loader.retrieval_set import RetrievalSet
-from model.similarity import TextEmbeddings, expert_similarities, similarity
+from model.similarity import RetrievalModel, TextEmbeddings, expert_similarities, similarity
 from trainer.evaluation import QUERIES_PER_BLOCK, Evaluation, evaluating
 
 
@@ -47,7 +47,9 @@ class Closeup:
         existing: (Q,) bool, which queries exist.
     """
 
-    def __init__(self, net: nn.Module, retrieval: RetrievalSet, evaluation: Evaluation) -> None:
+    def __init__(
+        self, net: RetrievalModel, retrieval: RetrievalSet, evaluation: Evaluation
+    ) -> None:
         self._net, self._retrieval, self._evaluation = net, retrieval, evaluation
         self._device = evaluation.video.availability.device
         masks = torch.from_numpy(np.asarray(retrieval.query_masks)).bool()

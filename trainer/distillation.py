@@ -13,9 +13,9 @@ from data_loader.batches import Batch
 from data_loader.draws import item_uniform
 from data_loader.store.devices import send
 from data_loader.teachers.teacher import Teacher
-from model.loss import AGGREGATES, DistillationLoss, aggregate_teachers
+from model.loss import DistillationLoss, aggregate_teachers
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity
-from utils.errors import UserError, did_you_mean
+from utils.errors import UserError
 
 _TEACHER_STREAM = -1  # the streams from 0 on are those of the training set
 
@@ -42,7 +42,7 @@ class Distillation:
         weight: what the loss counts beside the ranking loss, 1 as published.
 
     Raises:
-        UserError: the aggregate is not known, or there is no teacher.
+        UserError: there is no teacher.
     """
 
     def __init__(
@@ -53,11 +53,6 @@ class Distillation:
         device: torch.device | str = "cpu",
         weight: float = 1.0,
     ) -> None:
-        if aggregate not in AGGREGATES:
-            raise UserError(
-                f'distil_params.aggregate "{aggregate}" is not known'
-                f"{did_you_mean(aggregate, AGGREGATES)}; it may be {', '.join(AGGREGATES)}."
-            )
         if not teachers:
             raise UserError("distil_params.teachers is empty: name at least one teacher.")
         self.teachers = list(teachers)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from data_loader.retrieval_set import RetrievalSet
 from data_loader.sets.description import Counts
 from logger.predictions import VIDEOS_PER_QUERY
-from model.metric import rank_metrics
+from model.metric import METRICS
 from model.ranks import BlockSource, Ranks, blocks_of, compute_ranks, find_best
-from model.similarity import TextEmbeddings, VideoEmbeddings, similarity_to
+from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity_to
 from utils.errors import UserError
 
 VIDEOS_PER_BLOCK = 256
@@ -27,8 +27,6 @@ BLOCK_VALUES = 2**26
 # A similarity matrix up to this size is kept; a larger one is made anew, block by block, in each
 # of the two passes that ranking takes.
 KEPT_MATRIX_BYTES = 2 * 1024**3
-
-RANK_METRICS = {"t2v_metrics": "t2v", "v2t_metrics": "v2t"}
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,13 @@ class Compared:
 
 @torch.inference_mode()
 def evaluate(
-    net: nn.Module, retrieval: RetrievalSet, metric_names: Sequence[str], device: torch.device
+    net: RetrievalModel, retrieval: RetrievalSet, metric_names: Sequence[str], device: torch.device
 ) -> Evaluation:
     """Embed a retrieval set, rank both directions, and summarise the ranks.
 
     Raises:
-        UserError: the model gives NaN, or a metric does not fit a retrieval set.
+        UserError: the model gives NaN.
     """
-    check_metrics(metric_names)
     compared = compare(net, retrieval, device)
     query_masks = torch.from_numpy(np.asarray(retrieval.query_masks))
     masks = query_masks[:, :1] if compared.averaged else query_masks
@@ -73,27 +70,13 @@ def evaluate(
             f"The model cannot be evaluated: {error} If it has just been trained, its training "
             "has diverged: lower optimizer.args.lr."
         ) from error
-    metrics = {name: rank_metrics(getattr(ranks, RANK_METRICS[name])) for name in metric_names}
+    metrics = {name: METRICS[name](ranks) for name in metric_names}
     sims = None if compared.sims is None else compared.sims.cpu()
     return Evaluation(metrics, ranks, sims, compared.blocks, compared.video, compared.averaged)
 
 
-def check_metrics(names: Sequence[str]) -> None:
-    """Refuse metrics that a retrieval set does not have.
-
-    Raises:
-        UserError: one of them needs labels.
-    """
-    for name in names:
-        if name not in RANK_METRICS:
-            raise UserError(
-                f'The metric "{name}" needs labels, and a retrieval set has captions: use '
-                f"{' and '.join(RANK_METRICS)}."
-            )
-
-
 @torch.inference_mode()
-def compare(net: nn.Module, retrieval: RetrievalSet, device: torch.device) -> Compared:
+def compare(net: RetrievalModel, retrieval: RetrievalSet, device: torch.device) -> Compared:
     """Embed a retrieval set, and make the rows of its similarity matrix ready to be walked."""
     with evaluating(net):
         video = embed_videos(net, retrieval, device)
@@ -113,7 +96,9 @@ def evaluating(net: nn.Module) -> Iterator[None]:
         net.train(was_training)
 
 
-def embed_videos(net: nn.Module, retrieval: RetrievalSet, device: torch.device) -> VideoEmbeddings:
+def embed_videos(
+    net: RetrievalModel, retrieval: RetrievalSet, device: torch.device
+) -> VideoEmbeddings:
     """Embed all N videos, a block at a time."""
     blocks = []
     for batch in retrieval.video_blocks(VIDEOS_PER_BLOCK):
@@ -127,7 +112,7 @@ def embed_videos(net: nn.Module, retrieval: RetrievalSet, device: torch.device) 
 class _Queries:
     """Embeds the captions of a retrieval set, and those alone that exist."""
 
-    net: nn.Module
+    net: RetrievalModel
     retrieval: RetrievalSet
     device: torch.device
 
@@ -221,7 +206,7 @@ _log = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
-def predict(net: nn.Module, retrieval: RetrievalSet, device: torch.device) -> np.ndarray:
+def predict(net: RetrievalModel, retrieval: RetrievalSet, device: torch.device) -> np.ndarray:
     """Find the ten most similar videos of each query that exists.
 
     Returns:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
 from trainer.settings import NONSENSE, check_settings, does_not_fit
-from utils.config_schema import LR_SCHEDULERS, OPTIMIZERS
-from utils.errors import UserError, did_you_mean
+from utils.errors import UserError
 
 
 class RAdam(torch.optim.RAdam):
@@ -39,7 +38,9 @@ class RAdam(torch.optim.RAdam):
             group.setdefault("fused", False)  # in checkpoints of trainings begun without it
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(  # type: ignore[override]  # torch has an overload for each kind of closure
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
         if not all(group["fused"] for group in self.param_groups):
             return super().step(closure)
         loss = None
@@ -54,11 +55,13 @@ class RAdam(torch.optim.RAdam):
         lists: tuple[list[Tensor], ...] = ([], [], [], [], [])
         self._init_group(group, *lists)
         by_step: dict[tuple[torch.device, int], list[int]] = {}
-        for place, (parameter, step) in enumerate(zip(lists[0], lists[-1], strict=True)):
-            step += 1
-            by_step.setdefault((parameter.device, int(step)), []).append(place)
+        for place, (parameter, count) in enumerate(zip(lists[0], lists[-1], strict=True)):
+            count += 1
+            by_step.setdefault((parameter.device, int(count)), []).append(place)
         for (device, step), places in by_step.items():
-            chosen = [[tensors[place] for place in places] for tensors in lists[:-1]]
+            parameters, gradients, means, squares = (
+                [tensors[place] for place in places] for tensors in lists[:-1]
+            )
             lr, eps = adam_constants(step, group["lr"], group["betas"], group["eps"])
             decay = group["weight_decay"]
             kernel = torch._fused_adam_
@@ -66,7 +69,10 @@ class RAdam(torch.optim.RAdam):
                 kernel = torch._fused_adamw_
                 decay *= group["lr"] / lr if lr else 0.0  # Adam multiplies it by its own rate
             kernel(
-                *chosen,
+                parameters,
+                gradients,
+                means,
+                squares,
                 [],
                 # Filled on the device: the host need not wait for it.
                 [torch.full((), step, dtype=torch.float32, device=device)] * len(places),
@@ -137,7 +143,9 @@ class Ranger(RAdam):
             group.update(alpha=alpha, k=k)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(  # type: ignore[override]  # torch has an overload for each kind of closure
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
         # Slow weights start where the parameters stand before their first step. They join the state
         # after it: RAdam fills in a parameter's state only while that is empty.
         started = [
@@ -184,7 +192,7 @@ class CosineAnnealingWithRestartsLR(lr_scheduler.LRScheduler):
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         start, length = 0, self.T_max
         while self.last_epoch >= start + length:
             # A cycle begins at the first whole epoch after the end of the one before.
@@ -204,14 +212,50 @@ class MultiStepLR(lr_scheduler.MultiStepLR):
         super().load_state_dict(state_dict | {"milestones": Counter(state_dict["milestones"])})
 
 
-_OWN: dict[str, type] = {
-    "MultiStepLR": MultiStepLR,
+# What `optimizer.type` and `lr_scheduler.type` of a config may name; to add one is to add a row.
+OPTIMISERS: dict[str, type[Optimizer]] = {
     "Ranger": Ranger,
     "RAdam": RAdam,
-    "CosineAnnealingWithRestartsLR": CosineAnnealingWithRestartsLR,
+    "ASGD": torch.optim.ASGD,
+    "Adadelta": torch.optim.Adadelta,
+    "Adafactor": torch.optim.Adafactor,
+    "Adagrad": torch.optim.Adagrad,
+    "Adam": torch.optim.Adam,
+    "AdamW": torch.optim.AdamW,
+    "Adamax": torch.optim.Adamax,
+    "NAdam": torch.optim.NAdam,
+    "RMSprop": torch.optim.RMSprop,
+    "Rprop": torch.optim.Rprop,
+    "SGD": torch.optim.SGD,
 }
-OPTIMISERS = {name: _OWN.get(name) or getattr(torch.optim, name) for name in OPTIMIZERS}
-SCHEDULES = {name: _OWN.get(name) or getattr(lr_scheduler, name) for name in LR_SCHEDULERS}
+SCHEDULES: dict[str, type[lr_scheduler.LRScheduler]] = {
+    "StepLR": lr_scheduler.StepLR,
+    "CosineAnnealingWithRestartsLR": CosineAnnealingWithRestartsLR,
+    "ConstantLR": lr_scheduler.ConstantLR,
+    "CosineAnnealingLR": lr_scheduler.CosineAnnealingLR,
+    "CosineAnnealingWarmRestarts": lr_scheduler.CosineAnnealingWarmRestarts,
+    "CyclicLR": lr_scheduler.CyclicLR,
+    "ExponentialLR": lr_scheduler.ExponentialLR,
+    "LinearLR": lr_scheduler.LinearLR,
+    "MultiStepLR": MultiStepLR,
+    "OneCycleLR": lr_scheduler.OneCycleLR,
+    "PolynomialLR": lr_scheduler.PolynomialLR,
+    "ReduceLROnPlateau": lr_scheduler.ReduceLROnPlateau,
+}
+# Others of torch, and why no training here can use them.
+REFUSED_OPTIMISERS = {
+    "LBFGS": "it measures the loss several times a step, which a training here does once",
+    "Muon": "it takes matrices only, and the models here have vectors (biases) as well",
+    "SparseAdam": "it takes sparse gradients only, and those of the models here are dense",
+}
+_OF_SCHEDULES = "it is made of other schedules, which a config cannot give it"
+_OF_FUNCTIONS = "it takes a Python function, which a config cannot give it"
+REFUSED_SCHEDULES = {
+    "ChainedScheduler": _OF_SCHEDULES,
+    "LambdaLR": _OF_FUNCTIONS,
+    "MultiplicativeLR": _OF_FUNCTIONS,
+    "SequentialLR": _OF_SCHEDULES,
+}
 
 _IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 # Those with one kernel for the CPU as well as for GPUs.
@@ -224,11 +268,11 @@ def build_optimiser(kind: str, settings: dict[str, Any], net: nn.Module) -> Opti
     It takes torch's fastest implementation, unless the settings choose one by `fused` or `foreach`.
 
     Raises:
-        UserError: the optimiser is not known, or the settings do not fit it.
+        UserError: the settings do not fit it.
     """
     learned = [p for p in net.parameters() if p.requires_grad]
     chosen = _fastest(kind, settings, learned) | settings
-    return _build("optimizer", OPTIMISERS, kind, learned, chosen)
+    return _build("optimizer", kind, OPTIMISERS[kind], learned, chosen)
 
 
 def _fastest(kind: str, settings: dict[str, Any], learned: list[nn.Parameter]) -> dict[str, bool]:
@@ -237,7 +281,7 @@ def _fastest(kind: str, settings: dict[str, Any], learned: list[nn.Parameter]) -
     Torch itself chooses lists on the GPU only. On the CPU they halve the time of a step over the
     hundreds of small parameters of these models.
     """
-    if kind not in OPTIMISERS or _IMPLEMENTATIONS & settings.keys():
+    if _IMPLEMENTATIONS & settings.keys():
         return {}
     if kind in _FUSED:
         return {"fused": True}
@@ -267,7 +311,7 @@ def build_schedule(
                 '"max <metric>" or "min <metric>" instead of "off", or choose another schedule.'
             )
         settings = {"mode": direction} | settings
-    return _build("lr_scheduler", SCHEDULES, kind, optimiser, settings)
+    return _build("lr_scheduler", kind, SCHEDULES[kind], optimiser, settings)
 
 
 def step_schedule(schedule: lr_scheduler.LRScheduler, value: float | None) -> None:
@@ -287,11 +331,9 @@ def step_schedule(schedule: lr_scheduler.LRScheduler, value: float | None) -> No
             schedule.step(value)
 
 
-def _build(part: str, table: dict[str, type], kind: str, what: Any, settings: dict) -> Any:
-    if kind not in table:
-        raise UserError(f'{part}.type "{kind}" is not known{did_you_mean(kind, table)}.')
-    check_settings(part, kind, table[kind], settings)
+def _build(part: str, kind: str, made: type, what: Any, settings: dict[str, Any]) -> Any:
+    check_settings(part, kind, made, settings)
     try:
-        return table[kind](what, **settings)
+        return made(what, **settings)
     except NONSENSE as error:
         raise does_not_fit(part, kind, error) from error

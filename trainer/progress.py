@@ -122,7 +122,7 @@ def restore_optimiser(optimiser: Optimizer, state: Mapping[str, Any]) -> None:
         raise ValueError("its optimizer has other groups of parameters")
     for own, group in zip(expected, groups, strict=True):
         _compare(own, {key: group.get(key) for key in own}, "its optimizer")
-    optimiser.load_state_dict(state)
+    optimiser.load_state_dict(dict(state))
     for parameter, entries in optimiser.state.items():
         for name, value in entries.items():
             is_scalar = isinstance(value, int | float) or value is None

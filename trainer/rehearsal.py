@@ -48,9 +48,10 @@ def rehearse(
             f"optimizer.args do not fit {optimiser[0]}: with them a training has diverged after "
             f"{_STEPS} steps."
         )
-    if getattr(moved, "total_steps", epochs) < epochs:
+    total_steps = getattr(moved, "total_steps", epochs)
+    if total_steps < epochs:
         raise UserError(
-            f"lr_scheduler.args do not fit {schedule[0]}: it ends after {moved.total_steps} steps, "
+            f"lr_scheduler.args do not fit {schedule[0]}: it ends after {total_steps} steps, "
             f"one an epoch, but trainer.epochs is {epochs}."
         )
     largest = _rate(on_trial)

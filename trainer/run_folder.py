@@ -5,7 +5,6 @@ marked folders are ever written into, continued or removed, and the process that
 it (a lock on its mark, which goes with the process).
 """
 
-import itertools
 import logging
 import os
 import re
@@ -72,14 +71,14 @@ class RunFolder:
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         with ExitStack() as stack:
             with deferred():
-                for number in itertools.count(1):
+                number, held = 0, None
+                while held is None:
+                    number += 1
                     name = stamp if number == 1 else f"{stamp}_{number}"
                     mark = {"format": FORMAT, "id": secrets.token_hex(16)}
                     mark |= {"place": (place / name).as_posix(), **(facts or {})}
                     folder = cls.at(save_dir, place / name)
                     held = folder._claimed(mark, config)
-                    if held:
-                        break
                 stack.enter_context(held)
                 stack.enter_context(folder._removed_if_unused())
             yield folder
@@ -293,8 +292,9 @@ def files_below(folder: Path, name: str) -> Iterator[Path]:
 
 def age_of(folder: Path) -> tuple[str, int, str]:
     """Sort runs by their time; of those that began in the same second, by their number."""
-    name, number = re.fullmatch(r"(.*?)(?:_(\d{1,9}))?", folder.name, re.DOTALL).groups()
-    return name, int(number or 1), str(folder)
+    numbered = re.fullmatch(r"(.*?)_(\d{1,9})", folder.name, re.DOTALL)
+    name, number = numbered.groups() if numbered else (folder.name, 1)
+    return name, int(number), str(folder)
 
 
 def test_label(split: str, checkpoint: Path) -> str:
@@ -302,7 +302,8 @@ def test_label(split: str, checkpoint: Path) -> str:
     return safe_name(split if checkpoint.name == BEST else f"{split}-{checkpoint.stem}", 100)
 
 
-test_label.__test__ = False  # no test, though its name begins like one
+# No test, though its name begins like one.
+test_label.__test__ = False  # type: ignore[attr-defined]  # functions take any attribute
 
 
 def purge_experiment(save_dir: Path, experiment: str) -> None:

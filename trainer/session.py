@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from data_loader.loader import ExpertDataLoader
 from data_loader.retrieval_set import RetrievalSet
 from logger.predictions import write_predictions
 from logger.tensorboard import TensorBoardWriter
+from model.similarity import RetrievalModel
 from trainer.build import (
     build_distillation,
     build_loader,
@@ -29,7 +29,6 @@ from trainer.build import (
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint, load_weights, load_what_fits
 from trainer.evaluation import (
     Evaluation,
-    check_metrics,
     counts_of,
     evaluate,
     predict,
@@ -130,7 +129,7 @@ class Training:
         _log.info("Setting experiment random seed to %d", seed)
         check_training(config, options.device)
         loader = build_loader(config, seed, options.device)
-        if checkpoint:
+        if checkpoint and checkpoint_path:
             check_same_data(checkpoint, checkpoint_path, loader)
         net = build_net(config, loader, is_trained=True).to(options.device)
         _log.info("Trainable parameters: %d", count_parameters(net))
@@ -152,7 +151,9 @@ class Training:
             distillation=build_distillation(config, loader, seed, options.device),
             precision=config.get("precision", "float32"),
         )
-        state = restore(parts, checkpoint, checkpoint_path) if checkpoint else None
+        state = (
+            restore(parts, checkpoint, checkpoint_path) if checkpoint and checkpoint_path else None
+        )
         return cls(config, seed, options, parts, loader, state, checkpoint_path)
 
     def run(self, folder: RunFolder) -> TestResult:
@@ -189,7 +190,7 @@ class Training:
                 writer=writer,
                 on_evaluation=_on_evaluation(config, folder, parts.net, parts.retrieval, writer),
             )
-            if self.state:
+            if self.state and self.checkpoint_path:
                 trainer.start_from(self.state, self.checkpoint_path)
             config.save(folder.config)
             _forget_end(folder)
@@ -209,7 +210,7 @@ class Training:
         return result
 
 
-def check_test_side(config: Config, net: nn.Module, seed: int) -> None:
+def check_test_side(config: Config, net: RetrievalModel, seed: int) -> None:
     """Open what the final test of a training needs, before it begins.
 
     Raises:
@@ -265,7 +266,7 @@ class Test:
     config: Config
     checkpoint_path: Path
     epoch: int | None
-    net: nn.Module
+    net: RetrievalModel
     loader: ExpertDataLoader
     device: torch.device
 
@@ -277,7 +278,6 @@ class Test:
             UserError: the checkpoint does not fit the config, or cannot be read.
         """
         checkpoint = load_checkpoint(checkpoint_path, ("optimizer",), needs_config=False)
-        check_metrics(config["metrics"])
         loader = build_loader(config, seed, device)
         net = build_net(config, loader)
         load_weights(net, checkpoint["state_dict"], checkpoint_path)
@@ -384,7 +384,7 @@ def _settings(section: dict[str, Any], options: Options) -> TrainingSettings:
 def _on_evaluation(
     config: Config,
     folder: RunFolder,
-    net: torch.nn.Module,
+    net: RetrievalModel,
     retrieval: RetrievalSet,
     writer: TensorBoardWriter,
 ) -> Callable[[int, Evaluation], None]:

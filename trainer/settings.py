@@ -1,4 +1,4 @@
-"""Settings of optimisers and schedules, checked against the annotations of their classes.
+"""Settings of optimisers, schedules and losses, checked against the annotations of their classes.
 
 Torch itself takes some wrong ones without a word ("false" as true), others only to fail at a step.
 """
@@ -24,25 +24,28 @@ _SIMPLE = {"bool": Bool(), "int": Int(0), "float": Float(), "str": Str()}
 _SHOWN_CHARACTERS = 200
 
 
-def check_settings(part: str, kind: str, made: type, settings: dict[str, Any]) -> None:
+def check_settings(
+    part: str, kind: str, made: type, settings: dict[str, Any], given: int = 1
+) -> None:
     """Refuse settings that a class does not know, misses, or has of another kind.
 
     Args:
-        part: the section of the config, "optimizer" or "lr_scheduler".
+        part: the section of the config: "optimizer", "lr_scheduler" or "loss".
         kind: the type that the section names.
-        made: its class. The first parameter (what it works on) is no setting.
+        made: its class.
         settings: the section's args.
+        given: how many of its first parameters are no settings: what it works on.
 
     Raises:
         UserError: names the setting, and what was expected.
     """
-    parameters = _parameters(made)
+    parameters = _parameters(made, given)
     known = {name: _kind_of(parameter) for name, parameter in parameters.items()}
     for name, value in settings.items():
         if name not in known:
             raise UserError(
                 f'{part}.args do not fit {kind}: it has no setting "{name}"'
-                f"{did_you_mean(name, known)}; it has {', '.join(known)}."
+                f"{did_you_mean(name, known)}; it has {', '.join(known) or 'none'}."
             )
         for problem in known[name].problems(value, (part, "args", name)):
             raise UserError(f"{problem.sentence}.")
@@ -61,12 +64,13 @@ def does_not_fit(part: str, kind: str, error: Exception, when: str = "") -> User
     return UserError(f"{part}.args do not fit {kind}: {found[:_SHOWN_CHARACTERS]}.")
 
 
-def _parameters(made: type) -> dict[str, inspect.Parameter]:
+def _parameters(made: type, given: int) -> dict[str, inspect.Parameter]:
     """Return the settings of a class; what its `**` takes are those of the class it is made of."""
     found: dict[str, inspect.Parameter] = {}
     for base in made.__mro__:
-        _, _, *parameters = inspect.signature(base.__init__).parameters.values()
-        named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+        begins = vars(base).get("__init__", object.__init__)
+        parameters = [*inspect.signature(begins).parameters.values()][1 + given :]
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         found = {p.name: p for p in named} | found
         if len(named) == len(parameters):
             break

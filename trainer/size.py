@@ -78,7 +78,8 @@ def check_net(
 def _size_keys(config: Config) -> dict[tuple[str, ...], int]:
     """Return the keys that a model's size depends on, with their values."""
     args = config.get("arch.args", {})
-    keys = {("arch", "args", name): args.get(name) for name in ("num_g_layers", "num_h_layers")}
+    keys: dict[tuple[str, ...], Any] = {}
+    keys |= {("arch", "args", name): args.get(name) for name in ("num_g_layers", "num_h_layers")}
     keys["experts", "ce_shared_dim"] = config.get("experts.ce_shared_dim")
     for name, clusters in args.get("vlad_clusters", {}).items():
         keys["arch", "args", "vlad_clusters", name] = clusters

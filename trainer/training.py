@@ -19,6 +19,7 @@ from data_loader.batches import TrainingSet
 from data_loader.retrieval_set import RetrievalSet
 from logger.progress import progress
 from logger.tensorboard import TensorBoardWriter
+from model.similarity import RetrievalModel
 from trainer.checkpoint import (
     LARGE_KEYS,
     link_checkpoint,
@@ -69,7 +70,7 @@ class TrainingSettings:
 class Parts:
     """What a training is put together from."""
 
-    net: nn.Module
+    net: RetrievalModel
     loss: nn.Module
     optimiser: Optimizer
     schedule: LRScheduler

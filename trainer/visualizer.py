@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_loader.retrieval_set import RetrievalSet
 from logger.page.data import (
@@ -16,6 +16,7 @@ from logger.page.data import (
     VideoRanking,
 )
 from logger.page.page import sample_queries, write_rankings_page
+from model.similarity import RetrievalModel
 from trainer.closeup import Closeup
 from trainer.evaluation import Evaluation
 
@@ -54,7 +55,7 @@ class Visualizer:
 
     def draw(
         self,
-        net: nn.Module,
+        net: RetrievalModel,
         evaluation: Evaluation,
         retrieval: RetrievalSet,
         folder: Path,
@@ -70,15 +71,15 @@ class Visualizer:
         """
         closeup = Closeup(net, retrieval, evaluation)
         rows = RankingRows(closeup, retrieval.video_ids, self.top_k)
-        placing = {"file_name": "index.html", "name": "test", "order": AFTER_ALL_EPOCHS}
+        name, file_name, order = "test", "index.html", AFTER_ALL_EPOCHS
         if epoch is not None:
-            placing = {"file_name": f"epoch-{epoch}.html", "name": f"epoch {epoch}", "order": epoch}
+            name, file_name, order = f"epoch {epoch}", f"epoch-{epoch}.html", epoch
         elif test is not None:
-            placing |= {"file_name": f"test-{test}.html", "name": f"test, {test}"}
+            name, file_name = f"test, {test}", f"test-{test}.html"
         return write_rankings_page(
             folder,
             title=title,
-            metrics={name.removesuffix("_metrics"): m for name, m in evaluation.metrics.items()},
+            metrics={key.removesuffix("_metrics"): m for key, m in evaluation.metrics.items()},
             rankings=rows.rankings(self._sample(closeup.existing.nonzero().flatten())),
             video_rankings=rows.video_rankings(self._sample(torch.arange(len(retrieval)))),
             num_videos=len(retrieval),
@@ -87,11 +88,13 @@ class Visualizer:
             experts=list(net.expert_dims),
             video_folder=self.video_folder,
             captions_of=dict(zip(retrieval.video_ids, retrieval.captions, strict=True)),
-            **placing,
+            file_name=file_name,
+            name=name,
+            order=order,
         )
 
     def rankings(
-        self, net: nn.Module, evaluation: Evaluation, retrieval: RetrievalSet, count: int
+        self, net: RetrievalModel, evaluation: Evaluation, retrieval: RetrievalSet, count: int
     ) -> list[Ranking]:
         """Rankings of `count` sampled texts alone, without their experts."""
         closeup = Closeup(net, retrieval, evaluation)
@@ -129,7 +132,7 @@ class RankingRows:
                 Ranking(
                     query_id=str(query),
                     captions=self._closeup.texts(query),
-                    video_id=self._ids[own[row]],
+                    video_id=self._ids[int(own[row])],
                     rank=found.ranks[row].item(),
                     similarity=found.own[row].item(),
                     retrieved=[Retrieved(self._ids[n], value, who) for n, value, who in best],

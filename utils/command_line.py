@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from utils.errors import UserError, did_you_mean
 from utils.files import reason
@@ -38,21 +38,21 @@ class _Version(argparse.Action):
 class Parser(argparse.ArgumentParser):
     """A parser that answers a wrong command line with one sentence, and exits with 2."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_WRONG_INPUT, f"error: {message}; {self.prog} --help lists the flags.\n")
 
-    def parse_args(
+    def parse_args(  # type: ignore[override]  # the library's takes any object as a namespace
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        namespace, rest = self.parse_known_args(args, namespace)
+        found, rest = self.parse_known_args(args, namespace or argparse.Namespace())
         if rest:
             flag = rest[0].partition("=")[0]
             hint = did_you_mean(flag, self._option_string_actions) if flag[:1] == "-" else ""
             self.error(f'there is no flag "{flag}"{hint}')
-        return namespace
+        return found
 
 
 def train_parser() -> Parser:
@@ -125,7 +125,7 @@ def test_parser() -> Parser:
 
 
 # Its name is that of a program, not of a test: pytest must not collect it where it is imported.
-test_parser.__test__ = False
+test_parser.__test__ = False  # type: ignore[attr-defined]  # functions take any attribute
 
 
 def _add_common(parser: Parser, resume: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config_files import merge, resolve_config
-from utils.config_kinds import LONGEST_NAME, KeyPath, is_usable, printable, split_key
+from utils.config_kinds import LONGEST_NAME, KeyPath, Kind, is_usable, printable, split_key
 from utils.config_schema import changes_learning, check
 from utils.custom_args import apply_overrides, name_suffix, parse_custom_args
 from utils.errors import UserError
@@ -102,6 +102,22 @@ class Config:
         """
         for key in keys:
             self[key]
+
+    def check(self, kinds: Mapping[str, Kind]) -> None:
+        """Refuse values that are not of the kinds given for their dotted keys, where they stand.
+
+        The same keys of `eval_settings` are checked as well.
+
+        Raises:
+            UserError: names the key, what was expected and the nearest known name.
+        """
+        for above in ("", "eval_settings."):
+            for key, kind in kinds.items():
+                value = self.get(above + key, _MISSING)
+                if value is _MISSING:
+                    continue
+                for problem in kind.problems(value, split_key(above + key)):
+                    raise UserError(f"{self._where}: {problem.sentence}.")
 
     def __contains__(self, key: str) -> bool:
         return self.get(key, _MISSING) is not _MISSING

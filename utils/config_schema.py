@@ -28,53 +28,13 @@ from utils.config_kinds import (
 )
 from utils.errors import UserError, did_you_mean
 
-# Names of `torch.optim`, and ours ("Ranger", "RAdam", "CosineAnnealingWithRestartsLR"), which
-# `trainer.optimisers` looks up: they stand here so that a config is checked without torch.
-OPTIMIZERS = (
-    "Ranger",
-    "RAdam",
-    "ASGD",
-    "Adadelta",
-    "Adafactor",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "Adamax",
-    "NAdam",
-    "RMSprop",
-    "Rprop",
-    "SGD",
-)
-LR_SCHEDULERS = (
-    "StepLR",
-    "CosineAnnealingWithRestartsLR",
-    "ConstantLR",
-    "CosineAnnealingLR",
-    "CosineAnnealingWarmRestarts",
-    "CyclicLR",
-    "ExponentialLR",
-    "LinearLR",
-    "MultiStepLR",
-    "OneCycleLR",
-    "PolynomialLR",
-    "ReduceLROnPlateau",
-)
-# Others of torch, and why no training here can use them.
-REFUSED_OPTIMIZERS = {
-    "LBFGS": "it measures the loss several times a step, which a training here does once",
-    "Muon": "it takes matrices only, and the models here have vectors (biases) as well",
-    "SparseAdam": "it takes sparse gradients only, and those of the models here are dense",
-}
-_OF_SCHEDULES = "it is made of other schedules, which a config cannot give it"
-_OF_FUNCTIONS = "it takes a Python function, which a config cannot give it"
-REFUSED_LR_SCHEDULERS = {
-    "ChainedScheduler": _OF_SCHEDULES,
-    "LambdaLR": _OF_FUNCTIONS,
-    "MultiplicativeLR": _OF_FUNCTIONS,
-    "SequentialLR": _OF_SCHEDULES,
-}
-USE_CE = ("", "pairwise", "pairwise-star", "pairwise-star-specific", "pairwise-star-tensor")
-METRICS = ("t2v_metrics", "v2t_metrics", "retrieval_as_classification", "mean_average_precision")
+# What a config can have built or measured stands in tables beside the things themselves, which need
+# torch: here any name will do, and `trainer.build.check_names` looks it up before work starts.
+
+
+def _name(what: str) -> Str:
+    return Str(what=f"the name of {what}")
+
 
 SUMMARY = "(?:avg|max|std|ent|vlad)"
 TEMPORAL = Str(f"{SUMMARY}(?:-{SUMMARY})*", 'words of avg, max, std, ent or vlad joined by "-"')
@@ -108,7 +68,7 @@ EXPERT = Section(
 
 ARCH_ARGS = Section(
     {
-        "use_ce": Choice(*USE_CE, "triplet"),
+        "use_ce": Str(what='the name of a gating, or ""'),
         "task": Choice("retrieval", "compute_video_embeddings"),
         "vlad_clusters": MapOf(CLUSTERS),
         "ghost_clusters": MapOf(CLUSTERS),
@@ -193,11 +153,11 @@ REPLACEABLE: dict[str, Kind] = {
     "n_gpu": Int(0),
     "precision": Choice("float32", "tf32", "bf16"),
     "compile": Bool(),
-    "arch": Section({"type": Choice("CENet", "MNNet"), "args": ARCH_ARGS}),
+    "arch": Section({"type": _name("a model"), "args": ARCH_ARGS}),
     "experts": EXPERTS,
     "data_loader": Section(
         {
-            "type": Choice("ExpertDataLoader"),
+            "type": _name("a data loader"),
             "args": DATA_LOADER_ARGS,
             "batch_size": WithoutEffect(Int(1)),
         }
@@ -217,33 +177,33 @@ REPLACEABLE: dict[str, Kind] = {
         {
             "base_path": FilePath(),
             "teachers": ListOf(FilePath(), minimum=1),
-            "aggregate": Choice("mean", "max", "min", "median", "random"),
+            "aggregate": _name("a way to join teachers"),
             "weight": Float(0),
         }
     ),
     "loss": Section(
         {
-            "type": Choice("MaxMarginRankingLoss"),
-            "args": Section({"margin": Float(0), "fix_norm": Bool()}),
+            "type": _name("a loss"),
+            "args": Section({"margin": Float(0), "fix_norm": Bool()}, others=Anything()),
         }
     ),
     "optimizer": Section(
         {
-            "type": Choice(*OPTIMIZERS, refused=REFUSED_OPTIMIZERS),
+            "type": _name("an optimizer"),
             "args": Section({"lr": Float(0), "weight_decay": Float(0)}, others=Anything()),
         }
     ),
     "lr_scheduler": Section(
         {
-            "type": Choice(*LR_SCHEDULERS, refused=REFUSED_LR_SCHEDULERS),
+            "type": _name("a schedule"),
             "args": Section({}, others=Anything()),
         }
     ),
     "trainer": TRAINER,
-    "metrics": ListOf(Choice(*METRICS)),
+    "metrics": ListOf(_name("a metric")),
     "visualizer": Section(
         {
-            "type": Choice("Visualizer"),
+            "type": _name("a visualizer"),
             "args": Section(
                 {
                     "src_video_dir": FilePath(),
@@ -335,7 +295,11 @@ TRAINING_KEYS = (
 )
 
 # A section that names what to build is of no use without the name.
-TYPED_SECTIONS = [name for name, kind in REPLACEABLE.items() if "type" in getattr(kind, "keys", ())]
+_TYPES = {
+    name: kind.keys["type"]
+    for name, kind in REPLACEABLE.items()
+    if isinstance(kind, Section) and "type" in kind.keys
+}
 
 
 def check(values: Any, where: str) -> None:
@@ -352,10 +316,9 @@ def check(values: Any, where: str) -> None:
     for problem in SCHEMA.problems(values, ()):
         hint = nearest_key(problem.path) if problem.unknown else ""
         raise UserError(f"{where}: {problem.sentence}{hint}.")
-    for name in TYPED_SECTIONS:
+    for name, kind in _TYPES.items():
         if "type" not in values.get(name, {"type": ""}):
-            what = REPLACEABLE[name].keys["type"].describe()
-            raise UserError(f'{where}: "{name}.type" is missing; it must be {what}.')
+            raise UserError(f'{where}: "{name}.type" is missing; it must be {kind.describe()}.')
 
 
 def changes_learning(path: KeyPath) -> bool:

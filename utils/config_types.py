@@ -5,7 +5,11 @@ from typing import Any
 
 # Args of parts whose types take different ones: those that the types share. Other parts have one
 # type, or types that let be what is not theirs.
-SHARED_ARGS = {"optimizer": {"lr", "weight_decay"}, "lr_scheduler": set()}
+SHARED_ARGS: dict[str, set[str]] = {
+    "optimizer": {"lr", "weight_decay"},
+    "lr_scheduler": set(),
+    "loss": set(),
+}
 # The one optimizer that lacks a shared arg.
 _LACKING = {"Rprop": {"weight_decay"}}
 
@@ -20,10 +24,11 @@ def drop_args_of_other_types(lineage: list[dict[str, Any]]) -> list[dict[str, An
     kept = list(lineage)
     for part in SHARED_ARGS:
         kinds = [_kind_in(values, part) for values in lineage]
-        known = [place for place, kind in enumerate(kinds) if kind is not None]
-        changes = [b for a, b in pairwise(known) if kinds[a] != kinds[b]]
-        for place in range(changes[-1] if changes else 0):
-            kept[place] = without_args(kept[place], part, kinds[known[-1]])
+        known = [(place, kind) for place, kind in enumerate(kinds) if kind is not None]
+        changes = [after for before, after in pairwise(known) if before[1] != after[1]]
+        if changes:
+            place, kind = changes[-1]
+            kept[:place] = [without_args(values, part, kind) for values in kept[:place]]
     return kept
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from utils.config_kinds import (
     KeyPath,
+    Kind,
     MapOf,
     is_too_deep,
     is_usable,
@@ -94,12 +95,7 @@ def name_suffix(overrides: list[Override]) -> str:
 
 
 def _read(override: Override) -> Any:
-    for length in range(1, len(override.path) + 1):
-        start = override.path[:length]
-        if kind_at(start) is None:
-            hint = nearest_key(start, join_key)
-            raise UserError(f'--custom_args: there is no key "{printable(join_key(start))}"{hint}.')
-    kind = kind_at(override.path)
+    kind = _kind_of(override)
     try:
         value = kind.parse(override.text)
     except (ValueError, RecursionError):
@@ -113,6 +109,18 @@ def _read(override: Override) -> Any:
         hint = nearest_key(problem.path, join_key) if problem.unknown else ""
         raise UserError(f"--custom_args: {problem.sentence}{hint}.")
     return value
+
+
+def _kind_of(override: Override) -> Kind:
+    kind: Kind | None = None
+    for length in range(1, len(override.path) + 1):
+        start = override.path[:length]
+        kind = kind_at(start)
+        if kind is None:
+            hint = nearest_key(start, join_key)
+            raise UserError(f'--custom_args: there is no key "{printable(join_key(start))}"{hint}.')
+    assert kind is not None  # a key has at least one part
+    return kind
 
 
 def _order(override: Override) -> tuple[bool, bool]:

@@ -12,7 +12,7 @@ import mmap
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -29,7 +29,7 @@ _LIST_ITEM = re.compile(r"data_?(\d+)$")
 # zsvision's hickle extension writes this for a slash in a key, hickle 4 two backslashes.
 _SLASHES = ("24fecef0-9d7a", "\\\\")
 
-Place = h5py.Dataset | h5py.Group
+Place: TypeAlias = h5py.Dataset | h5py.Group
 Walk = Callable[[Place, int], Any]
 
 
@@ -238,7 +238,8 @@ def _hickled_value(reader: _Reader, place: Place, depth: int) -> Any:
         return next((value for _, value in held.values()), None)
     is_pair = any(key != _key(name) for name, (key, _) in held.items())
     if held and all(numbers.values()) and not is_pair:
-        return [held[name][1] for name in sorted(held, key=lambda name: int(numbers[name][1]))]
+        places = {name: int(match[1]) for name, match in numbers.items() if match}
+        return [held[name][1] for name in sorted(held, key=places.__getitem__)]
     if not held and any("list" in str(kind) for kind in kinds):
         return []
     return dict(held.values())

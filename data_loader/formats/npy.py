@@ -117,9 +117,9 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -
     return values.view(dtype).reshape(shape, order=order)
 
 
-def _values(stream: IO[bytes], size: int, name: str) -> np.ndarray:
+def _values(stream: Any, size: int, name: str) -> np.ndarray:
     values = np.empty(size, dtype=np.uint8)
-    view, done = memoryview(values), 0
+    view, done = memoryview(values.data), 0
     while done < size:
         count = stream.readinto(view[done:])
         if not count:
@@ -128,7 +128,7 @@ def _values(stream: IO[bytes], size: int, name: str) -> np.ndarray:
     return values
 
 
-def _read_header(stream: IO[bytes], name: str) -> tuple[np.dtype, tuple[int, ...], str, int]:
+def _read_header(stream: IO[bytes], name: str) -> tuple[np.dtype, tuple[int, ...], Any, int]:
     start = stream.read(8)
     if not start:
         raise Truncated("it is empty")

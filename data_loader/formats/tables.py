@@ -117,7 +117,8 @@ def unique(names: list[str]) -> list[str]:
     """Return the names, and insist that each stands there once."""
     if len(set(names)) < len(names):
         seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))
+        # None of `add` goes on to the next name.
+        twice = next(n for n in names if n in seen or seen.add(n))  # type: ignore[func-returns-value]
         raise BadContent(f'it names the video "{short(twice)}" twice')
     return names
 

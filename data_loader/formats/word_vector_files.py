@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 
@@ -80,7 +80,8 @@ def _open(path: Path, stack: contextlib.ExitStack) -> tuple[IO[bytes], str, int 
         raise BadContent("this is no file")
     handle = stack.enter_context(path.open("rb"))
     if path.suffix == ".gz":
-        return stack.enter_context(gzip.open(handle)), path.stem, None
+        unpacked = stack.enter_context(gzip.GzipFile(fileobj=handle))
+        return cast("IO[bytes]", unpacked), path.stem, None
     if path.suffix == ".zip":
         archive = stack.enter_context(zipfile.ZipFile(handle))
         member = _only_member(archive, path.stem)

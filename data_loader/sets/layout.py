@@ -164,7 +164,7 @@ def expert_source(
     declared = declared_expert(name, description, split, aggregation, face_dim)
     entry = description.expert_entry(name, split)
     if entry:
-        files = (finder.find(entry.files, f'the expert "{name}"'),)
+        files: tuple[Path, ...] = (finder.find(entry.files, f'the expert "{name}"'),)
     else:
         files = tuple(
             finder.find((file,), f'the expert "{name}"') for file in aggregated(name, aggregation)

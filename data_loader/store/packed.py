@@ -391,8 +391,9 @@ class MappedPages:
     """
 
     def __init__(self, array: np.ndarray) -> None:
-        is_mapped = isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED")
-        self._mapping = array.base if is_mapped else None
+        base: Any = array.base
+        is_mapped = isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED")
+        self._mapping = base if is_mapped else None
         self._row_bytes = array.nbytes // max(1, len(array))
         self._read = 0
 

@@ -134,7 +134,7 @@ def _check(packed: Packed) -> None:
     facts, arrays = packed.facts, packed.arrays
     if not isinstance(facts, dict) or facts.get("kind") != KIND:
         raise BadContent("it is no file of a teacher")
-    ids, experts, sizes = (facts.get(name) for name in _FACTS)
+    ids, experts, sizes = (facts.get(name, ()) for name in _FACTS)
     captions = arrays.get("caption_offsets")
     if not (
         _are_names(ids)

@@ -31,7 +31,7 @@ class Teacher:
         self.name = name
         self.experts: list[str] = packed.facts["experts"]
         self._sizes: list[int] = packed.facts["sizes"]
-        self._arrays = {
+        self._arrays: dict[str, torch.Tensor] = {
             part: torch.from_numpy(packed.arrays[part])
             for part in ("video", "available", "text", "weights")
             if part in packed.arrays

@@ -80,8 +80,9 @@ class Cards:
         captions_of: Mapping[str, Sequence[str]],
     ) -> None:
         self._files, self._captions_of = files, captions_of
-        shown = [r.similarity for r in (*rankings, *video_rankings)]
-        shown += [found.similarity for r in (*rankings, *video_rankings) for found in r.retrieved]
+        every: list[Ranking | VideoRanking] = [*rankings, *video_rankings]
+        shown = [r.similarity for r in every]
+        shown += [found.similarity for r in every for found in r.retrieved]
         self._highest = max((value for value in shown if math.isfinite(value)), default=0.0)
         self.texts = [self._card(ranking) for ranking in rankings]
         self.videos = [self._video_card(ranking) for ranking in video_rankings]

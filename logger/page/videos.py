@@ -64,17 +64,13 @@ class VideoFiles:
         # An id is data: "../../etc/passwd" or "/etc/passwd" must not name a file elsewhere.
         if self.folder is None or {"", ".", ".."} & set(re.split(r"[/\\]", video_id)):
             return [], Video()
-        suffix = self._first_of(video_id, _PLAYABLE + _NOT_PLAYABLE)
+        suffix = _first_of(self.folder, video_id, _PLAYABLE + _NOT_PLAYABLE)
         if suffix is None:
             return [], Video()
-        picture = self._first_of(video_id, _PICTURES)
+        picture = _first_of(self.folder, video_id, _PICTURES)
         paths = [video_id + end for end in (suffix, picture) if end]
         urls = [f"{LINK}/{quote(os.fsencode(path))}" for path in paths]
         return paths, Video(urls[0], suffix, urls[1] if picture else None)
-
-    def _first_of(self, video_id: str, suffixes: tuple[str, ...]) -> str | None:
-        files = ((suffix, self.folder / f"{video_id}{suffix}") for suffix in suffixes)
-        return next((suffix for suffix, path in files if is_file(path)), None)
 
     def bring_to(self, page_folder: Path) -> None:
         """Link the folder as `videos` into the page's; where links are impossible, copy.
@@ -90,7 +86,7 @@ class VideoFiles:
         link = page_folder / LINK
         if link.is_dir() and not link.is_symlink():
             if not link.samefile(self.folder):
-                self._copy_to(link)
+                self._copy_to(link, self.folder)
         elif link.exists() and not link.is_symlink():
             raise UserError(f"Cannot link the videos at {link}: a file of that name is in the way.")
         else:
@@ -100,11 +96,11 @@ class VideoFiles:
                 _log.info("Copying videos to the page, they cannot be linked: %s.", reason(error))
                 # Copies must never go through an old link, into whatever folder it names.
                 link.unlink(missing_ok=True)
-                self._copy_to(link)
+                self._copy_to(link, self.folder)
 
-    def _copy_to(self, target: Path) -> None:
+    def _copy_to(self, target: Path, folder: Path) -> None:
         for path in (path for paths, _ in self._found.values() for path in paths):
-            original, copy = self.folder / path, target / path
+            original, copy = folder / path, target / path
             make_folder(copy.parent)
             try:
                 if is_file(copy) and copy.stat().st_mtime >= original.stat().st_mtime:
@@ -121,6 +117,12 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # a name longer than the file system allows, a folder we may not enter
         return False
+
+
+def _first_of(folder: Path, video_id: str, suffixes: tuple[str, ...]) -> str | None:
+    """Find the first suffix with which there is a file of an id."""
+    files = ((suffix, folder / f"{video_id}{suffix}") for suffix in suffixes)
+    return next((suffix for suffix, path in files if is_file(path)), None)
 
 
 def _replace_link(link: Path, target: Path) -> None:

@@ -42,6 +42,8 @@ def make_job(settings: Settings, captions: Captions) -> Job:
 
 def _job_of_known(settings: Settings, known: KnownEncoder, captions: Captions) -> Job:
     name, weights = settings.encoder, settings.weights
+    if known.make:
+        return known.make(settings, captions)
     if known.file:
         weights = weights or _TEXT_MODELS / known.file
         if not is_there(weights, Path.is_file):

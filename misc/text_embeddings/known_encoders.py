@@ -1,6 +1,13 @@
 """The encoders that published text features were made with: sizes, and where weights are."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from misc.text_embeddings.captions import Captions
+    from misc.text_embeddings.settings import Settings
+    from misc.text_embeddings.tokens import Job
 
 
 @dataclass(frozen=True)
@@ -12,14 +19,17 @@ class KnownEncoder:
         file: where the weights of a table are expected.
         hub: its name on the Hugging Face hub.
         instead: why its name alone is not enough, and what to use.
+        make: makes its job from the flags and the captions, where none of the above says how.
     """
 
     size: int
     file: str | None = None
     hub: str | None = None
     instead: str | None = None
+    make: "Callable[[Settings, Captions], Job] | None" = None
 
 
+# What `--encoder` may name; to add an encoder is to add a row.
 KNOWN = {
     "w2v": KnownEncoder(300, "GoogleNews-vectors-negative300.bin.gz"),
     "grovle": KnownEncoder(300, "grovle.zip"),

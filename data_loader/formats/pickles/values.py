@@ -98,7 +98,7 @@ class _Array(Buildable):
             self.value = checked_array(data, dtype.resolve(), shape, "F" if is_fortran else "C")
 
 
-def checked_array(data: Any, dtype: np.dtype, shape: Any, order: str) -> np.ndarray:
+def checked_array(data: Any, dtype: np.dtype, shape: Any, order: Any) -> np.ndarray:
     """View `data` as an array; its length must be exactly what type and shape ask for."""
     if type(data) is str:
         data = memoryview(data.encode("latin-1"))
