@@ -215,6 +215,7 @@ def test_mistakes_get_one_sentence(web, capsys):
             ([tempfile.gettempdir()], "There is no rankings page in"),
             ([web, "--port", port], "another program uses this port; choose another with --port"),
             ([web, "--port", "70000"], "0 to 65535"),
+            ([web, "--picture", Path(web, "page.jpg")], 'must end in ".png"'),
             ([web, "--host", "999.0.0.1"], "Cannot listen on 999.0.0.1"),
         ]:
             assert run_main(main, [str(a) for a in arguments]) == 2
