@@ -156,7 +156,7 @@ def test_any_json_value_survives_the_command_line(settings_of_optimizer):
 @given(texts, texts)
 def test_the_name_is_one_safe_part_of_a_path_and_tells_values_apart(one, other):
     names = [
-        override(f"trainer.save_dir@{json.dumps(t).replace('+', '_+')}").name for t in (one, other)
+        override(f"tester.save_dir@{json.dumps(t).replace('+', '_+')}").name for t in (one, other)
     ]
     for name in names:
         assert name.startswith("demo-ce-save_dir_")
