@@ -14,6 +14,7 @@ from trainer import run_folder, run_marks, session
 from utils import files
 from utils.command_line import run_main
 from utils.config import Config
+from utils.errors import UserError
 
 
 def die(*_: object, **__: object) -> None:
@@ -105,6 +106,21 @@ def test_a_signal_in_a_finaliser_is_not_lost(capfd: pytest.CaptureFixture[str]) 
 
     assert run_main(main, [], "go on") == 143
     assert capfd.readouterr().err == "ended by SIGTERM; go on\n"
+
+
+def test_a_signal_that_comes_out_as_a_mistake_is_none(capfd: pytest.CaptureFixture[str]) -> None:
+    class Strikes:
+        def __set_name__(self, owner: type, name: str) -> None:
+            os.kill(os.getpid(), signal.SIGINT)  # while a library is being loaded
+
+    def main(_: list[str]) -> None:
+        try:
+            type("Loaded", (), {"strikes": Strikes()})
+        except RuntimeError as error:
+            raise UserError("The settings do not fit.") from error
+
+    assert run_main(main, [], "go on") == 130
+    assert capfd.readouterr().err == "interrupted; go on\n"
 
 
 def test_a_signal_whose_clean_up_fails_is_no_fault(capfd: pytest.CaptureFixture[str]) -> None:

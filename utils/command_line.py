@@ -260,11 +260,11 @@ def run_main(
     except BrokenPipeError:
         _give_up_output()
         return EXIT_BROKEN_PIPE
-    except UserError as error:
-        _say(f"error: {error}")
-        return EXIT_WRONG_INPUT
     except (KeyboardInterrupt, Exception) as error:
         stop = _stop_behind(error)
+        if stop is None and isinstance(error, UserError):
+            _say(f"error: {error}")
+            return EXIT_WRONG_INPUT
         if stop is None and isinstance(error, OSError) and error.errno in _FULL:
             _give_up_output()
             _say(f"error: Cannot write {error.filename or 'the output'}: {reason(error)}.")
@@ -279,7 +279,7 @@ def run_main(
 
 
 def _stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
-    """Find what asked for the end: it may strike in a library whose clean-up then fails."""
+    """Find what asked for the end: in a library it may come out as an error of another kind."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error
