@@ -43,7 +43,7 @@ from trainer.progress import (
 from trainer.run_folder import RunFolder
 from trainer.step import TrainingStep, sum_of, warn_if_slow
 from utils.errors import UserError, did_you_mean
-from utils.stopping import Stopped, deferred, last_words, requested
+from utils.stopping import Stopped, deferred, last_words, requested, stop_behind
 
 _log = logging.getLogger(__name__)
 
@@ -166,8 +166,10 @@ class Trainer:
         """Where a signal ends this block, save the training exactly as it stands."""
         try:
             yield
-        except Stopped as stop:
-            if not self._is_whole:  # asked twice: what was cut in two is not saved
+        except (KeyboardInterrupt, Exception) as error:
+            stop = stop_behind(error)
+            # Asked twice: what was cut in two is not saved.
+            if not isinstance(stop, Stopped) or not self._is_whole:
                 raise
             with last_words():
                 save_checkpoint(self.folder.last_checkpoint, self.state())
@@ -175,7 +177,7 @@ class Trainer:
                 f"saved in {self.folder.last_checkpoint}; go on with: "
                 f"python3 train.py --resume {shlex.quote(str(self.folder.models))}"
             )
-            raise
+            raise stop from None
 
     @contextmanager
     def _uncut(self) -> Iterator[None]:

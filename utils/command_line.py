@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from utils.errors import UserError, did_you_mean
 from utils.files import reason
-from utils.stopping import answering_signals
+from utils.stopping import answering_signals, stop_behind
 from utils.version import version
 
 LARGEST_SEED = 2**32 - 1  # of numpy's global state
@@ -261,7 +261,7 @@ def run_main(
         _give_up_output()
         return EXIT_BROKEN_PIPE
     except (KeyboardInterrupt, Exception) as error:
-        stop = _stop_behind(error)
+        stop = stop_behind(error)
         if stop is None and isinstance(error, UserError):
             _say(f"error: {error}")
             return EXIT_WRONG_INPUT
@@ -276,13 +276,6 @@ def run_main(
         _say(f"{said}; {interrupted}" if interrupted and not saved else said)
         return getattr(stop, "exit_code", EXIT_INTERRUPTED)
     return 0
-
-
-def _stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
-    """Find what asked for the end: in a library it may come out as an error of another kind."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error
 
 
 def _prepare_streams() -> None:

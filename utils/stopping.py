@@ -97,6 +97,13 @@ def requested() -> bool:
     return _pending is not None
 
 
+def stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Find what asked for the end: in a library it may come out as an error of another kind."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
+
+
 def _once_more(lost: "sys.UnraisableHookArgs") -> None:
     """Send a signal again that struck where Python lets no exception through (a finaliser)."""
     global _pending
