@@ -19,8 +19,8 @@ from data_loader.sets.declared import chosen_experts
 from data_loader.sets.description import DataDescription, SplitEntry, find_description
 from data_loader.sets.layout import aggregated, declared_expert
 from misc.fetching import catalogue
-from misc.fetching.needs import experiments, needs
-from misc.published_results import (
+from misc.fetching.plan import experiments, needs
+from misc.results.published import (
     COLUMNS,
     CONFIGS,
     DATA_SETS,

@@ -12,7 +12,7 @@ from torch import nn
 
 from data_loader.sets.declared import ModelInputs
 from data_loader.sets.description import DataDescription, ListEntry, find_description
-from misc.published_results import COLUMNS, DIRECTIONS, PUBLICATIONS, mean_and_std, results_of
+from misc.results.published import COLUMNS, DIRECTIONS, PUBLICATIONS, mean_and_std, results_of
 from misc.tools import tool_parser
 from trainer.build import build_net, count_parameters, expert_dims, inputs_of
 from utils.command_line import run_main

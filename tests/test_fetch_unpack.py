@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from misc.fetching import catalogue
-from misc.fetching.tar_reader import ArchiveError, Limits
-from misc.fetching.unpack import unpack
+from misc.fetching.unpack import ArchiveError, Limits, unpack
 from tests.hostile_archives import file, folder, link, packed, tar_bytes
 from utils.errors import UserError
 
@@ -188,7 +187,7 @@ def test_two_members_of_one_place_are_refused(tmp_path: Path, second: str, reaso
 
 
 def test_two_ways_to_write_an_accent_are_one_name(tmp_path: Path) -> None:
-    refused(tmp_path, [file("data/MSVD/\u00e9"), file("data/MSVD/e\u0301")], "in their spelling")
+    refused(tmp_path, [file("data/MSVD/\u00e9"), file("data/MSVD/e\u0301")], "in its spelling")
 
 
 def test_a_folder_may_be_named_twice(tmp_path: Path) -> None:

@@ -19,22 +19,11 @@ from typing import Any
 
 from misc.fetching import catalogue
 from misc.fetching.catalogue import Archive, PublishedModel, Source
+from misc.fetching.disk import Part, copy, place
 from misc.fetching.download import Patience, download
-from misc.fetching.part import BLOCK, Part
-from misc.fetching.place import place
-from misc.fetching.tar_reader import ArchiveError, Limits
-from misc.fetching.unpack import unpack
+from misc.fetching.unpack import ArchiveError, Limits, unpack
 from utils.errors import UserError
-from utils.files import (
-    alone,
-    is_there,
-    make_folder,
-    read_json,
-    replacing,
-    write_json,
-)
-
-STATE_FOLDER = ".fetch"
+from utils.files import alone, is_there, make_folder, read_json, write_json
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +33,7 @@ class _State:
 
     def __init__(self, data_dir: Path, name: str) -> None:
         self.data_dir = data_dir
-        self.folder = data_dir / STATE_FOLDER / name
+        self.folder = data_dir / ".fetch" / name
         self.unpacking = self.folder / "unpacking"
         self.unpacked = self.folder / "unpacked"
         self.record = self.folder / "record.json"
@@ -59,8 +48,9 @@ class _State:
         """Whether what is to be placed is complete."""
         return self.unpacked.is_dir() and _read(self._list) is not None
 
-    def set_unpacked(self, facts: dict[str, Any]) -> None:
-        """Note that `unpacking/` is complete; `facts` hold its `files`."""
+    def set_unpacked(self, source: Source, part: Part, files: list[str]) -> None:
+        """Note that `unpacking/` is complete: what was fetched, and its files."""
+        facts = {"source": source.shown, "sha1": part.sha1, "size": part.offset, "files": files}
         write_json(self._list, facts)
         self.unpacking.replace(self.unpacked)
 
@@ -116,13 +106,20 @@ def fetch_archive(
             f"The features of {archive.dataset} need an access code: {catalogue.HOW_TO_GET_A_CODE}."
         )
 
-    def make(state: _State) -> dict[str, Any]:
+    def make(state: _State) -> None:
         path = state.folder / "archive.tar.gz"
         # Unpacked it takes at least as much again.
         part = download(archive.source, path, patience, room=1)
         _log.info("Unpacking %s", archive.name)
-        files = _unpack(archive, part, state, limits or Limits())
-        return _facts(archive.source, part, files)
+        target, moved = make_folder(state.unpacking), catalogue.moved_members()
+        try:
+            files = unpack(path, target, catalogue.folders(), moved, limits or Limits())
+        except ArchiveError as error:
+            part.forget()
+            raise UserError(
+                f"The archive from {archive.source.shown} is refused, and was removed: {error}."
+            ) from error
+        state.set_unpacked(archive.source, part, files)
 
     _fetch(_State(data_dir, archive.name), archive.name, make)
 
@@ -137,7 +134,7 @@ def fetch_model(model: PublishedModel, data_dir: Path, patience: Patience) -> Pa
         UserError: the server does not give them, the disk is full, or they are no such files.
     """
 
-    def make(state: _State) -> dict[str, Any]:
+    def make(state: _State) -> None:
         parts = {}
         for name, source, check in (
             ("config.json", model.config, _check_config),
@@ -151,22 +148,21 @@ def fetch_model(model: PublishedModel, data_dir: Path, patience: Patience) -> Pa
                 raise
         folder = make_folder(state.unpacking / model.folder)
         for name, part in parts.items():
-            with part.path.open("rb") as content, replacing(folder / name) as handle:
-                shutil.copyfileobj(content, handle, BLOCK)
+            copy(part.path, folder / name)
         files = [(model.folder / name).as_posix() for name in parts]
-        return _facts(model.checkpoint, parts["trained_model.pth"], files)
+        state.set_unpacked(model.checkpoint, parts["trained_model.pth"], files)
 
     _fetch(_State(data_dir, model.name), model.experiment, make)
     return data_dir / model.folder / "trained_model.pth"
 
 
-def _fetch(state: _State, what: str, make: Callable[[_State], dict[str, Any]]) -> None:
+def _fetch(state: _State, what: str, make: Callable[[_State], None]) -> None:
     """Go on from the state on the disk until everything is in its place.
 
     Args:
         state: the state.
         what: what is fetched.
-        make: fills `unpacking/`, and returns the facts for the record.
+        make: fills `unpacking/` and notes when that is complete.
     """
     make_folder(state.folder)
     with alone(state.folder, f"fetching {what}"):
@@ -177,8 +173,7 @@ def _fetch(state: _State, what: str, make: Callable[[_State], dict[str, Any]]) -
                 _log.info("%s: files of it are gone; fetching it again.", what)
             if not (state.is_unpacked() and state.place()):
                 with _written_anew(state.unpacking, state.unpacked):
-                    facts = make(state)
-                    state.set_unpacked(facts)
+                    make(state)
                 if not state.place():
                     raise UserError(f"Files of {what} vanished while they were moved.")
         state.clear(state.record)
@@ -195,26 +190,6 @@ def _written_anew(*folders: Path) -> Iterator[None]:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def _unpack(archive: Archive, part: Part, state: _State, limits: Limits) -> list[str]:
-    try:
-        return unpack(
-            part.path,
-            make_folder(state.unpacking),
-            catalogue.folders(),
-            catalogue.moved_members(),
-            limits,
-        )
-    except ArchiveError as error:
-        part.forget()
-        raise UserError(
-            f"The archive from {archive.source.shown} is refused, and was removed: {error}."
-        ) from error
-
-
-def _facts(source: Source, part: Part, files: list[str]) -> dict[str, Any]:
-    return {"source": source.shown, "sha1": part.sha1, "size": part.offset, "files": files}
 
 
 def _check_config(path: Path, source: Source) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from logger.summary import summarise_seeds
-from misc.published_results import DIRECTIONS, PUBLICATIONS, mean_and_std, millions, results_of
+from misc.results.published import DIRECTIONS, PUBLICATIONS, mean_and_std, millions, results_of
 from misc.results.rows import Row, difference_in_std
 from misc.results.table_text import Cell, Table
 
