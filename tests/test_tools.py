@@ -55,6 +55,26 @@ def test_the_list_is_made_without_loading_the_tools() -> None:
     assert not {"torch", "numpy", "misc.describe"} & {*loaded}
 
 
+def test_a_slip_on_the_command_line_does_not_wait_for_torch() -> None:
+    """Of the tools that are not there to measure it."""
+    packages = [name for name in TOOLS if (ROOT / "misc" / name.replace(".", "/")).is_dir()]
+    names = [f"{name}.__main__" if name in packages else name for name in TOOLS]
+    program = """
+import contextlib, importlib, io, sys
+for name in sys.argv[1:]:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+        importlib.import_module(f"misc.{name}").main(["--relase"])
+    assert "torch" not in sys.modules, name
+"""
+    names = [name for name in names if not name.startswith("benchmarks")]
+    subprocess.run([sys.executable, "-c", program, *names], cwd=ROOT, check=True)
+
+
+def test_the_guide_names_every_tool() -> None:
+    guide = (ROOT / "misc" / "README.md").read_text(encoding="utf-8")
+    assert [name for name in TOOLS if f"| `{name}` | " not in guide] == []
+
+
 @pytest.mark.parametrize("name", TOOLS)
 def test_help_says_what_the_docstring_says(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     module = importlib.import_module(f"misc.{name}")

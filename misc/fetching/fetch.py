@@ -12,8 +12,8 @@ Whatever is stopped in between, the same call goes on from the last of these.
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,17 @@ class _State:
     def _all_there(self, facts: dict[str, Any]) -> bool:
         return all(is_there(self.data_dir / name, Path.is_file) for name in facts["files"])
 
-    def clear(self, *keep: Path) -> None:
-        """Remove everything but the files named."""
+    def discard(self) -> None:
+        """Remove what was unpacked, whole or not."""
+        for folder in (self.unpacking, self.unpacked):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove everything but the record."""
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path not in keep:
+            elif path != self.record:
                 path.unlink()
 
 
@@ -92,9 +97,7 @@ def is_fetched(data_dir: Path, name: str) -> bool:
     return _State(data_dir, name).is_finished()
 
 
-def fetch_archive(
-    archive: Archive, data_dir: Path, patience: Patience, limits: Limits | None = None
-) -> None:
+def fetch_archive(archive: Archive, data_dir: Path, patience: Patience) -> None:
     """Bring the files of an archive to their places below the data folder.
 
     Raises:
@@ -113,7 +116,7 @@ def fetch_archive(
         _log.info("Unpacking %s", archive.name)
         target, moved = make_folder(state.unpacking), catalogue.moved_members()
         try:
-            files = unpack(path, target, catalogue.folders(), moved, limits or Limits())
+            files = unpack(path, target, catalogue.folders(), moved, Limits())
         except ArchiveError as error:
             part.forget()
             raise UserError(
@@ -172,24 +175,15 @@ def _fetch(state: _State, what: str, make: Callable[[_State], None]) -> None:
             if state.record.exists():
                 _log.info("%s: files of it are gone; fetching it again.", what)
             if not (state.is_unpacked() and state.place()):
-                with _written_anew(state.unpacking, state.unpacked):
+                state.discard()
+                try:
                     make(state)
+                except UserError:
+                    state.discard()
+                    raise
                 if not state.place():
                     raise UserError(f"Files of {what} vanished while they were moved.")
-        state.clear(state.record)
-
-
-@contextmanager
-def _written_anew(*folders: Path) -> Iterator[None]:
-    """Remove what an earlier run left of these folders, and, after an error, what this one did."""
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        yield
-    except UserError:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+        state.clear()
 
 
 def _check_config(path: Path, source: Source) -> None:

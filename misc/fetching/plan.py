@@ -194,10 +194,7 @@ def model_plan(model: PublishedModel, data_dir: Path) -> str:
             "  size      not published",
             "  sha1      not published",
         ]
-    lines += [
-        f"  goes to   {data_dir / model.folder}/",
-        f"  config here: {own}",
-    ]
+    lines += [f"  goes to   {data_dir / model.folder}/", f"  config here: {own}"]
     lines += [
         f"Also there: --release {release}, another checkpoint of the same name"
         for release in catalogue.other_releases_of_model(model)
