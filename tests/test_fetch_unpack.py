@@ -1,5 +1,6 @@
 """Unpacking what strangers packed: the good whole, the hostile not at all."""
 
+import errno
 import gzip
 import random
 import shutil
@@ -301,3 +302,15 @@ def test_a_full_disk_is_noticed_before_a_file_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(9000, 4001, 4999))
     with pytest.raises(UserError, match=r"face-avg.pickle .*4.9 KiB"):
         unpacked(tmp_path, packed(GOOD))
+
+
+def test_a_disk_that_fills_up_meanwhile_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    archive = packed(GOOD)
+    monkeypatch.setattr(tarfile, "copyfileobj", full)
+    with pytest.raises(UserError, match="no space"):
+        unpacked(tmp_path, archive)

@@ -84,12 +84,8 @@ def _need(path: Path, values: dict[str, Any], dataset: str, release: str) -> Nee
         return None
     if None in own.values():
         return Need(path, unknown=True)
-    wanted = [frozenset(names) for names in _wanted(values, holds)]
-    return _of_releases(path, release, {name: _lacks(wanted, held) for name, held in own.items()})
-
-
-def _of_releases(path: Path, release: str, lacks: dict[str, set[int]]) -> Need | None:
-    """Decide by which of the things that a config reads each release lacks."""
+    wanted = set(_wanted(values, holds))
+    lacks = {name: wanted - held for name, held in own.items()}
     if not lacks[release]:
         return Need(path)
     others = tuple(name for name in lacks if name != release)
@@ -111,14 +107,8 @@ def _challenge_folders(values: dict[str, Any]) -> list[str]:
     return [root, str(test.get("challenge_test_root_feat_folder", _CHALLENGE))]
 
 
-def _lacks(wanted: list[frozenset[str]], held: frozenset[str]) -> set[int]:
-    return {index for index, names in enumerate(wanted) if not names & held}
-
-
-def _wanted(
-    values: dict[str, Any], holds: dict[str, frozenset[str] | None]
-) -> Iterable[tuple[str, ...]]:
-    """Yield the names of each thing that a config reads, as archives may list it."""
+def _wanted(values: dict[str, Any], holds: dict[str, frozenset[str] | None]) -> Iterator[str]:
+    """Yield the name of each thing that a config reads, as archives may list it."""
     experts = values.get("experts", {})
     arguments = values["data_loader"]["args"]
     dropped = {name.strip() for name in str(experts.get("drop_feats", "")).split(",")}
@@ -128,19 +118,18 @@ def _wanted(
             continue
         of_split = f"{arguments.get('split_name')}/{name}"
         if of_split in known:
-            yield (of_split,)
+            yield of_split
         elif name in known:
-            yield (name,)
+            yield name
         else:
             try:
-                for file in aggregated(name, arguments.get("feat_aggregation", {}).get(name, {})):
-                    yield (file,)
+                yield from aggregated(name, arguments.get("feat_aggregation", {}).get(name, {}))
             except (UserError, ValueError):
-                yield (name,)
+                yield name
     if experts.get("text_feat"):
-        yield (f"text/{experts['text_feat']}",)
+        yield f"text/{experts['text_feat']}"
     for teacher in values.get("distil_params", {}).get("teachers", ()):
-        yield (f"teachers/{teacher}",)
+        yield f"teachers/{teacher}"
 
 
 def archive_plan(archive: Archive, data_dir: Path, configs: Path = CONFIGS) -> str:
