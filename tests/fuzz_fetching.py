@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from misc.fetching import command_line, fetch, unpack
-from misc.fetching.command_line import INTERRUPTED
+from misc import sync_experts
+from misc.fetching import fetch, unpack
+from misc.fetching.disk import Part
 from misc.fetching.download import Patience
-from misc.fetching.part import Part
+from misc.sync_experts import INTERRUPTED
 from tests import fetch_server as act
 from tests.fetch_server import FileServer, Handler, serving
 from tests.fuzz_formats import damage
@@ -245,7 +246,7 @@ class Round:
 
 
 def _main(arguments: list[str]) -> None:
-    command_line.main(arguments, Patience(connect=5, read=0.5, sleep=lambda _: None))
+    sync_experts.main(arguments, Patience(connect=5, read=0.5, sleep=lambda _: None))
 
 
 def _die_in(owner: Any, name: str, calls: int) -> None:

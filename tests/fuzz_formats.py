@@ -42,8 +42,7 @@ from data_loader.formats import read as formats
 from data_loader.store.packed import Part, read_packed, write_packed
 from data_loader.store.word_vectors import read_word_vectors
 from data_loader.teachers.files import open_teacher
-from misc.fetching.tar_reader import ArchiveError, Limits
-from misc.fetching.unpack import unpack
+from misc.fetching.unpack import ArchiveError, Limits, unpack
 from tests import hostile_archives
 from tests.every_format import WRITERS, ragged
 from tests.own_data import write_word_vectors

@@ -56,7 +56,7 @@ METRICS["t2v_worst"] = lambda ranks: {"rank": ranks.t2v.max().item()}
 TOY_ENCODER = """
 import torch
 from misc.text_embeddings.known_encoders import KNOWN, KnownEncoder
-from misc.text_embeddings.tokens import Job, Tokens
+from misc.text_embeddings.job import Job, Tokens
 from model.text_encoders import WordTable
 
 def letters(settings, captions):

@@ -15,6 +15,7 @@ import train as train_program
 from data_loader.store.packed import read_packed
 from data_loader.teachers.files import open_teacher
 from misc import denoise_captions, make_teachers
+from misc.teachtext import denoising
 from model.ranks import ranks_in_rows
 from model.similarity import similarity
 from tests.teacher_data import RandomTeacher
@@ -362,8 +363,8 @@ def test_ranks_are_those_of_the_whole_matrix(
 ) -> None:
     loader = build_loader(Config.from_file(teachers["ce"]), seed=0)
     teacher = loader.teacher(str(teacher_files["ce"]))
-    monkeypatch.setattr(denoise_captions, "CAPTIONS_PER_BLOCK", 7)
-    ranked = denoise_captions.rank_captions(loader.training_queries(), [teacher])
+    monkeypatch.setattr(denoising, "CAPTIONS_PER_BLOCK", 7)
+    ranked = denoising.rank_captions(loader.training_queries(), [teacher])
     side = text_side(teacher, ranked.videos, ranked.captions)
     sims = similarity(side, video_side(teacher, np.arange(VIDEOS)))
     own = sims[np.arange(len(sims)), ranked.videos]
@@ -376,10 +377,10 @@ def test_ranks_are_those_of_the_whole_matrix(
 def test_precision_and_recall_of_what_is_left_out() -> None:
     falls = np.array([True, True, False, False, True])
     kinds = np.array(["wrong", "true", "generic", "true", "generic"])
-    found = denoise_captions.against_kinds(falls, kinds)
+    found = denoising.against_kinds(falls, kinds)
     assert found["precision"] == pytest.approx(2 / 3) and found["recall"] == pytest.approx(2 / 3)
     assert found["by_kind"]["generic"] == {"captions": 2, "left_out": 1}
-    nothing = denoise_captions.against_kinds(falls & False, np.array(["true"] * 5))
+    nothing = denoising.against_kinds(falls & False, np.array(["true"] * 5))
     assert nothing["precision"] is None and nothing["recall"] is None
 
 
@@ -472,10 +473,10 @@ def test_wrong_command_lines_get_one_sentence(
 
 
 def test_the_report_of_denoising_counts_captions_and_videos_and_halves_between_ranks() -> None:
-    ranked = denoise_captions.Ranked(
+    ranked = denoising.Ranked(
         ["a", "b"], np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([1.0, 2, 7, 9])
     )
-    assert denoise_captions.counts_of(ranked, top_k=5) == {
+    assert denoising.counts_of(ranked, top_k=5) == {
         "captions": 4,
         "captions_left_out": 2,
         "videos": 2,

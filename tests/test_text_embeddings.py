@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from data_loader.formats.read import read_text_feature_file
-from misc.prepare_text_embeddings import main
-from misc.text_embeddings import command, encoding
+from misc.prepare_text_embeddings import INTERRUPTED, main
+from misc.text_embeddings import encoding
 from misc.text_embeddings.encoding import chunk_bounds
 from misc.text_embeddings.known_encoders import KNOWN
 from tests.conftest import ROOT, SHARED
@@ -32,7 +32,7 @@ VECTORS = np.random.default_rng(3).standard_normal((len(WORDS), 5)).astype(np.fl
 
 
 def run(*arguments: object) -> int:
-    return run_main(main, [str(item) for item in arguments], command.INTERRUPTED)
+    return run_main(main, [str(item) for item in arguments], INTERRUPTED)
 
 
 def record(output: Path) -> dict[str, Any]:
@@ -305,14 +305,15 @@ def test_finished_chunks_are_not_computed_again(
     output = captions.with_name("text.npz")
     base = ("--encoder", table, "--captions", captions, "--output", output)
     calls: list[int] = []
+    encode_chunk = encoding.encode_chunk
 
     def stop_at_two(*arguments: Any) -> np.ndarray:
         calls.append(arguments[1])
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return encoding.encode_chunk(*arguments)
+        return encode_chunk(*arguments)
 
-    monkeypatch.setattr(command, "encode_chunk", stop_at_two)
+    monkeypatch.setattr(encoding, "encode_chunk", stop_at_two)
     assert run(*base) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert run(*base) == 0

@@ -30,6 +30,12 @@ _KINDS = ("models", "log", "web")
 _log = logging.getLogger(__name__)
 
 
+def has_ended(metrics: Mapping[str, Any]) -> bool:
+    """Whether a training ended with a test (or predictions), or there was but a test."""
+    has_test = "test" in metrics or "predictions" in metrics
+    return has_test and ("seed" in metrics or "epochs" not in metrics)
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The three folders of one run, alike but for their first name.
@@ -246,9 +252,7 @@ class RunFolder:
     @property
     def is_finished(self) -> bool:
         """Whether its training, if it has one, ended with a test (or predictions)."""
-        metrics = self.read_metrics()
-        has_test = "test" in metrics or "predictions" in metrics
-        return has_test and ("seed" in metrics or "epochs" not in metrics)
+        return has_ended(self.read_metrics())
 
     def read_metrics(self) -> dict[str, Any]:
         """Metrics written so far; empty for a new run.

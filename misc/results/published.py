@@ -1,6 +1,6 @@
 """What the published system was published with: results as published, not measured here.
 
-They lie in `published_results.json`: publication -> experiment -> `parameters`, and by direction
+They lie in `published.json`: publication -> experiment -> `parameters`, and by direction
 metric -> [mean, standard deviation over three seeds], in percent or ranks. The two publications
 used other features: features-v2 those of "Use What You Have: Video Retrieval Using Representations
 From Collaborative Experts" (Liu et al. 2019), high-quality those of "TeachText: CrossModal
@@ -15,7 +15,7 @@ from typing import Any
 from utils.config import config_name
 from utils.files import read_json
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PUBLICATIONS = {
     "collaborative-experts": "Collaborative Experts",
     "teachtext": "TeachText",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from misc.demo_set.plan import Actor, Plan, generator, plan_clip
-from misc.demo_set.world import (
+from misc.demo_set.words.world import (
     ACTIONS,
     ACTOR_KINDS,
     ACTORS,
@@ -95,10 +95,8 @@ def describe(plan: Plan, rng: np.random.Generator, *, rich: bool) -> str:
     subject = _noun(plan.actor, rng, generic_share=0.1)
     if "second" in facts:
         assert plan.second is not None
-        words = (
-            ("followed by", "chased by") if plan.second_role == "follows" else ("next to", "and")
-        )
-        subject += f" {_choose(rng, words)} {_noun(plan.second, rng, generic_share=0.0)}"
+        together = _choose(rng, TOGETHER[plan.second_role])
+        subject += f" {together} {_noun(plan.second, rng, generic_share=0.0)}"
     if "action" in facts:
         sentence = f"{subject} {_choose(rng, ACTIONS[plan.action])}"
     else:

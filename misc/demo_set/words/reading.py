@@ -5,10 +5,18 @@ from functools import cache, reduce
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from misc.demo_set.lettering import ALPHABET, DOT, GLYPHS, LETTER_HEIGHT, LETTER_WIDTH, PITCH
+from misc.demo_set.pictures.lettering import (
+    ALPHABET,
+    DOT,
+    GLYPHS,
+    LETTER_HEIGHT,
+    LETTER_WIDTH,
+    PITCH,
+)
 from misc.demo_set.plan import Plan, generator
 from misc.demo_set.sound import noise_level
-from misc.demo_set.world import TOPICS, WRITTEN
+from misc.demo_set.visual_experts import grey_of
+from misc.demo_set.words.world import TOPICS, WRITTEN
 
 _SURE = 0.72  # correlation from which a patch counts as a letter
 _CONTRAST = 25.0  # grey levels (standard deviation) below which a patch is no letter
@@ -25,7 +33,7 @@ def read_words(frames: np.ndarray) -> list[str]:
     """
     found: dict[str, int] = {}
     for time in (len(frames) // 6, len(frames) // 2, -1 - len(frames) // 6):
-        for row, word in _words(_grey(frames[time])):
+        for row, word in _words(grey_of(frames[time])):
             found.setdefault(word, row)
     return sorted(found, key=found.__getitem__)
 
@@ -57,11 +65,6 @@ def _words(grey: np.ndarray) -> list[tuple[int, str]]:
         if all(abs(row - other) >= DOT * LETTER_HEIGHT for other, _ in taken):
             taken.append((row, word))
     return taken
-
-
-def _grey(frame: np.ndarray) -> np.ndarray:
-    red, green, blue = np.moveaxis(frame, -1, 0)
-    return (red.astype(np.float32) + green + blue) / 3
 
 
 def _runs(grey: np.ndarray) -> list[tuple[int, str]]:

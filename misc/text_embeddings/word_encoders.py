@@ -1,4 +1,8 @@
-"""Captions by the text branch of HowTo100M MIL-NCE, from its published weights and dictionary."""
+"""Captions by words that are looked up: tables of word vectors, and HowTo100M MIL-NCE.
+
+Of word2vec, GrOVLE and the like the vectors are the result; MIL-NCE's text branch goes on from its
+own, read from its published weights and dictionary.
+"""
 
 import logging
 import pickle
@@ -11,11 +15,9 @@ import torch
 from torch import Tensor
 
 from data_loader.formats.pickles.values import read_pickle
-from data_loader.store.word_vectors import WordCount
-from misc.text_embeddings.record import file_hash, first_line, versions
-from misc.text_embeddings.settings import Settings
-from misc.text_embeddings.tokens import Job, Tokens
-from model.text_encoders import MilNceText
+from data_loader.store.word_vectors import WordCount, read_word_vectors, rows_of, wanted_words
+from misc.text_embeddings.job import Job, Settings, Tokens, file_hash, first_line, versions
+from model.text_encoders import POOLINGS, MilNceText, WordTable
 from utils.content import BadContent, short
 from utils.errors import UserError
 from utils.files import reason
@@ -39,6 +41,42 @@ _DAMAGE = (
     AttributeError,
 )
 _WORD = re.compile(r"[\w']+")
+
+
+def word_table_job(settings: Settings, path: Path, texts: list[str]) -> Job:
+    """Look the words of captions up in a table; a caption without a known word gets its mean.
+
+    Raises:
+        UserError: the table cannot be used, or a flag does not go with word vectors.
+    """
+    settings.refuse("word vectors", "dictionary", "layer", "special_tokens", "revision")
+    pooling = settings.choose_pooling("word vectors", POOLINGS)
+    logger.info("Reading the word vectors %s", path)
+    table = read_word_vectors(path, wanted_words(texts))
+    mean_row = len(table.values)
+    tokens, count = Tokens(), WordCount()
+    cut = 0
+    for text in texts:
+        rows = rows_of(text, table.rows, count) or [mean_row]
+        cut += settings.max_length is not None and len(rows) > settings.max_length
+        tokens.add(rows[: settings.max_length])
+    count.log()
+    if count.captions_without == len(texts):
+        raise UserError(
+            f"The table {path} knows no word of any caption: is it a table of another language, "
+            "or of upper-case words?"
+        )
+    record = {
+        "kind": "word vectors",
+        "name": settings.encoder,
+        "file": path.name,
+        "sha256": file_hash(path),
+        "pooling": pooling,
+        "max_length": settings.max_length,
+        **_counts(count, cut),
+    }
+    values = torch.from_numpy(np.concatenate([table.values, table.mean[None]]))
+    return Job(tokens, WordTable(values), table.size, pooling, False, record)
 
 
 def mil_nce_job(settings: Settings, weights: Path, dictionary: Path, texts: list[str]) -> Job:
@@ -78,15 +116,21 @@ def mil_nce_job(settings: Settings, weights: Path, dictionary: Path, texts: list
         "dictionary_sha256": file_hash(dictionary),
         "pooling": pooling,
         "max_length": length,
+        **_counts(count, cut),
+    }
+    own = pooling == "max"
+    size = module.fc2.out_features
+    return Job(tokens, module, size, "tokens", False, record, pools_itself=own)
+
+
+def _counts(count: WordCount, cut: int) -> dict[str, Any]:
+    return {
         "words": count.words,
         "unknown_words": count.unknown.total(),
         "captions_without_known_words": count.captions_without,
         "captions_cut": cut,
         "versions": versions("numpy", "torch"),
     }
-    own = pooling == "max"
-    size = module.fc2.out_features
-    return Job(tokens, module, size, "tokens", False, record, pools_itself=own)
 
 
 def _ids(text: str, rows: dict[str, int], count: WordCount) -> list[int]:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from PIL import Image, ImageDraw
 
+from misc.demo_set.pictures.backdrops import Colour
+
 _SIDE = 256  # figures are drawn large and reduced, which smooths the edges
 _INK = (30, 26, 34)
 _WHITE = (250, 250, 250)
-Colour = tuple[int, int, int]
 
 PAINT: dict[str, Colour] = {
     "red": (214, 40, 40),

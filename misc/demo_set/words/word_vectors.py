@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from misc.demo_set import captions, world
 from misc.demo_set.plan import generator
+from misc.demo_set.words import captions, world
 from utils.files import replacing
 
 SIZE = 300

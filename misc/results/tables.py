@@ -1,13 +1,13 @@
-"""Rows of results as tables: mean and standard deviation, bold best, the published row below."""
+"""Tables of results: mean and standard deviation, bold best, the published row below, as text."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from logger.summary import summarise_seeds
-from misc.published_results import DIRECTIONS, PUBLICATIONS, mean_and_std, millions, results_of
-from misc.results.rows import Row, difference_in_std
-from misc.results.table_text import Cell, Table
+from misc.results.published import DIRECTIONS, PUBLICATIONS, mean_and_std, millions, results_of
+from misc.results.rows import Row
 
 # Each published experiment was trained with as many.
 PUBLISHED_SEEDS = 3
@@ -25,6 +25,38 @@ NOTHING = "-"
 
 # direction -> metric -> {"mean", "std"}, None where not every run has it
 Summary = Mapping[str, Mapping[str, Mapping[str, Any] | None]]
+
+# What LaTeX takes for a command stands for itself in these spellings.
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+}
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~])")
+# A number with its sign, which LaTeX would set as a hyphen.
+_SIGNED = re.compile(r"(?<![\w.)])([+-])(?=[0-9])")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and whether it is the best of its column."""
+
+    text: str
+    is_best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells in rows under heads; the first `texts` columns hold words, the others numbers."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    texts: int = 1
 
 
 @dataclass(frozen=True)
@@ -154,3 +186,62 @@ def _published_lines(
 
 def _count(parameters: int | None) -> str:
     return NOTHING if parameters is None else millions(parameters)
+
+
+def difference_in_std(
+    own: Mapping[str, float | None], seeds: int, other: Mapping[str, float], other_seeds: int
+) -> float | None:
+    """Return the difference of two means in pooled standard deviations of one run.
+
+    The pooled variance weighs that of each side by its degrees of freedom (n - 1), so a single run
+    is measured by the deviation of the other side. None where nothing deviates but the means do.
+    """
+    difference = own["mean"] - other["mean"]
+    freedom = (seeds - 1) + (other_seeds - 1)
+    variances = (seeds - 1) * (own["std"] or 0) ** 2 + (other_seeds - 1) * other["std"] ** 2
+    deviation = (variances / freedom) ** 0.5 if freedom else 0.0
+    if deviation == 0:
+        return 0.0 if difference == 0 else None
+    return difference / deviation
+
+
+def as_markdown(table: Table) -> str:
+    """Write the table in GitHub's Markdown."""
+    marks = ["---" if n < table.texts else "---:" for n in range(len(table.heads))]
+    lines = [[escape_markdown(head) for head in table.heads], marks]
+    for row in table.rows:
+        texts = [escape_markdown(cell.text) for cell in row]
+        lines.append([f"**{t}**" if c.is_best else t for t, c in zip(texts, row, strict=True)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def as_latex(table: Table) -> str:
+    """Write the table as a LaTeX `tabular`, which needs no package."""
+    columns = "l" * table.texts + "r" * (len(table.heads) - table.texts)
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\hline"]
+    lines += [_latex_line([escape_latex(head) for head in table.heads]), r"\hline"]
+    for row in table.rows:
+        texts = [escape_latex(cell.text) for cell in row]
+        marked = [rf"\textbf{{{t}}}" if c.is_best else t for t, c in zip(texts, row, strict=True)]
+        lines.append(_latex_line(marked))
+    return "\n".join([*lines, r"\hline", r"\end{tabular}"])
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {"markdown": as_markdown, "latex": as_latex}
+
+
+def escape_markdown(text: str) -> str:
+    """Spell a text so that Markdown shows it as it is, on one line."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+
+
+def escape_latex(text: str) -> str:
+    """Spell a text so that LaTeX sets it as it is, on one line."""
+    escaped = "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+    return _SIGNED.sub(r"$\1$", escaped)
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    # In front of "[" LaTeX would read an option of the line break before.
+    first = f"{{}}{cells[0]}" if cells[0].startswith(("[", "*")) else cells[0]
+    return " & ".join([first, *cells[1:]]) + r" \\"
