@@ -30,8 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError("Say what to test: --resume <checkpoint or run>.")
     # Only now what takes its time to load: a slip on the command line is answered at once.
     from trainer.build import check_names
-    from trainer.finding import find_checkpoint
-    from trainer.run_folder import RunFolder
+    from trainer.runs.finding import find_checkpoint
+    from trainer.runs.folder import RunFolder
 
     with open_log(None) as log:
         checkpoint = find_checkpoint(Path(args.resume))

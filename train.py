@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         if given:
             raise UserError(f"--resume continues an earlier run, {flag} wants a new one: give one.")
     if not is_new:
-        from trainer.finding import find_checkpoint
+        from trainer.runs.finding import find_checkpoint
 
         with open_log(None):
             args.resume = find_checkpoint(Path(args.resume), "continue")
@@ -60,8 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     # Only now what takes its time to load: a slip on the command line is answered at once.
     from trainer.build import check_names
-    from trainer.resuming import run_to_continue
-    from trainer.run_folder import purge_experiment
+    from trainer.runs.folder import purge_experiment
+    from trainer.runs.resuming import run_to_continue
     from trainer.session import Options
 
     check_names(config)
@@ -94,8 +94,8 @@ def train_seed(
     config: Config, seed: int, is_one_of_many: bool, args: Namespace, options: "Options"
 ) -> dict[str, dict[str, float]]:
     """Train and test with one seed; returns the metrics, none of a challenge."""
-    from trainer.finding import Wanted
-    from trainer.resuming import named_run, new_run, unfinished_run
+    from trainer.runs.finding import Wanted
+    from trainer.runs.resuming import named_run, new_run, unfinished_run
     from trainer.session import Training
 
     wanted = Wanted(config, seed, args.group_id or "", is_one_of_many, options.is_quick_try)

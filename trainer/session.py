@@ -34,10 +34,10 @@ from trainer.evaluation import (
     predict,
     warn_of_other_counts,
 )
-from trainer.finding import find_checkpoint
 from trainer.memory import keeping_freed_memory
-from trainer.resuming import as_begun, check_same_data, check_same_training, fingerprint
-from trainer.run_folder import RunFolder, test_label
+from trainer.runs.finding import find_checkpoint
+from trainer.runs.folder import RunFolder, test_label
+from trainer.runs.resuming import as_begun, check_same_data, check_same_training, fingerprint
 from trainer.training import (
     MINI_TRAIN_BATCHES,
     Parts,

@@ -31,7 +31,8 @@ from trainer.distillation import Distillation
 from trainer.evaluation import Evaluation, evaluate
 from trainer.memory import keeping_freed_memory
 from trainer.optimisers import step_schedule
-from trainer.progress import (
+from trainer.runs.folder import RunFolder
+from trainer.runs.progress import (
     Course,
     Progress,
     progress_of,
@@ -40,7 +41,6 @@ from trainer.progress import (
     restore_random_state,
     restore_schedule,
 )
-from trainer.run_folder import RunFolder
 from trainer.step import TrainingStep, sum_of, warn_if_slow
 from utils.errors import UserError, did_you_mean
 from utils.stopping import Stopped, deferred, last_words, requested, stop_behind

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from trainer.run_marks import FORMAT, MARK, locked, make_marked, read_mark, remove_start
+from trainer.runs.marks import FORMAT, MARK, locked, make_marked, read_mark, remove_start
 from utils.errors import UserError
 from utils.files import read_json, reason, safe_name, write_json
 from utils.stopping import deferred

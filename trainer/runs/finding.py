@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.run_folder import BEST, RunFolder, age_of, files_below, runs_below
+from trainer.runs.folder import BEST, RunFolder, age_of, files_below, runs_below
 from utils.config import NAME_KEY, Config, differences
 from utils.errors import UserError
 from utils.files import is_there, read_json

@@ -12,8 +12,8 @@ from typing import Any
 
 from data_loader.loader import ExpertDataLoader
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint
-from trainer.finding import Wanted, newest_checkpoint
-from trainer.run_folder import RunFolder
+from trainer.runs.finding import Wanted, newest_checkpoint
+from trainer.runs.folder import RunFolder
 from utils.config import NAME_KEY, Config, keys_that_change_learning
 from utils.errors import UserError
 
