@@ -3,10 +3,10 @@
 python3 test.py --config <config.json> --resume <trained_model.pth> --eval_from_training_config
 """
 
-import signal
+from utils.stopping import quiet_while_loading
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the rest loads: no traceback
+if __name__ == "__main__":
+    quiet_while_loading()
 
 import logging
 import sys

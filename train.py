@@ -3,10 +3,10 @@
 python3 train.py --config configs/demo/train-full-ce.json
 """
 
-import signal
+from utils.stopping import Stopped, quiet_while_loading
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the rest loads: no traceback
+if __name__ == "__main__":
+    quiet_while_loading()
 
 import logging
 import sys
@@ -25,7 +25,6 @@ from utils.config import Config
 from utils.config_schema import TRAINING_KEYS
 from utils.errors import UserError
 from utils.files import check_writable
-from utils.stopping import Stopped
 
 if TYPE_CHECKING:
     from trainer.session import Options

@@ -32,6 +32,7 @@ from trainer.optimisers import (
 from trainer.rehearsal import rehearse
 from trainer.settings import check_settings
 from trainer.size import TRAINING_COPIES, check_fits, check_net, memory_of
+from trainer.step import PRECISIONS
 from trainer.training import TrainingSettings
 from trainer.visualizer import Visualizer
 from utils.config import Config
@@ -67,6 +68,7 @@ def _choices() -> Mapping[str, Kind]:
         "lr_scheduler.type": Choice(*SCHEDULES, refused=REFUSED_SCHEDULES),
         "metrics": ListOf(Choice(*METRICS, refused=REFUSED_METRICS)),
         "visualizer.type": Choice(*VISUALIZERS),
+        "precision": Choice(*PRECISIONS),
     }
 
 

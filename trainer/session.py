@@ -1,6 +1,7 @@
 """One run from config to results: train with one seed, test a checkpoint."""
 
 import logging
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -48,11 +49,10 @@ from trainer.training import (
     restore,
 )
 from trainer.visualizer import rankings_text
+from utils.command_line import version
 from utils.config import Config
 from utils.errors import UserError
 from utils.files import replacing
-from utils.seeds import seed_everything
-from utils.version import version
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +75,19 @@ class Options:
     def use_tensorboard(self, config: Config) -> bool:
         """Whether a training with this config writes curves; a quick try does not."""
         return config.get("trainer.tensorboard", True) and not self.mini_train
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global random states, for a model's initial weights and for code of others.
+
+    Our own draws do not use them: they come from generators of their own (`data_loader.draws`).
+
+    Args:
+        seed: from 0 to 2^32 - 1.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)  # GPUs included
 
 
 @dataclass(frozen=True)
