@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         device = select_device(args.device)
         make_data_set(config.values)
 
-        from trainer.session import Test
+        from trainer.testing import Test
 
         test = Test.prepare(config, checkpoint, device)
         # What lies beside a published checkpoint, say, is not ours to change.
@@ -72,7 +72,7 @@ def read_config(args: Namespace, checkpoint: Path) -> Config:
     """The config named on the command line, or that of the checkpoint."""
     if args.config:
         return Config.from_file(args.config, args.custom_args)
-    from trainer.session import config_of_checkpoint
+    from trainer.runs.finding import config_of_checkpoint
 
     return config_of_checkpoint(checkpoint, args.custom_args)
 

@@ -141,7 +141,7 @@ def read_config(args: Namespace) -> Config:
         return Config.from_file(args.config, args.custom_args).merged(overrides)
     if not args.resume or args.resume == AUTO:
         raise UserError("Say what to train: --config <config.json>, or --resume <run>.")
-    from trainer.session import config_of_checkpoint
+    from trainer.runs.finding import config_of_checkpoint
 
     return config_of_checkpoint(args.resume, args.custom_args)
 

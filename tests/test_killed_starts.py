@@ -10,7 +10,7 @@ import pytest
 import train as train_program
 from tests.own_data import OwnData
 from tests.run_files import Run, only_run
-from trainer import session
+from trainer import testing
 from trainer.runs import folder, marks
 from utils import files
 from utils.command_line import run_main
@@ -46,9 +46,9 @@ MOMENTS = {
     "the second folder is made": (marks, "write_json", 2),
     "the third folder is to be made": (folder, "make_marked", 3),
     "the config is to be written": (Config, "save", 1),
-    "the best model is tested": (session.Test, "run", 1),
-    "the test is to be recorded": (session, "_record_test", 1),
-    "the page of the test is to be drawn": (session, "_save_similarities", 1),
+    "the best model is tested": (testing.Test, "run", 1),
+    "the test is to be recorded": (testing.Test, "_record", 1),
+    "the page of the test is to be drawn": (testing, "replacing", 1),
 }
 
 

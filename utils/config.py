@@ -158,19 +158,17 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [".".join(path) for path in _differing_paths(old, new)]
 
 
-def keys_that_change_learning(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """List the dotted keys that make training with `new` another training than that with `old`.
+def what_changes_learning(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[KeyPath]:
+    """List the keys that make training with `new` another training than that with `old`.
 
     Keys that only concern length, speed, logging, drawing, testing or places of files are none,
     nor is `trainer.epochs`, unless the learning-rate schedule of either config ends with them.
     """
+    has_end = _ends_with_training(old) or _ends_with_training(new)
     return [
-        ".".join(path)
+        path
         for path in _differing_paths(old, new)
-        if changes_learning(path)
-        or (
-            path == ("trainer", "epochs") and (_ends_with_training(old) or _ends_with_training(new))
-        )
+        if changes_learning(path) or (has_end and path == ("trainer", "epochs"))
     ]
 
 

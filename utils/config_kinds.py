@@ -348,11 +348,12 @@ class Anything(Kind):
         return text
 
 
-@dataclass(frozen=True)
-class MapOf(Kind):
-    """A dict from names that the user chose (of experts, of sizes) to values of one kind."""
+class Dict(Kind):
+    """A dict whose keys are names."""
 
-    entry: Kind
+    @abstractmethod
+    def kind_of(self, name: str) -> Kind | None:
+        """Return the kind of value that belongs at a key, None where there is no such key."""
 
     def describe(self) -> str:
         return "a dict"
@@ -363,45 +364,41 @@ class MapOf(Kind):
             return
         for name, entry in value.items():
             if not FilePath().accepts(name):
-                yield _no_name(name, path)
+                place = f'"{name_of(path)}"' if path else "the config"
+                yield Problem(path, f"a key in {place} cannot be one: {shown(name)}")
                 return
-            yield from self.entry.problems(entry, (*path, name))
+            key = (*path, name)
+            kind = self.kind_of(name)
+            if kind is None:
+                yield Problem(key, f'there is no key "{name_of(key)}"', unknown=True)
+            else:
+                yield from kind.problems(entry, key)
 
 
 @dataclass(frozen=True)
-class Section(Kind):
+class MapOf(Dict):
+    """A dict from names that the user chose (of experts, of sizes) to values of one kind."""
+
+    entry: Kind
+
+    def kind_of(self, name: str) -> Kind:
+        return self.entry
+
+
+@dataclass(frozen=True)
+class Section(Dict):
     """A dict of known keys, each with its kind; `others` is the kind of any further key."""
 
     keys: Mapping[str, Kind]
     others: Kind | None = None
 
-    def describe(self) -> str:
-        return "a dict"
-
-    def problems(self, value: Any, path: KeyPath) -> Iterator[Problem]:
-        if not isinstance(value, dict):
-            yield self.wrong(value, path)
-            return
-        for name, entry in value.items():
-            kind = self.keys.get(name, self.others)
-            if not FilePath().accepts(name):
-                yield _no_name(name, path)
-                return
-            if kind is None:
-                key = (*path, name)
-                yield Problem(key, f'there is no key "{name_of(key)}"', unknown=True)
-            else:
-                yield from kind.problems(entry, (*path, name))
+    def kind_of(self, name: str) -> Kind | None:
+        return self.keys.get(name, self.others)
 
 
 def name_of(path: KeyPath) -> str:
     """Name a key for people to read: the dots of an expert's name stay as they are."""
     return ".".join(short(part) for part in path)
-
-
-def _no_name(name: Any, path: KeyPath) -> Problem:
-    place = f'"{name_of(path)}"' if path else "the config"
-    return Problem(path, f"a key in {place} cannot be one: {shown(name)}")
 
 
 def _finite(number: float) -> bool:

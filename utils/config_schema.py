@@ -11,6 +11,7 @@ from utils.config_kinds import (
     Anything,
     Bool,
     Choice,
+    Dict,
     FalseOr,
     FilePath,
     Flag,
@@ -299,10 +300,8 @@ def kind_at(path: KeyPath) -> Kind | None:
     for part in path:
         while isinstance(kind, FalseOr | WithoutEffect):
             kind = kind.kind
-        if isinstance(kind, Section):
-            kind = kind.keys.get(part, kind.others)
-        elif isinstance(kind, MapOf):
-            kind = kind.entry
+        if isinstance(kind, Dict):
+            kind = kind.kind_of(part)
         elif not isinstance(kind, Anything):
             return None
     return kind

@@ -148,12 +148,6 @@ class RunFolder:
                 return cls.at(ancestor.parent, folder.relative_to(ancestor))
         return None
 
-    @staticmethod
-    def place_of(folder: Path) -> str | None:
-        """Where a marked folder was made, below `models`, `log` or `web`; None without a mark."""
-        mark = read_mark(folder)
-        return None if mark is None else str(mark["place"])
-
     @classmethod
     def at(cls, save_dir: Path, place: Path) -> "RunFolder":
         return cls(*(save_dir / kind / place for kind in _KINDS))
