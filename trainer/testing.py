@@ -10,6 +10,7 @@ import torch
 
 from data_loader.loader import ExpertDataLoader
 from logger.predictions import write_predictions
+from logger.report import describe_run
 from model.similarity import RetrievalModel
 from trainer.build import build_loader, build_net, build_visualizer
 from trainer.checkpoint import load_checkpoint, load_weights
@@ -35,6 +36,13 @@ class TestResult:
     split: str
     page: Path | None = None
     predictions: Path | None = None
+
+    def describe(
+        self, checkpoint: Path, log: Path, tensorboard: bool = False, note: str = ""
+    ) -> str:
+        """Tell how it went and how to look at it (see `describe_run`)."""
+        where = (self.split, checkpoint, log, self.page)
+        return describe_run(self.metrics, *where, tensorboard, self.predictions, note)
 
 
 @dataclass(frozen=True)

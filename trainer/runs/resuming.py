@@ -37,21 +37,6 @@ class Continued:
     is_done: bool = False
 
 
-@contextmanager
-def new_run(wanted: Wanted) -> Iterator[RunFolder]:
-    """Make and hold a new run; it goes again where it ends without any result.
-
-    Raises:
-        UserError: its folders cannot be written.
-    """
-    config = wanted.config
-    seed = wanted.seed if wanted.is_one_of_many else None
-    save_dir = Path(config["trainer.save_dir"])
-    place = (save_dir, config.name, seed, wanted.group_id)
-    with RunFolder.new(*place, wanted.facts, config.stored()) as folder:
-        yield folder
-
-
 def run_to_continue(
     checkpoint: Path, seeds: Sequence[int] | None, group_id: str | None
 ) -> RunFolder:
@@ -65,13 +50,10 @@ def run_to_continue(
     if run is None:
         load_checkpoint(checkpoint, LARGE_KEYS, needs_config=False)  # says what is wrong with it
         mark = read_mark(checkpoint.parent)
-        where = "a run of this version"
+        where = "in no run of this version, so its training cannot be continued: "
         if mark is not None:
-            where = f"the place of its run any more (.../models/{mark['place']}): move it back"
-        raise UserError(
-            f"{checkpoint} does not lie in {where}, so that its training cannot be continued; or "
-            f"{_start_anew(checkpoint)}."
-        )
+            where = f"not in the place of its run (.../models/{mark['place']}): move it back, or "
+        raise UserError(f"{checkpoint} lies {where}{_start_anew(checkpoint)}.")
     facts = run.facts
     if seeds is not None and list(seeds) != [facts.get("seed")]:
         raise UserError(
@@ -88,25 +70,24 @@ def run_to_continue(
 
 
 @contextmanager
-def named_run(checkpoint: Path) -> Iterator[Continued]:
-    """Hold the run that the user names to be continued.
+def earlier_run(wanted: Wanted, resume: Path | str | None) -> Iterator[Continued | None]:
+    """Hold the run with which a training goes on; None: it starts a new one.
+
+    Args:
+        wanted: what is to be trained.
+        resume: a checkpoint of the run; or "auto": the newest run of the same command line that has
+            not ended and that no living process holds, else, where it is one of many, one that has
+            ended; or None.
 
     Raises:
-        UserError: it carries no mark of ours, or a living process holds it.
+        UserError: the checkpoint's run carries no mark of ours, or a living process holds it.
     """
-    folder = run_to_continue(checkpoint, None, None)
-    with folder.held():
-        yield Continued(folder, checkpoint)
-
-
-@contextmanager
-def unfinished_run(wanted: Wanted) -> Iterator[Continued | None]:
-    """Hold the run with which the same command line goes on; None: it starts a new one.
-
-    That is the newest run that has not ended, with the same config, seed and group, which no living
-    process holds; else, where it is one of many, one that has ended.
-    """
-    runs = wanted.runs()
+    if isinstance(resume, Path):
+        folder = run_to_continue(resume, None, None)
+        with folder.held():
+            yield Continued(folder, resume)
+        return
+    runs = wanted.runs() if resume else []
     with ExitStack() as stack:
         for run in runs:
             if run.is_finished:
