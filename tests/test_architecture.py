@@ -18,6 +18,8 @@ FLOORS = {
     "data_loader": 5,
     "logger.page": 1,
     "logger": 5,
+    "trainer.settings": 6,
+    "trainer.optimisers": 7,
     "trainer.checkpoint_values": 6,
     "trainer.published_checkpoint": 6,
     "trainer.checkpoint_file": 7,

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT, SHARED
-from utils.config import Config, differences, merge, resolve_config, what_changes_learning
+from trainer.runs.resuming import what_changes_learning
+from utils.config import Config, differences, merge, resolve_config
 from utils.config_kinds import MapOf, Section, WithoutEffect
 from utils.config_schema import NOT_LEARNED, SCHEMA, check, without_args
 from utils.errors import UserError

@@ -279,7 +279,14 @@ def _locked(lock: Path, doing: str, required: bool) -> int:
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _wait_for(descriptor, doing, required)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.info("Another process is %s: waiting for it.", doing)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError:
+                if required:
+                    raise
             # The one who held it has removed it: whoever comes next makes another.
             if is_at(descriptor, lock):
                 return descriptor
@@ -287,17 +294,6 @@ def _locked(lock: Path, doing: str, required: bool) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
-
-
-def _wait_for(descriptor: int, doing: str, required: bool) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _log.info("Another process is %s: waiting for it.", doing)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
-        if required:
-            raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 
 from data_loader.loader import ExpertDataLoader
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint
+from trainer.optimisers import SCHEDULE_LENGTHS
 from trainer.runs.finding import Wanted, newest_checkpoint
 from trainer.runs.folder import RunFolder
 from trainer.runs.marks import read_mark
-from utils.config import NAME_KEY, Config, what_changes_learning
+from utils.config import NAME_KEY, Config, differing_paths
 from utils.config_kinds import KeyPath
+from utils.config_schema import changes_learning
 from utils.errors import UserError, listed, short
 
 _log = logging.getLogger(__name__)
@@ -138,6 +140,27 @@ def as_begun(config: Config, stored: Mapping[str, Any]) -> Config:
     values = {key: value for key, value in config.values.items() if key != "init_from"}
     values |= {key: stored[key] for key in ("init_from",) if key in stored}
     return Config.from_dict(values, stored.get(NAME_KEY, config.name))
+
+
+def what_changes_learning(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[KeyPath]:
+    """List the keys that make training with `new` another training than that with `old`.
+
+    Keys that only concern length, speed, logging, drawing, testing or places of files are none,
+    nor is `trainer.epochs`, unless the learning-rate schedule of either config ends with them.
+    """
+    has_end = _ends_with_training(old) or _ends_with_training(new)
+    return [
+        path
+        for path in differing_paths(old, new)
+        if changes_learning(path) or (has_end and path == ("trainer", "epochs"))
+    ]
+
+
+def _ends_with_training(values: Mapping[str, Any]) -> bool:
+    """Tell whether the schedule of a config is made to end with its last epoch."""
+    schedule, epochs = values.get("lr_scheduler", {}), values.get("trainer", {}).get("epochs")
+    args, names = schedule.get("args", {}), SCHEDULE_LENGTHS.get(schedule.get("type"), ())
+    return epochs is not None and epochs in [args.get(name) for name in names]
 
 
 def _value_at(path: KeyPath, values: Any) -> str:
