@@ -32,8 +32,7 @@ from misc.results.published import (
 )
 from misc.tools import tool_parser
 from utils.command_line import run_main
-from utils.config import Config, config_name
-from utils.config_files import merge
+from utils.config import Config, config_name, merge
 from utils.files import read_json, replacing
 
 NOT_PUBLISHED = "not published"

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     # Only now what takes its time to load: a slip on the command line is answered at once.
     from misc.teachtext.teachers import make_teacher
-    from trainer.finding import find_checkpoint
+    from trainer.runs.finding import find_checkpoint
     from trainer.session import config_of_checkpoint
 
     with open_log(None):

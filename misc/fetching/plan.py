@@ -10,7 +10,7 @@ from misc.fetching import catalogue
 from misc.fetching.catalogue import Archive, PublishedModel
 from misc.fetching.fetch import is_fetched
 from misc.results.published import CONFIGS, config_of
-from utils.config_files import merge, resolve_config
+from utils.config import merge, resolve_config
 from utils.errors import UserError
 
 _CHALLENGE = "challenge"

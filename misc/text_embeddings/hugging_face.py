@@ -15,8 +15,7 @@ from misc.text_embeddings.job import Job, Settings, Tokens, first_line, versions
 from misc.text_embeddings.known_encoders import POOLINGS
 from misc.text_embeddings.model_folder import ModelFolder, find_model, missing_packages
 from model.text_encoders import HiddenStates
-from utils.content import short
-from utils.errors import UserError
+from utils.errors import UserError, short
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from utils.content import short
-from utils.errors import UserError, did_you_mean
+from utils.errors import UserError, did_you_mean, short
 from utils.files import reason
 
 

@@ -18,8 +18,7 @@ from data_loader.formats.pickles.values import read_pickle
 from data_loader.store.word_vectors import WordCount, read_word_vectors, rows_of, wanted_words
 from misc.text_embeddings.job import Job, Settings, Tokens, file_hash, first_line, versions
 from model.text_encoders import POOLINGS, MilNceText, WordTable
-from utils.content import BadContent, short
-from utils.errors import UserError
+from utils.errors import BadContent, UserError, short
 from utils.files import reason
 
 logger = logging.getLogger(__name__)
