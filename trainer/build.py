@@ -19,6 +19,7 @@ from model.loss import AGGREGATES, LOSSES
 from model.metric import METRICS, REFUSED_METRICS
 from model.ranks import Ranks
 from model.similarity import RetrievalModel
+from trainer.closeup import Visualizer
 from trainer.distillation import Distillation
 from trainer.evaluation import VIDEOS_PER_BLOCK
 from trainer.optimisers import (
@@ -33,7 +34,6 @@ from trainer.rehearsal import rehearse
 from trainer.settings import check_settings
 from trainer.size import TRAINING_COPIES, check_fits, check_net, memory_of
 from trainer.training import TrainingSettings
-from trainer.visualizer import Visualizer
 from utils.config import Config
 from utils.config_kinds import Choice, Kind, ListOf
 from utils.config_schema import LOADER_KEYS, TRAINING_KEYS

@@ -27,6 +27,7 @@ from trainer.build import (
     count_parameters,
 )
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint, load_weights, load_what_fits
+from trainer.closeup import rankings_text
 from trainer.evaluation import (
     Evaluation,
     counts_of,
@@ -47,7 +48,6 @@ from trainer.training import (
     flat_metrics,
     restore,
 )
-from trainer.visualizer import rankings_text
 from utils.config import Config
 from utils.errors import UserError
 from utils.files import replacing
