@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logger.summary import summarise_seeds
+from logger.results import summarise_seeds
 from misc.published_results import DIRECTIONS, PUBLICATIONS, mean_and_std, millions, results_of
 from misc.results.rows import Row, difference_in_std
 from misc.results.table_text import Cell, Table
