@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 
-from data_loader.sets.declared import chosen_experts
+from data_loader.sets.declared import aggregated, chosen_experts, declared_expert
 from data_loader.sets.description import DataDescription, SplitEntry, find_description
-from data_loader.sets.layout import aggregated, declared_expert
 from misc.fetching import catalogue
 from misc.fetching.needs import experiments, needs
 from misc.published_results import (

@@ -2,7 +2,7 @@
 
 python3 -m misc.make_teachers --resume data/saved/models/demo-train-full-ce
 
-Name the file under `distil_params.teachers` of a student's config (see `data_loader.teachers.files`
+Name the file under `distil_params.teachers` of a student's config (see `data_loader.teachers`
 for what it holds). Student and teacher may use different experts and text features; what counts is
 that the data set has the same training videos with the same captions.
 """
@@ -25,8 +25,8 @@ from torch import nn
 
 from data_loader.loader import ExpertDataLoader
 from data_loader.retrieval_set import RetrievalSet
-from data_loader.teachers.files import TeacherShape, write_teacher
 from data_loader.teachers.published import PublishedVideo, write_published_teacher
+from data_loader.teachers.teacher import TeacherShape, write_teacher
 from logger.log_file import open_log
 from logger.progress import progress
 from misc.make_data_set import make_data_set

@@ -102,6 +102,7 @@ class Training:
     options: Options
     parts: Parts
     loader: ExpertDataLoader
+    test_loader: ExpertDataLoader  # of the test that the training ends with
     state: Restored | None  # of a training to be continued, and where it lies
     checkpoint_path: Path | None
 
@@ -133,7 +134,7 @@ class Training:
             check_same_data(checkpoint, checkpoint_path, loader)
         net = build_net(config, loader, is_trained=True).to(options.device)
         _log.info("Trainable parameters: %d", count_parameters(net))
-        check_test_side(config, net, seed)
+        test_loader = open_test_side(config, loader, net, seed)
         if config.get("init_from") and not checkpoint:
             source = find_checkpoint(Path(config["init_from"]))
             weights = load_checkpoint(source, ("optimizer",), needs_config=False)["state_dict"]
@@ -154,7 +155,7 @@ class Training:
         state = (
             restore(parts, checkpoint, checkpoint_path) if checkpoint and checkpoint_path else None
         )
-        return cls(config, seed, options, parts, loader, state, checkpoint_path)
+        return cls(config, seed, options, parts, loader, test_loader, state, checkpoint_path)
 
     def run(self, folder: RunFolder) -> TestResult:
         """Train, then test the best model; all results go into the run's folder.
@@ -204,14 +205,17 @@ class Training:
                     metrics["parameters"] = count_parameters(parts.net)
                 _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
                 _log.info("It is the model of epoch %d.", progress.best_epoch)
-                final = (config.eval_config(), folder.best_checkpoint, options.device, seed)
-                result = Test.prepare(*final).run(folder, is_final=True)
+                best, device = folder.best_checkpoint, options.device
+                test = Test.prepare(config.eval_config(), best, device, seed, self.test_loader)
+                result = test.run(folder, is_final=True)
         folder.last_checkpoint.unlink(missing_ok=True)
         return result
 
 
-def check_test_side(config: Config, net: RetrievalModel, seed: int) -> None:
-    """Open what the final test of a training needs, before it begins.
+def open_test_side(
+    config: Config, loader: ExpertDataLoader, net: RetrievalModel, seed: int
+) -> ExpertDataLoader:
+    """Open what the final test of a training needs, before it begins; features stay in their files.
 
     Raises:
         UserError: a list, a caption or a feature of the test split is missing, or the trained model
@@ -219,11 +223,11 @@ def check_test_side(config: Config, net: RetrievalModel, seed: int) -> None:
     """
     eval_config = config.eval_config()
     if eval_config.values == config.values:
-        return
+        return loader
     try:
-        loader = build_loader(eval_config, seed)
+        test_loader = build_loader(eval_config, seed)
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            tested = build_net(eval_config, loader)
+            tested = build_net(eval_config, test_loader)
     except UserError as error:
         raise UserError(
             f"The test after the training (eval_settings) cannot run: {error}"
@@ -234,6 +238,7 @@ def check_test_side(config: Config, net: RetrievalModel, seed: int) -> None:
             "The test after the training (eval_settings) builds another model than the one that is "
             "trained: give it the same experts, text features and arch."
         )
+    return test_loader
 
 
 def _forget_end(folder: RunFolder) -> None:
@@ -271,14 +276,31 @@ class Test:
     device: torch.device
 
     @classmethod
-    def prepare(cls, config: Config, checkpoint_path: Path, device: str, seed: int = 0) -> "Test":
+    def prepare(
+        cls,
+        config: Config,
+        checkpoint_path: Path,
+        device: str,
+        seed: int = 0,
+        loader: ExpertDataLoader | None = None,
+    ) -> "Test":
         """Build the model of a checkpoint and open the retrieval set of a config.
+
+        Args:
+            config: of the test.
+            checkpoint_path: the weights.
+            device: where to compute.
+            seed: of the run.
+            loader: the data of the config, where they are open already.
 
         Raises:
             UserError: the checkpoint does not fit the config, or cannot be read.
         """
         checkpoint = load_checkpoint(checkpoint_path, ("optimizer",), needs_config=False)
-        loader = build_loader(config, seed, device)
+        if loader is None:
+            loader = build_loader(config, seed, device)
+        elif loader.retrieval.device != torch.device(device):
+            loader.move_to(device)
         net = build_net(config, loader)
         load_weights(net, checkpoint["state_dict"], checkpoint_path)
         net.to(device)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_loader.sets.layout import aggregated
+from data_loader.sets.declared import aggregated
 from misc.fetching import catalogue
 from utils.config import config_name
 from utils.config_files import merge, resolve_config
