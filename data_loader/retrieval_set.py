@@ -16,31 +16,27 @@ from data_loader.store.feature_store import ExpertView, RawCaptions, TextView, s
 
 @dataclass(frozen=True)
 class VideoBatch:
-    """The videos `start` to `start + b` of a retrieval set.
+    """Some videos of a retrieval set.
 
     Attributes:
-        start: place of the first video.
         experts: name -> (b, D) or (b, T, D) float32, zeros where an expert is missing.
         ind: name -> (b,) float32, 1 where the expert is there.
     """
 
-    start: int
     experts: dict[str, torch.Tensor]
     ind: dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class TextBatch:
-    """The captions of the videos `start` to `start + b` of a retrieval set.
+    """The captions of some videos of a retrieval set.
 
     Attributes:
-        start: place of the first video.
         text: (b, C, T, D) float32, zeros for captions that do not exist.
         text_token_mask: (b, C) float32, number of tokens of each caption.
         query_masks: (b, C) float32, 1 for captions that exist.
     """
 
-    start: int
     text: torch.Tensor
     text_token_mask: torch.Tensor
     query_masks: torch.Tensor
@@ -157,7 +153,7 @@ class RetrievalSet:
         for start in range(0, len(self), block_size):
             videos = np.arange(start, min(start + block_size, len(self)))
             experts, ind = gather_experts(self._experts, videos)
-            yield VideoBatch(start, self._sent(experts), self._sent(ind))
+            yield VideoBatch(self._sent(experts), self._sent(ind))
 
     def text_blocks(self, videos_per_block: int) -> Iterator[TextBatch]:
         """Give all captions in the order of the videos, those of `videos_per_block` at a time."""
@@ -167,7 +163,6 @@ class RetrievalSet:
             videos = np.repeat(np.arange(start, start + len(chosen)), width)
             text, tokens = self._text.gather(videos, chosen.reshape(-1))
             yield TextBatch(
-                start=start,
                 text=send(text.view(len(chosen), width, *text.shape[1:]), self.device),
                 text_token_mask=self._tensor(tokens.reshape(len(chosen), width)),
                 query_masks=self._tensor(self.query_masks[start : start + len(chosen)]),

@@ -258,7 +258,7 @@ def test_the_retrieval_set_does_not_depend_on_the_block_size(own: OwnData, block
     for videos, texts in zip(
         retrieval.video_blocks(block), retrieval.text_blocks(block), strict=True
     ):
-        assert videos.start == texts.start == seen
+        assert len(videos.ind["tokens"]) == len(texts.text)
         for row in range(len(texts.text)):
             key = own.val_ids[seen]
             expected = padded(own.tokens[key], 4, 3)

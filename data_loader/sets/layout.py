@@ -1,4 +1,4 @@
-"""Where a data set's files lie, in the folders of several releases, and whom its lists name."""
+"""Where a data set's files lie, in the folders of several releases, and what its lists name."""
 
 import logging
 from dataclasses import dataclass
