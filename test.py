@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from logger.log_file import open_log
-from logger.report import other_split
+from logger.results import other_split
 from misc.make_data_set import make_data_set
 from utils.command_line import run_main, select_device, test_parser
 from utils.config import Config

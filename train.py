@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from logger.log_file import open_log
-from logger.results import append_to_leaderboard, write_summary
-from logger.tables import seeds_table
+from logger.results import append_to_leaderboard, seeds_table, write_summary
 from misc.make_data_set import make_data_set
 from utils.command_line import chosen_seeds, run_main, select_device, train_parser
 from utils.config import Config

@@ -13,9 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from data_loader.sets.declared import chosen_experts
+from data_loader.sets.declared import aggregated, chosen_experts, declared_expert
 from data_loader.sets.description import DataDescription, SplitEntry, find_description
-from data_loader.sets.layout import aggregated, declared_expert
 from misc.fetching import catalogue
 from misc.fetching.plan import experiments, needs
 from misc.results.published import (

@@ -2,8 +2,8 @@
 
 python3 -m misc.make_teachers --resume data/saved/models/demo-train-full-ce
 
-Name the file under `distil_params.teachers` of a student's config (see `data_loader.teachers.files`
-for what it holds). Student and teacher may use different experts and text features; what counts is
+Name the file under `distil_params.teachers` of a student's config (what it holds stands in
+`data_loader.teachers.teacher`). Student and teacher may use different experts and text features; what counts is
 that the data set has the same training videos with the same captions.
 """
 
@@ -26,8 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     # Only now what takes its time to load: a slip on the command line is answered at once.
     from misc.teachtext.teachers import make_teacher
-    from trainer.runs.finding import find_checkpoint
-    from trainer.session import config_of_checkpoint
+    from trainer.runs.finding import config_of_checkpoint, find_checkpoint
 
     with open_log(None):
         checkpoint_path = find_checkpoint(Path(args.resume))

@@ -41,7 +41,7 @@ from data_loader.formats import mat as mat_file
 from data_loader.formats import read as formats
 from data_loader.store.packed import Part, read_packed, write_packed
 from data_loader.store.word_vectors import read_word_vectors
-from data_loader.teachers.files import open_teacher
+from data_loader.teachers.teacher import open_teacher
 from misc.fetching.unpack import ArchiveError, Limits, unpack
 from tests import hostile_archives
 from tests.every_format import WRITERS, ragged

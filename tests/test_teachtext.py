@@ -13,7 +13,7 @@ import torch
 
 import train as train_program
 from data_loader.store.packed import read_packed
-from data_loader.teachers.files import open_teacher
+from data_loader.teachers.teacher import open_teacher
 from misc import denoise_captions, make_teachers
 from misc.teachtext import denoising
 from model.ranks import ranks_in_rows

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from data_loader.loader import ExpertDataLoader
-from data_loader.sets.declared import ModelInputs, declared_inputs
+from data_loader.sets.declared import LoaderSettings, ModelInputs, declared_inputs
 from data_loader.teachers.teacher import Teacher
 from model import CENet, MNNet
 from model.collaborative_gating import GATINGS
@@ -19,6 +20,7 @@ from model.loss import AGGREGATES, LOSSES
 from model.metric import METRICS, REFUSED_METRICS
 from model.ranks import Ranks
 from model.similarity import RetrievalModel
+from trainer.closeup import Visualizer
 from trainer.distillation import Distillation
 from trainer.evaluation import VIDEOS_PER_BLOCK
 from trainer.optimisers import (
@@ -33,7 +35,6 @@ from trainer.rehearsal import TRAINING_COPIES, check_fits, only_sizes, rehearse
 from trainer.settings import check_settings
 from trainer.step import PRECISIONS
 from trainer.training import Monitor, TrainingSettings
-from trainer.visualizer import Visualizer
 from utils.config import Config
 from utils.config_kinds import Choice, Kind, ListOf
 from utils.config_schema import LOADER_KEYS, TRAINING_KEYS
@@ -42,9 +43,6 @@ from utils.errors import UserError, did_you_mean
 ARCHITECTURES: dict[str, type[RetrievalModel]] = {"CENet": CENet, "MNNet": MNNet}
 LOADERS = {"ExpertDataLoader": ExpertDataLoader}
 VISUALIZERS = {"Visualizer": Visualizer}
-
-# Keys of the config's `experts` section that the data loader reads.
-_LOADER_KEYS = ("modalities", "text_feat", "text_agg", "drop_feats", "face_dim", "text_dim")
 
 
 def check_names(config: Config) -> None:
@@ -70,11 +68,9 @@ def check_names(config: Config) -> None:
 
 def build_loader(config: Config, seed: int, device: str = "cpu") -> ExpertDataLoader:
     """Open the data set of a config for a device; `seed` fixes order and captions drawn."""
-    config.require(LOADER_KEYS)
+    settings = _loader_settings(config)
     check_names(config)
-    kind = config["data_loader.type"]
-    args = _loader_args(config) | {"device": device, "seed": seed}
-    loader = _call("data_loader", kind, LOADERS[kind], args)
+    loader = LOADERS[config["data_loader.type"]](settings, seed, device)
     _check_batches(loader)
     return loader
 
@@ -85,13 +81,15 @@ def inputs_of(config: Config) -> ModelInputs:
     Raises:
         UserError: a name or a value cannot be used, or a size is declared nowhere.
     """
-    return _call("data_loader", config["data_loader.type"], declared_inputs, _loader_args(config))
+    return declared_inputs(_loader_settings(config))
 
 
-def _loader_args(config: Config) -> dict[str, Any]:
-    chosen = {key: config["experts"][key] for key in _LOADER_KEYS if key in config["experts"]}
-    chosen |= {key: config[key] for key in ("caption_masks", "training_file") if key in config}
-    return {"data_dir": None} | config.get("data_loader.args", {}) | chosen
+def _loader_settings(config: Config) -> LoaderSettings:
+    """Take from a config what a loader uses; keys without effect end here."""
+    config.require(LOADER_KEYS)
+    given = config.values | config["experts"] | config["data_loader.args"]
+    names = [field.name for field in fields(LoaderSettings) if field.name in given]
+    return LoaderSettings(**{name: given[name] for name in names})
 
 
 def build_net(

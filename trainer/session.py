@@ -26,6 +26,7 @@ from trainer.build import (
     count_parameters,
 )
 from trainer.checkpoint import load_checkpoint, load_what_fits
+from trainer.closeup import rankings_text
 from trainer.evaluation import Evaluation
 from trainer.rehearsal import only_sizes
 from trainer.runs.finding import find_checkpoint
@@ -33,7 +34,6 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.resuming import as_begun, check_same_data, check_same_training, fingerprint
 from trainer.testing import Test, TestResult
 from trainer.training import MINI_TRAIN_BATCHES, Parts, Restored, Trainer, TrainingSettings, restore
-from trainer.visualizer import rankings_text
 from utils.command_line import version
 from utils.config import Config
 from utils.errors import UserError
@@ -64,7 +64,7 @@ class Options:
 def seed_everything(seed: int) -> None:
     """Seed the global random states, for a model's initial weights and for code of others.
 
-    Our own draws do not use them: they come from generators of their own (`data_loader.draws`).
+    Our own draws do not use them: they come from generators of their own (`data_loader.batches`).
 
     Args:
         seed: from 0 to 2^32 - 1.
@@ -86,6 +86,7 @@ class Training:
     options: Options
     parts: Parts
     loader: ExpertDataLoader
+    test_loader: ExpertDataLoader  # of the test that the training ends with
     state: Restored | None  # of a training to be continued
 
     @classmethod
@@ -116,7 +117,7 @@ class Training:
             check_same_data(checkpoint, checkpoint_path, loader)
         net = build_net(config, loader, trained_on=options.device).to(options.device)
         _log.info("Trainable parameters: %d", count_parameters(net))
-        check_test_side(config, net, seed)
+        test_loader = open_test_side(config, loader, net, seed)
         if config.get("init_from") and not checkpoint:
             source = find_checkpoint(Path(config["init_from"]))
             weights = load_checkpoint(source, ("optimizer",), needs_config=False)["state_dict"]
@@ -137,7 +138,7 @@ class Training:
         state = None
         if checkpoint and checkpoint_path:
             state = restore(parts, checkpoint, checkpoint_path)
-        return cls(config, seed, options, parts, loader, state)
+        return cls(config, seed, options, parts, loader, test_loader, state)
 
     def run(self, folder: RunFolder) -> TestResult:
         """Train, then test the best model; all results go into the run's folder.
@@ -187,14 +188,17 @@ class Training:
                     metrics["parameters"] = count_parameters(parts.net)
                 _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
                 _log.info("It is the model of epoch %d.", progress.best_epoch)
-                final = (config.eval_config(), folder.best_checkpoint, options.device, seed)
-                result = Test.prepare(*final).run(folder, is_final=True)
+                best, device = folder.best_checkpoint, options.device
+                test = Test.prepare(config.eval_config(), best, device, seed, self.test_loader)
+                result = test.run(folder, is_final=True)
         folder.last_checkpoint.unlink(missing_ok=True)
         return result
 
 
-def check_test_side(config: Config, net: RetrievalModel, seed: int) -> None:
-    """Open what the final test of a training needs, before it begins.
+def open_test_side(
+    config: Config, loader: ExpertDataLoader, net: RetrievalModel, seed: int
+) -> ExpertDataLoader:
+    """Open what the final test of a training needs, before it begins; features stay in their files.
 
     Raises:
         UserError: a list, a caption or a feature of the test split is missing, or the trained model
@@ -202,11 +206,11 @@ def check_test_side(config: Config, net: RetrievalModel, seed: int) -> None:
     """
     eval_config = config.eval_config()
     if eval_config.values == config.values:
-        return
+        return loader
     try:
-        loader = build_loader(eval_config, seed)
+        test_loader = build_loader(eval_config, seed)
         with only_sizes():
-            tested = build_net(eval_config, loader)
+            tested = build_net(eval_config, test_loader)
     except UserError as error:
         raise UserError(
             f"The test after the training (eval_settings) cannot run: {error}"
@@ -217,6 +221,7 @@ def check_test_side(config: Config, net: RetrievalModel, seed: int) -> None:
             "The test after the training (eval_settings) builds another model than the one that is "
             "trained: give it the same experts, text features and arch."
         )
+    return test_loader
 
 
 def _forget_end(folder: RunFolder) -> None:

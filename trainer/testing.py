@@ -10,7 +10,7 @@ import torch
 
 from data_loader.loader import ExpertDataLoader
 from logger.predictions import write_predictions
-from logger.report import describe_run
+from logger.results import describe_run
 from model.similarity import RetrievalModel
 from trainer.build import build_loader, build_net, build_visualizer
 from trainer.checkpoint import load_checkpoint, load_weights
@@ -59,14 +59,31 @@ class Test:
     device: torch.device
 
     @classmethod
-    def prepare(cls, config: Config, checkpoint_path: Path, device: str, seed: int = 0) -> "Test":
+    def prepare(
+        cls,
+        config: Config,
+        checkpoint_path: Path,
+        device: str,
+        seed: int = 0,
+        loader: ExpertDataLoader | None = None,
+    ) -> "Test":
         """Build the model of a checkpoint and open the retrieval set of a config.
+
+        Args:
+            config: of the test.
+            checkpoint_path: the weights.
+            device: where to compute.
+            seed: of the run.
+            loader: the data of the config, where they are open already.
 
         Raises:
             UserError: the checkpoint does not fit the config, or cannot be read.
         """
         checkpoint = load_checkpoint(checkpoint_path, ("optimizer",), needs_config=False)
-        loader = build_loader(config, seed, device)
+        if loader is None:
+            loader = build_loader(config, seed, device)
+        elif loader.retrieval.device != torch.device(device):
+            loader.move_to(device)
         net = build_net(config, loader)
         load_weights(net, checkpoint["state_dict"], checkpoint_path)
         net.to(device)

@@ -93,18 +93,6 @@ class SplitEntry:
     expected: Counts | None = None
 
 
-__all__ = [
-    "Counts",
-    "DataDescription",
-    "ExpertEntry",
-    "ListEntry",
-    "SplitEntry",
-    "TextEntry",
-    "find_description",
-    "parse_description",
-    "published_names",
-]
-
 PUBLISHED_FOLDER = Path(__file__).parent / "descriptions"
 FILE_NAME = "dataset.json"
 

@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 
 from data_loader.loader import ExpertDataLoader
+from data_loader.sets.declared import LoaderSettings
 from utils.config import Config
 
 CONFIG = Path(__file__).parents[2] / "configs/msrvtt/train-full-ce.json"
@@ -82,8 +83,7 @@ def make_files(folder: Path, train: int, test: int) -> None:
 
 def open_loader(folder: Path, config: Config, captions: int = CAPTIONS) -> ExpertDataLoader:
     """Load what `make_files` wrote, with as many tokens as a config of MSRVTT keeps."""
-    return ExpertDataLoader(
-        data_dir=None,
+    settings = LoaderSettings(
         dataset_name=str(folder),
         split_name="full-test",
         batch_size=config["data_loader.args.batch_size"],
@@ -92,6 +92,7 @@ def open_loader(folder: Path, config: Config, captions: int = CAPTIONS) -> Exper
         text_feat="text",
         num_test_captions=captions,
     )
+    return ExpertDataLoader(settings)
 
 
 def _pieces(

@@ -18,8 +18,7 @@ from data_loader.sets.description import (
     SplitEntry,
     TextEntry,
 )
-from data_loader.sets.layout import FileFinder, TextSource
-from data_loader.sets.lists import read_videos
+from data_loader.sets.layout import FileFinder, TextSource, read_videos
 from data_loader.sets.near_ids import near_miss
 from data_loader.store.packing import all_finite, read_captions, read_text_source, rows_of
 from data_loader.store.word_vectors import WordCount, read_word_vectors, wanted_words

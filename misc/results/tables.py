@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logger.summary import summarise_seeds
+from logger.results import summarise_seeds
 from misc.results.published import DIRECTIONS, PUBLICATIONS, mean_and_std, millions, results_of
 from misc.results.rows import Row
 

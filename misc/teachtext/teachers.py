@@ -11,8 +11,8 @@ from torch import nn
 
 from data_loader.loader import ExpertDataLoader
 from data_loader.retrieval_set import RetrievalSet
-from data_loader.teachers.files import TeacherShape, write_teacher
 from data_loader.teachers.published import PublishedVideo, write_published_teacher
+from data_loader.teachers.teacher import TeacherShape, write_teacher
 from logger.progress import progress
 from misc.teachtext import PUBLISHED_SUFFIX, SUFFIX, TEACHERS_FOLDER
 from model.similarity import TextEmbeddings, VideoEmbeddings
