@@ -3,8 +3,8 @@
 python3 -m misc.make_teachers --resume data/saved/models/demo-train-full-ce
 
 Name the file under `distil_params.teachers` of a student's config (what it holds stands in
-`data_loader.teachers.teacher`). Student and teacher may use different experts and text features; what counts is
-that the data set has the same training videos with the same captions.
+`data_loader.teachers.teacher`). Student and teacher may use different experts and text features;
+what counts is that the data set has the same training videos with the same captions.
 """
 
 import sys

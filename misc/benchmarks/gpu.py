@@ -63,22 +63,13 @@ def make_config(
     folder: Path, epochs: int, precision: str, compiled: bool, scale: float = 1.0
 ) -> Config:
     """Return the published config on the data set of a folder, whose results stay there."""
-    config = Config.from_file(synthetic.CONFIG)
-    size = max(8, round(config["experts.ce_shared_dim"] * scale))
-    lists = {"dataset_name": str(folder), "split_name": "full-test", "num_test_captions": 1}
-    return config.merged(
+    size = max(8, round(768 * scale))
+    return synthetic.config_of(folder, captions=1, size=size).merged(
         {
             "precision": precision,
             "compile": compiled,
-            "experts": {
-                "modalities": list(synthetic.EXPERTS),
-                "text_feat": "text",
-                "ce_shared_dim": size,
-            },
-            "data_loader": {"args": {"data_dir": str(folder), "feat_aggregation": {}, **lists}},
-            "eval_settings": {"data_loader": {"args": lists}},
             "visualizer": {"args": {"vis_vid_freq": epochs + 1}},
-            "trainer": {"epochs": epochs, "save_dir": str(folder / "saved"), "tensorboard": False},
+            "trainer": {"epochs": epochs, "tensorboard": False},
         }
     )
 

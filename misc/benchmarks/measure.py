@@ -1,28 +1,33 @@
 """One measurement: a piece of work done in a process of its own, its time and its memory.
 
-A workload names two ways of doing the same thing, ours and a plain one that anybody believes. Each
-is a function that prepares the work (inputs, model, files: not measured) and returns a `Job`; the
-child process that prepared it then does it several times.
+A piece of work is a function of `workloads` or `growth` that prepares it (inputs, model, files: not
+measured) and returns a `Job`; the process that prepared it then does it several times, each time
+that it is told to. The process runs these benchmarks with the code of any checkout: all of them
+take turns, as a machine is not equally fast at all times.
+
+This file is also the program of such a process.
 """
 
-import multiprocessing
+import ctypes
+import importlib
+import json
 import os
+import resource
 import signal
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from utils.errors import UserError
-
-GEMM_SIZE = 2048
+ROOT = Path(__file__).resolve().parents[2]
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass(frozen=True)
@@ -31,188 +36,151 @@ class Job:
 
     Attributes:
         run: does it once. The first runs (`warmups`) are not counted.
-        flops: useful floating-point operations of one run (2 for a multiplication with an
-            addition); None where a share of the machine's peak would say nothing.
-        part: how much of the workload a run does, where all of it would take too long; times and
-            operations are extrapolated, and marked with "≈".
-        note: what is to be said of this measurement, below the table.
-        needed: bytes that all of the workload would need, where a run does a part of it.
-        memory: bytes at most resident where `run` starts a process of its own; None takes those of
-            the measuring process.
-        close: ends what preparing began, when all is measured.
+        part: how much of the workload a run does, where all of it would take too long; times are
+            extrapolated, and marked with "≈".
+        in_children: whether a run starts processes, and the memory is that of the largest.
+        during: a context in which all runs are done.
         undo: makes the next run a first one again; not measured.
+        products: a context in which the first run is done, and in which its matrix products are
+            noted (see `misc.benchmarks.peak`); None where a share of the peak would say nothing.
+        facts: what else the reader of the figures wants to know.
     """
 
     run: Callable[[], object]
-    flops: float | None = None
     repeats: int = 5
     warmups: int = 1
     part: float = 1.0
-    note: str = ""
-    memory: Callable[[], int] | None = None
-    needed: float | None = None
+    in_children: bool = False
+    during: AbstractContextManager = field(default_factory=nullcontext)
     undo: Callable[[], object] | None = None
-    close: Callable[[], object] | None = None
-
-
-# Takes the scale, 1 for the real sizes; smaller ones are quick tries. Defined at the top of a
-# module (or a `functools.partial` of such a function), so that a child process finds it.
-Prepare = Callable[[float], Job]
-
-
-@dataclass(frozen=True)
-class Workload:
-    """One row of the table."""
-
-    name: str  # for `--only`
-    title: str  # for the table
-    ours: Prepare
-    reference: Prepare | None = None
+    products: Any = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a job took: medians over its runs, for the whole workload."""
+    """What a job took, for the whole workload."""
 
-    cpu_seconds: float
-    seconds: float
+    runs: list[float]  # seconds of processor time of all threads, of each run
+    seconds: float  # that passed, the median
     peak_bytes: int  # resident at most while it ran
     held_bytes: int  # of those: there before it ran (libraries, inputs, model)
-    needed: float | None
-    flops: float | None
-    machine_flops: float  # in a cpu-second, of a large matrix product in the same process
-    part: float
-    note: str
+    part: float = 1.0
+    products: float | None = None  # cpu-seconds of its matrix products alone, see `Job.products`
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cpu_seconds(self) -> float:
+        return statistics.median(self.runs)
 
 
-@dataclass
-class Meter:
-    """Measures workloads, each side once however many rows it stands in."""
-
-    threads: int = 1
-    scale: float = 1.0
-    _known: dict[Any, Figures] = field(default_factory=dict)
-
-    def figures(self, prepare: Prepare) -> Figures:
-        """Measure a job in a process of its own.
-
-        Raises:
-            UserError: the process came to an end without a result.
-        """
-        key = _identity(prepare)
-        if key not in self._known:
-            self._known[key] = in_own_process(measure, prepare, self.scale, threads=self.threads)
-        return self._known[key]
+class WorkError(Exception):
+    """A process came to an end without a result; the text says of what."""
 
 
-class MatrixProduct:
-    """The product of two large square matrices, the work that runs at the machine's peak.
-
-    It is measured between the runs of a job, in the same process: a machine is not equally fast at
-    all times.
-    """
-
-    def __init__(self, scale: float) -> None:
-        self._size = max(512, round(GEMM_SIZE * scale))
-        self._a, self._b, self._out = (torch.randn(self._size, self._size) for _ in range(3))
-        self._run()
-
-    def _run(self) -> None:
-        torch.mm(self._a, self._b, out=self._out)
-
-    def flops(self) -> float:
-        """Measure it: operations in a cpu-second."""
-        before = _cpu_seconds()
-        self._run()
-        return 2.0 * self._size**3 / (_cpu_seconds() - before)
-
-
-def count_flops(run: Callable[[], object]) -> float:
-    """Count the operations of the matrix products that a run does."""
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return float(counter.get_total_flops())
-
-
-def measure(prepare: Prepare, scale: float) -> Figures:
-    """Prepare a job and do it, in this process."""
-    job = prepare(scale)
-    product = MatrixProduct(scale)
+def measured(job: Job) -> Iterator[Figures | None]:
+    """Do a job run by run, each giving None, and at last its figures."""
     restart_peak()
-    held = resident("VmRSS")
-    cpu_seconds, seconds = [], []
-    machine_flops = [product.flops()]
-    for _ in range(job.warmups + job.repeats):
-        cpu, wall = _cpu_seconds(), time.perf_counter()
-        job.run()
-        seconds.append(time.perf_counter() - wall)
-        cpu_seconds.append(_cpu_seconds() - cpu)
-        machine_flops.append(product.flops())
-        if job.undo:
-            job.undo()
-    peak = job.memory() if job.memory else resident("VmHWM")
-    if job.close:
-        job.close()
-    return Figures(
-        cpu_seconds=statistics.median(cpu_seconds[job.warmups :]) / job.part,
-        seconds=statistics.median(seconds[job.warmups :]) / job.part,
+    held, cpu_seconds, seconds = resident("VmRSS"), [], []
+    with job.during:
+        for number in range(job.warmups + job.repeats):
+            with job.products if job.products and number == 0 else nullcontext():
+                cpu, wall = _cpu_seconds(), time.perf_counter()
+                job.run()
+                seconds.append((time.perf_counter() - wall) / job.part)
+                cpu_seconds.append((_cpu_seconds() - cpu) / job.part)
+            if job.undo:
+                job.undo()
+            yield None
+    largest_child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    peak = largest_child if job.in_children else max(resident("VmHWM"), largest_child)
+    yield Figures(
+        runs=cpu_seconds[job.warmups :],
+        seconds=statistics.median(seconds[job.warmups :]),
         peak_bytes=peak,
-        held_bytes=0 if job.memory else min(held, peak),
-        needed=job.needed,
-        machine_flops=statistics.median(machine_flops),
-        flops=None if job.flops is None else job.flops / job.part,
+        held_bytes=0 if job.in_children else min(held, peak),
         part=job.part,
-        note=job.note,
+        products=job.products.seconds() if job.products else None,
+        facts=job.facts,
     )
 
 
-def in_own_process(function: Callable, *arguments: Any, threads: int = 1) -> Any:
-    """Call a function in a fresh process and return what it returns.
+def measure(
+    function: str, settings: dict[str, Any], folders: Sequence[Path] = (ROOT,), threads: int = 1
+) -> list[Figures | WorkError]:
+    """Do the same work with the code of several checkouts, which take turns.
 
-    Raises:
-        UserError: the process came to an end without a result.
+    Args:
+        function: "module.function" in this package, which returns the job.
+        settings: its keyword arguments.
+        folders: the checkouts.
+        threads: of each process.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    # Read when the child's libraries start, which is before any of our code runs there.
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    # Inherited: a Ctrl-C on the terminal is the parent's to answer, which ends the child.
-    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        process = context.Process(target=_answer, args=(sender, threads, function, arguments))
-        process.start()
-    finally:
-        signal.signal(signal.SIGINT, answer)
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError:
-        process.join()
-        raise UserError(
-            f"A measurement ended with the code {process.exitcode} and no result"
-            + (" (was there enough memory?)." if process.exitcode < 0 else ".")
-        ) from None
-    except BaseException:
-        process.terminate()
-        raise
-    finally:
-        process.join()
+    found: dict[int, Figures | WorkError] = {}
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(_Worker(function, settings, folder, threads)) for folder in folders
+        ]
+        while len(found) < len(workers):
+            for number, worker in enumerate(workers):
+                if number not in found and (answer := worker.run()):
+                    found[number] = answer
+    return [found[number] for number in range(len(workers))]
 
 
-def _answer(sender: Connection, threads: int, function: Callable, arguments: tuple) -> None:
-    # Ends as a program does, which removes its files.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    torch.set_num_threads(threads)
-    sender.send(function(*arguments))
+class _Worker(AbstractContextManager):
+    """A process that has prepared a job with the code of a checkout; it ends with the context."""
+
+    def __init__(self, function: str, settings: dict[str, Any], folder: Path, threads: int) -> None:
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, function, json.dumps(settings)],
+            cwd=folder,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            preexec_fn=end_with_parent,
+        )
+
+    def run(self) -> Figures | WorkError | None:
+        """Have it do the next run; the last one is answered with the figures."""
+        process = self._process
+        assert process.stdin and process.stdout
+        try:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended; why, is told below
+        line = process.stdout.readline()
+        if line:
+            answer = json.loads(line)
+            return Figures(**answer) if answer else None
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        code = process.wait()
+        why = "was there enough memory?" if code < 0 else (said or ["nothing said"])[-1]
+        return WorkError(f"it ended with the code {code}: {why}")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+
+def end_with_parent() -> None:
+    """Have the system end this process when the one that started it ends, however (Linux)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def restart_peak() -> None:
-    """Let the largest resident set that the system notes begin anew, where it can (Linux)."""
+    """Let the largest resident set that the system notes begin anew (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -228,7 +196,23 @@ def _cpu_seconds() -> float:
     return time.process_time() + times.children_user + times.children_system
 
 
-def _identity(prepare: Prepare) -> Any:
-    if hasattr(prepare, "func"):
-        return prepare.func, prepare.args, tuple(sorted(prepare.keywords.items()))
-    return prepare
+def _answer(function: str, settings: str) -> None:
+    """Prepare a job, and do the next run for each line of the input."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the work itself prints
+    # The code of the working directory, but for these benchmarks, which are those of this file.
+    sys.path[0] = str(Path.cwd())
+    benchmarks = importlib.import_module("misc.benchmarks")
+    benchmarks.__path__ = [str(Path(__file__).parent)]
+    module, _, name = function.rpartition(".")
+    job = getattr(importlib.import_module(f"misc.benchmarks.{module}"), name)(
+        **json.loads(settings)
+    )
+    for figures in measured(job):
+        if not sys.stdin.readline():
+            return
+        print(json.dumps(figures.__dict__ if figures else None), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    _answer(*sys.argv[1:])

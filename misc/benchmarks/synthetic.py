@@ -1,24 +1,21 @@
-"""A data set of the sizes of MSRVTT with random features, as files and as the loader opens it."""
+"""A data set of the sizes of MSRVTT (or small ones) with random features, as files."""
 
 import atexit
-import fcntl
 import json
 import pickle
-import shutil
-import tempfile
-from contextlib import suppress
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
-from data_loader.loader import ExpertDataLoader
-from data_loader.sets.declared import LoaderSettings
 from utils.config import Config
 
-CONFIG = Path(__file__).parents[2] / "configs/msrvtt/train-full-ce.json"
+CONFIG = Path("configs/msrvtt/train-full-ce.json")
 
-CAPTIONS, WORDS, TEXT_SIZE = 20, (5, 14), 768
+CAPTIONS, WORDS = 20, (5, 14)
 # Name -> (size, most vectors of a video; 1 is a fixed size), and how many videos have it.
 EXPERTS = {
     "audio": (128, 29, 0.9),
@@ -31,94 +28,104 @@ EXPERTS = {
     "scene.densenet161.0": (2208, 1, 1.0),
     "speech": (300, 32, 0.6),
 }
+SMALL_EXPERTS = {"audio": (64, 8, 0.8), "i3d.i3d.0": (128, 1, 1.0)}
 _POOL = 2000
-# Folders of benchmarks, and in them a file that their process keeps locked.
-_PREFIX, _MARK = "benchmark-", ".held-by-a-benchmark"
-_held: list[IO[str]] = []
+# Makes a folder that lasts as long as the process which started this one, however that one ends.
+_KEEPER = """
+import sys, tempfile
+with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
 
 
-def temporary_files(train: int, test: int) -> Path:
-    """Write the files (see `make_files`) into a folder that goes when the process ends.
+def temporary_folder() -> Path:
+    """Return a new folder that goes when this process ends, also when it is killed."""
+    keeper = subprocess.Popen(
+        [sys.executable, "-c", _KEEPER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # out of reach of Ctrl-C
+    )
+    atexit.register(keeper.communicate)  # closes its input, which tells it that this is the end
+    folder = keeper.stdout.readline().strip() if keeper.stdout else ""
+    if not folder:
+        raise OSError("no temporary folder could be made")
+    return Path(folder)
 
-    That of a process which was killed goes when the next one begins.
-    """
-    for mark in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_MARK}"):
-        with suppress(OSError), mark.open("r+") as held:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(mark.parent)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    atexit.register(shutil.rmtree, folder)
-    held = (folder / _MARK).open("w")
-    with suppress(OSError):
-        fcntl.flock(held, fcntl.LOCK_EX)
-    _held.append(held)
-    make_files(folder, train, test)
+
+def temporary_files(train: int, test: int, experts: Mapping[str, Any] = EXPERTS) -> Path:
+    """Write the files (see `make_files`) into a folder that goes when this process ends."""
+    folder = temporary_folder()
+    make_files(folder, train, test, experts)
     return folder
 
 
-def make_files(folder: Path, train: int, test: int) -> None:
+def make_files(
+    folder: Path, train: int, test: int, experts: Mapping[str, Any] = EXPERTS, text: int = 768
+) -> None:
     """Write features, captions, lists and description of `train` and `test` videos."""
     rng = np.random.default_rng(0)
     ids = [f"video{number}" for number in range(train + test)]
-    pools: dict[int, np.ndarray] = {}
-    for name, (size, most, share) in EXPERTS.items():
-        table = {}
-        for key in ids:
-            rows = _pieces(rng, pools, size, int(rng.integers(1, most + 1)))
-            table[key] = rows if rng.random() < share else float("nan")
-        _write(folder / f"{name}.pickle", table)
-    lengths = rng.integers(WORDS[0], WORDS[1] + 1, (len(ids), CAPTIONS))
-    text = {
-        key: [_pieces(rng, pools, TEXT_SIZE, count) for count in row]
-        for key, row in zip(ids, lengths, strict=True)
+
+    def pieces(size: int, counts: list[int]) -> list[np.ndarray]:
+        """Take (count, size) float32 out of a pool: drawing gigabytes would take minutes."""
+        pool = rng.standard_normal((_POOL, size), dtype=np.float32)
+        starts = rng.integers(0, _POOL - max(counts), len(counts))
+        return [pool[at : at + n] for at, n in zip(starts, counts, strict=True)]
+
+    for name, (size, most, share) in experts.items():
+        found = pieces(size, rng.integers(1, most + 1, len(ids)).tolist())
+        there = rng.random(len(ids)) < share
+        rows = (x if is_there else float("nan") for x, is_there in zip(found, there, strict=True))
+        _write(folder / f"{name}.pickle", dict(zip(ids, rows, strict=True)))
+    lengths = rng.integers(WORDS[0], WORDS[1] + 1, len(ids) * CAPTIONS).tolist()
+    words = pieces(text, lengths)
+    of_video = {key: slice(n * CAPTIONS, (n + 1) * CAPTIONS) for n, key in enumerate(ids)}
+    _write(folder / "text.pickle", {key: words[own] for key, own in of_video.items()})
+    description = {
+        "name": "benchmark",
+        "experts": {
+            name: {"file": f"{name}.pickle", "size": size, "variable_length": most > 1}
+            for name, (size, most, _) in experts.items()
+        },
+        "captions": "captions.json",
+        "text_features": {"text": {"file": "text.pickle", "size": text}},
+        "splits": {
+            "full-test": {role: {"file": "splits.json", "key": role} for role in ("train", "val")}
+        },
     }
-    _write(folder / "text.pickle", text)
-    captions = {
-        key: ["word " * count for count in row] for key, row in zip(ids, lengths, strict=True)
-    }
-    (folder / "captions.json").write_text(json.dumps(captions))
-    (folder / "splits.json").write_text(json.dumps({"train": ids[:train], "val": ids[train:]}))
-    (folder / "dataset.json").write_text(json.dumps(_description()))
+    for name, content in (
+        ("captions", {k: ["word " * n for n in lengths[own]] for k, own in of_video.items()}),
+        ("splits", {"train": ids[:train], "val": ids[train:]}),
+        ("dataset", description),
+    ):
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def open_loader(folder: Path, config: Config, captions: int = CAPTIONS) -> ExpertDataLoader:
-    """Load what `make_files` wrote, with as many tokens as a config of MSRVTT keeps."""
-    settings = LoaderSettings(
-        dataset_name=str(folder),
-        split_name="full-test",
-        batch_size=config["data_loader.args.batch_size"],
-        max_tokens=config["data_loader.args.max_tokens"],
-        modalities=list(EXPERTS),
-        text_feat="text",
-        num_test_captions=captions,
+def config_of(folder: Path, captions: int = CAPTIONS, size: int | None = None) -> Config:
+    """Return the published config of MSRVTT's CE on what `make_files` wrote.
+
+    Args:
+        folder: with the files; results stay there too.
+        captions: of a test video.
+        size: of the embeddings; None for the published one.
+    """
+    experts = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["experts"]
+    lists = {"dataset_name": str(folder), "split_name": "full-test", "num_test_captions": captions}
+    args = {"data_dir": str(folder), "feat_aggregation": {}, **lists}
+    sized = {"ce_shared_dim": size} if size else {}
+    return Config.from_file(CONFIG).merged(
+        {
+            "experts": {"modalities": list(experts), "text_feat": "text", **sized},
+            "data_loader": {"args": args},
+            "eval_settings": {"data_loader": {"args": lists}},
+            "trainer": {"save_dir": str(folder / "saved")},
+        }
     )
-    return ExpertDataLoader(settings)
-
-
-def _pieces(
-    rng: np.random.Generator, pools: dict[int, np.ndarray], size: int, rows: int
-) -> np.ndarray:
-    """Return (rows, size) float32 out of a pool: drawing gigabytes would take minutes."""
-    if size not in pools:
-        pools[size] = rng.standard_normal((_POOL, size), dtype=np.float32)
-    start = int(rng.integers(0, _POOL - rows))
-    return pools[size][start : start + rows]
 
 
 def _write(path: Path, table: dict) -> None:
     with path.open("wb") as handle:
         pickle.dump(table, handle, protocol=4)
-
-
-def _description() -> dict:
-    lists = {role: {"file": "splits.json", "key": role} for role in ("train", "val")}
-    return {
-        "name": "benchmark",
-        "experts": {
-            name: {"file": f"{name}.pickle", "size": size, "variable_length": most > 1}
-            for name, (size, most, _) in EXPERTS.items()
-        },
-        "captions": "captions.json",
-        "text_features": {"text": {"file": "text.pickle", "size": TEXT_SIZE}},
-        "splits": {"full-test": lists},
-    }
