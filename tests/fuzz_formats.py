@@ -37,7 +37,6 @@ import numpy as np
 import torch
 
 from data_loader.formats import apart
-from data_loader.formats import mat as mat_file
 from data_loader.formats import read as formats
 from data_loader.store.packed import Part, read_packed, write_packed
 from data_loader.store.word_vectors import read_word_vectors
@@ -244,6 +243,12 @@ def damage(whole: bytes, rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
+def memory_in_use() -> int:
+    """Return the bytes of address space in use."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
 def outcome_of(kind: Format, path: Path) -> tuple[str, str]:
     """Read a damaged file; returns the outcome, and what is to be said of it."""
     try:
@@ -274,7 +279,7 @@ def read_damaged(
     inner = kind.inner(whole)
 
     def work(answers: int) -> None:
-        used = apart.memory_in_use()
+        used = memory_in_use()
         for number in range(at, min(at + BATCH, numbers.stop)):
             rng = np.random.default_rng([seed, zlib.crc32(kind.name.encode()), number])
             data = kind.seal(whole, damage(inner, rng))
@@ -336,10 +341,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=20, help="what takes longer hangs")
     options = parser.parse_args(arguments)
     np.seterr(all="ignore")
-    formats.read_apart = mat_file.read_apart = lambda reader, path: apart.readers()[reader](path)
-    import scipy.io  # noqa: F401 (once, not in every child)
+    apart._is_child = True  # each batch is read in a limited process of its own
+    import h5py  # noqa: F401 (once, not in every child)
+    import scipy.io  # noqa: F401
 
-    apart.readers()
     chosen = [kind for kind in all_formats() if not options.only or kind.name in options.only]
     each = -(-options.count // len(chosen))
     total: Counter[str] = Counter()

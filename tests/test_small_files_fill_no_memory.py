@@ -26,10 +26,12 @@ TIMES = 3000
 READ = """
 import os, resource, sys, traceback
 from pathlib import Path
-from data_loader.formats.apart import memory_in_use
 from utils.errors import UserError
 from data_loader.formats.read import read_feature_file
 from trainer.checkpoint import load_checkpoint
+
+def memory_in_use():
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 def read(path):
     limit = memory_in_use() + (256 << 20) + 4 * path.stat().st_size

@@ -255,9 +255,7 @@ def alone(path: Path, doing: str, required: bool = True) -> Iterator[int]:
         UserError: the folder cannot be written, or the file system has no locks.
     """
     try:
-        folder, name = (path, "lock") if path.is_dir() else (path.parent, path.name)
-        # What a killed process leaves of it is removed like any other temporary file.
-        lock = folder / f".{name}.0-00000000.tmp"
+        lock = lock_of(path)
         descriptor = _locked(lock, doing, required)
     except PATH_ERRORS as error:
         raise UserError(f"Cannot lock {path}: {reason(error)}.") from error
@@ -269,6 +267,13 @@ def alone(path: Path, doing: str, required: bool = True) -> Iterator[int]:
                 lock.unlink()
         finally:
             os.close(descriptor)
+
+
+def lock_of(path: Path) -> Path:
+    """Return the file that stands for the lock of `path`."""
+    folder, name = (path, "lock") if path.is_dir() else (path.parent, path.name)
+    # What a killed process leaves of it is removed like any other temporary file.
+    return folder / f".{name}.0-00000000.tmp"
 
 
 def _locked(lock: Path, doing: str, required: bool) -> int:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from data_loader.formats.apart import read_apart
 from utils.content import BadContent, Truncated, check_unpacked_size, short
 
 _HEAD = 128
@@ -34,7 +33,9 @@ def read_mat(path: Path) -> dict[str, Any]:
     with path.open("rb") as handle:
         head = handle.read(_HEAD)
         if head.startswith(b"MATLAB 7.3"):
-            return read_apart("matlab", path)
+            from data_loader.formats.hdf5 import read_matlab_hdf5  # takes its time to load
+
+            return read_matlab_hdf5(path)
         if head[124:128] not in (b"\x00\x01IM", b"\x01\x00MI"):
             raise BadContent('it is no MAT-file of version 5 or 7.3 (save with "-v7" in MATLAB)')
         body = handle.read()

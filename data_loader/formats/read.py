@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_loader.formats.apart import read_apart
+from data_loader.formats.apart import TOO_MUCH_MEMORY, behind_wall
 from data_loader.formats.mat import read_mat
 from data_loader.formats.msgpack_numpy import read_msgpack
 from data_loader.formats.npy import read_npy, read_npy_folder, read_npz
@@ -45,7 +45,6 @@ _PARSER_ERRORS = (
     AttributeError,
     OverflowError,
     EOFError,
-    MemoryError,
     RuntimeError,
     struct.error,
     zipfile.BadZipFile,
@@ -56,6 +55,7 @@ _FEATURE_ARRAYS = {"ids": True, "feats": True, "offsets": False}
 _TEXT_ARRAYS = dict.fromkeys(("ids", "feats", "offsets", "caption_offsets"), True)
 
 
+@behind_wall
 def read_feature_file(path: str | Path) -> FeatureTable:
     """Read one expert's features: video id -> array, or None for a missing expert.
 
@@ -75,6 +75,7 @@ def read_feature_file(path: str | Path) -> FeatureTable:
         return by_video(mapping, budget.array_or_none)
 
 
+@behind_wall
 def read_text_feature_file(path: str | Path) -> TextTable:
     """Read text features: video id -> list of (words, size) arrays, one for each caption.
 
@@ -92,12 +93,14 @@ def read_text_feature_file(path: str | Path) -> TextTable:
         return by_video(mapping, budget.captions)
 
 
+@behind_wall
 def read_plain_mapping(path: str | Path, what: str) -> dict[str, Any]:
     """Read captions, caption masks or caption indices: video id -> plain value."""
     with _errors_of(path, f"a file of {what}") as path:
         return _mapping(path)
 
 
+@behind_wall
 def read_id_list(path: str | Path, key: str | None = None) -> list[str]:
     """Read video ids: one a line of a text file, or the list under `key` of a JSON file."""
     with _errors_of(path, "a list of video ids") as path:
@@ -147,6 +150,8 @@ def _errors_of(path: str | Path, what: str) -> Iterator[Path]:
         ) from error
     except BadContent as error:
         raise UserError(f"Cannot read {path} as {what}: {error}.") from error
+    except MemoryError as error:
+        raise UserError(f"Cannot read {path} as {what}: {TOO_MUCH_MEMORY}.") from error
     except _PARSER_ERRORS as error:
         raise UserError(
             f"Cannot read {path} as {what}: it is damaged or of another format "
@@ -207,6 +212,12 @@ def _read_pickle(path: Path) -> Any:
         return read_pickle(memoryview(mmap.mmap(handle.fileno(), size, access=mmap.ACCESS_READ)))
 
 
+def _read_hdf5(path: Path) -> Any:
+    from data_loader.formats.hdf5 import read_hdf5  # takes its time to load
+
+    return read_hdf5(path)
+
+
 def _text(path: Path) -> str:
     """Return the text of a file: UTF-8, or what the byte-order mark in front of it says."""
     data = path.read_bytes()
@@ -228,7 +239,7 @@ _READERS: dict[str, Callable[[Path], Any]] = {
     ".json": _read_json,
     ".npy": read_npy,
     ".mp": read_msgpack,
-    ".hickle": lambda path: read_apart("hdf5", path),
-    ".h5": lambda path: read_apart("hdf5", path),
+    ".hickle": _read_hdf5,
+    ".h5": _read_hdf5,
     ".mat": read_mat,
 }
