@@ -3,10 +3,6 @@
 They know what is wrong, not which file it was; `formats` adds that.
 """
 
-# Deflate reaches about 1000:1 on zeros; features that compress this well carry nothing.
-_MAX_RATIO = 200
-_FREE_BYTES = 64 << 20
-
 
 class BadContent(ValueError):
     """The content of a file cannot be accepted; `formats` adds the file's name for the user."""
@@ -26,18 +22,3 @@ def short(value: object, limit: int = 60) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def largest_unpacked(packed: int) -> int:
-    """Return how many bytes `packed` bytes may unpack to."""
-    return _MAX_RATIO * packed + _FREE_BYTES
-
-
-def check_unpacked_size(what: str, unpacked: int, packed: int) -> None:
-    """Refuse compressed data that would unpack to many times their size.
-
-    Raises:
-        BadContent: `unpacked` bytes are out of proportion to `packed` bytes.
-    """
-    if unpacked > largest_unpacked(packed):
-        raise BadContent(f"{what} would unpack to {unpacked} bytes")

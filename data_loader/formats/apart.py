@@ -43,7 +43,7 @@ _LISTS_OF_NUMBERS = (".json", ".mp")
 # What may be packed within; deflate reaches about 1000:1 on zeros, which are no features.
 _PACKED = (".npz", ".mat", ".h5", ".hickle", ".zip", ".gz")
 _MAX_RATIO, _FREE_UNPACKED = 200, 64 << 20
-_FREE_SECONDS, _BYTES_PER_SECOND = 60, 1 << 20
+_FREE_SECONDS, _BYTES_PER_SECOND = 20, 1 << 20
 # Python's own readers of text do no harm to small files, and a fork takes longer than they do.
 _HARMLESS, _HARMLESS_BYTES = (".json", ".txt"), 4 << 20
 _LOOK_SECONDS = 0.1
@@ -105,7 +105,7 @@ def apart(
         child = _fork()
         if not child:
             limits = (sum(map(_memory_for, sources)), seconds)
-            _work(answer, function, limits, [Path(path) for path in leftovers])
+            _work(answer, function, limits, names, [Path(path) for path in leftovers])
         status = _end_of(child)
         if os.WIFSIGNALED(status):
             how = {
@@ -174,6 +174,7 @@ def _work(
     answer: IO[bytes],
     function: Callable[[], Any],
     limits: tuple[int, int],
+    names: str,
     leftovers: list[Path],
 ) -> NoReturn:
     """Do the child's work; nothing of this process is ended or flushed by its end."""
@@ -193,6 +194,8 @@ def _work(
         _limit(*limits)
         try:
             _write_answer(answer, (*_outcome(function), lines))
+        except RecursionError:
+            _write_answer(answer, ("refused", f"Cannot read {names}: it is nested too deeply.", []))
         except (TypeError, AttributeError, pickle.PicklingError):
             _write_answer(answer, ("failed", traceback.format_exc(), []))
         code = 0

@@ -1,4 +1,4 @@
-"""Arrays in numpy's own format, with every size checked before memory is reserved.
+"""Arrays in numpy's own format, with every shape compared with the bytes that are there.
 
 `.npy` holds one array, `.npz` a zip archive of several. numpy writes whatever is no plain array as
 a pickle into the same files; the only such file that is read is a `.npy` of one object (how people
@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from data_loader.formats.pickles.values import read_pickle
-from utils.content import BadContent, Truncated, check_unpacked_size, short
+from utils.content import BadContent, Truncated, short
 
 _MAGIC = b"\x93NUMPY"
 _MAX_HEADER = 1 << 16
@@ -99,7 +99,6 @@ def _one_object(stream: IO[bytes], shape: tuple[int, ...], header_size: int) -> 
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> np.ndarray:
-    check_unpacked_size(f'its array "{name}"', member.file_size, member.compress_size)
     with archive.open(member) as stream:
         dtype, shape, order, header_size = _read_header(stream, name)
         if dtype.hasobject:

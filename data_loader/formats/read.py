@@ -21,10 +21,12 @@ from data_loader.formats.msgpack_numpy import read_msgpack
 from data_loader.formats.npy import read_npy, read_npy_folder, read_npz
 from data_loader.formats.pickles.values import read_pickle
 from data_loader.formats.tables import (
-    Budget,
     FeatureTable,
     TextTable,
+    array_or_none,
     by_video,
+    captions_of,
+    check_total,
     checked_names,
     grouped_array,
     grouped_captions,
@@ -71,8 +73,9 @@ def read_feature_file(path: str | Path) -> FeatureTable:
         arrays, mapping = _arrays_or_mapping(path, _FEATURE_ARRAYS)
         if arrays:
             return grouped_features(arrays)
-        budget = Budget(_size_of(path))
-        return by_video(mapping, budget.array_or_none)
+        table = by_video(mapping, array_or_none)
+        check_total(sum(a.size for a in table.values() if a is not None), _size_of(path))
+        return table
 
 
 @behind_wall
@@ -89,8 +92,9 @@ def read_text_feature_file(path: str | Path) -> TextTable:
         arrays, mapping = _arrays_or_mapping(path, _TEXT_ARRAYS)
         if arrays:
             return grouped_captions(arrays)
-        budget = Budget(_size_of(path))
-        return by_video(mapping, budget.captions)
+        table = by_video(mapping, captions_of)
+        check_total(sum(a.size for captions in table.values() for a in captions), _size_of(path))
+        return table
 
 
 @behind_wall
