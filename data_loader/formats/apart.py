@@ -49,8 +49,10 @@ _HARMLESS, _HARMLESS_BYTES = (".json", ".txt"), 4 << 20
 _LOOK_SECONDS = 0.1
 _ALIGNMENT = 64
 # What the answer's pickle may name: the makers of arrays.
-_ARRAYS = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric")
-_ARRAYS = (*_ARRAYS, "numpy._core.numeric")
+_ARRAYS = (
+    "numpy",
+    *(f"numpy.{core}.{m}" for core in ("core", "_core") for m in ("multiarray", "numeric")),
+)
 _MAKERS = ("ndarray", "dtype", "_reconstruct", "_frombuffer")
 
 _MEMORY_IS_FULL = 2
@@ -111,7 +113,9 @@ def apart(
             how = {
                 signal.SIGXCPU: f"reading it took more than {seconds} seconds",
                 signal.SIGKILL: "reading it was killed (the memory of this machine may be full)",
-            }.get(os.WTERMSIG(status), "it is damaged (what reads such files crashed)")
+            }.get(
+                signal.Signals(os.WTERMSIG(status)), "it is damaged (what reads such files crashed)"
+            )
             raise Refused(f"Cannot read {names}: {how}.")
         if os.WEXITSTATUS(status) == _MEMORY_IS_FULL:
             raise Refused(f"Cannot read {names}: {TOO_MUCH_MEMORY}.")
@@ -275,7 +279,8 @@ def _write_answer(answer: IO[bytes], value: Any) -> None:
     plain = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     raw = [buffer.raw() for buffer in buffers]
     head = struct.pack(f"<{2 + len(raw)}Q", len(plain), len(raw), *(len(data) for data in raw))
-    for data in (head, plain, *raw):
+    pieces: list[bytes | memoryview] = [head, plain, *raw]
+    for data in pieces:
         answer.write(data)
         answer.write(b"\0" * (-len(data) % _ALIGNMENT))
     answer.flush()
