@@ -142,8 +142,8 @@ def test_pickles_inside_other_formats_run_nothing(tmp_path: Path) -> None:
     ("value", "message"),
     [
         (np.ones((2, 3)), "mapping"),
-        (np.array([{}, {}], dtype=object), "array of objects"),
-        (np.array(["a", 1], dtype=object), "array of objects"),
+        (np.array([{}, {}], dtype=object), "not a mapping"),
+        (np.array(["a", 1], dtype=object), "not a mapping"),
         ([1, 2], "not a mapping"),
     ],
 )

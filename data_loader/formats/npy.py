@@ -1,8 +1,8 @@
 """Arrays in numpy's own format, with every shape compared with the bytes that are there.
 
 `.npy` holds one array, `.npz` a zip archive of several. numpy writes whatever is no plain array as
-a pickle into the same files; the only such file that is read is a `.npy` of one object (how people
-save a dictionary with `numpy.save`), and its pickle goes through our own machine.
+a pickle into the same files; a `.npy` of objects is read (so people save a dictionary, or a list
+of words), its pickle as warily as any other.
 """
 
 import math
@@ -27,7 +27,7 @@ _HEADER = re.compile(
 
 
 def read_npy(path: Path) -> Any:
-    """Return the array of a `.npy`, or the plain value where it holds one object.
+    """Return the array of a `.npy`; of objects a list, or the plain value where it is one.
 
     Raises:
         BadContent: it is neither, or its size is not what its header says.
@@ -35,7 +35,7 @@ def read_npy(path: Path) -> Any:
     with path.open("rb") as stream:
         dtype, shape, order, header_size = _read_header(stream, path.stem)
         if dtype.hasobject:
-            return _one_object(stream, shape, header_size)
+            return _objects(stream, shape, header_size)
         size = path.stat().st_size - header_size
         needed = math.prod(shape) * dtype.itemsize
         if size != needed:
@@ -88,14 +88,12 @@ def read_npy_folder(folder: Path) -> dict[str, Any]:
     return table
 
 
-def _one_object(stream: IO[bytes], shape: tuple[int, ...], header_size: int) -> Any:
-    if math.prod(shape) != 1:
-        raise BadContent("it holds an array of objects; one dictionary or an array was expected")
+def _objects(stream: IO[bytes], shape: tuple[int, ...], header_size: int) -> Any:
     data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     value = read_pickle(memoryview(data)[header_size:])
-    if not isinstance(value, list) or len(value) != 1:
+    if not isinstance(value, list) or len(value) != math.prod(shape):
         raise BadContent("its array of objects is not what its header says")
-    return value[0]
+    return value[0] if len(value) == 1 else value
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> np.ndarray:

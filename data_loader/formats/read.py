@@ -127,6 +127,13 @@ def read_id_list(path: str | Path, key: str | None = None) -> list[str]:
         return checked_names([str(item) for item in ids])
 
 
+@behind_wall
+def read_array(path: str | Path, what: str) -> Any:
+    """Read a `.npy`: an array, or a list (or the one value) where it holds objects."""
+    with _errors_of(path, what) as path:
+        return read_npy(path)
+
+
 def truncated(path: Path, size: int) -> str:
     """Say that a file seems incomplete, for error messages."""
     return f"it looks truncated ({size} bytes); fetch or make it again"
