@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import h5py
 import numpy as np
 
-from data_loader.formats.pickles.machine import checked_key, text_of
+from data_loader.formats.pickles import checked_key, text_of
 from utils.content import BadContent, Truncated, short
 
 _MAX_DEPTH = 12
@@ -137,7 +137,7 @@ class _Reader:
         self._check_storage(place)
         found = place[()]
         if "str_type" in place.attrs and texts and texts.length:
-            return text_of(memoryview(found.tobytes()))
+            return text_of(found.tobytes())
         if texts is not None:
             return _texts(found)
         return found if isinstance(found, np.ndarray) else found.item()
@@ -169,7 +169,7 @@ def _text_of(value: Any) -> Any:
     """Decode a text, or the first of an array of texts; other values stay as they are."""
     if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "SO":
         value = value.reshape(-1)[0]
-    return text_of(memoryview(value)) if isinstance(value, bytes) else value
+    return text_of(value) if isinstance(value, bytes) else value
 
 
 def _hickled(reader: _Reader) -> Any:

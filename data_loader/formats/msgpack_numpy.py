@@ -11,8 +11,7 @@ from typing import Any
 
 import msgpack
 
-from data_loader.formats.pickles.machine import checked_key, text_of
-from data_loader.formats.pickles.values import checked_array, plain_type
+from data_loader.formats.pickles import checked_array, checked_key, plain_type, text_of
 from utils.content import BadContent, Truncated, short
 
 
@@ -61,7 +60,7 @@ def _map(pairs: list[tuple[Any, Any]]) -> Any:
 def _text(value: Any) -> Any:
     if isinstance(value, msgpack.ExtType | msgpack.Timestamp):
         raise BadContent("it holds an extension type of MessagePack")
-    return text_of(memoryview(value)) if isinstance(value, bytes) else value
+    return text_of(value) if isinstance(value, bytes) else value
 
 
 def _array(entry: dict[Any, Any]) -> Any:
@@ -73,5 +72,5 @@ def _array(entry: dict[Any, Any]) -> Any:
     shape = entry.get("shape", []) if entry["nd"] is True else []
     if type(shape) is not list:
         raise BadContent("an array has an unknown shape")
-    values = checked_array(memoryview(data), plain_type(code), tuple(shape), "C")
+    values = checked_array(data, plain_type(code), tuple(shape), "C")
     return values if entry["nd"] is True else values[()].item()

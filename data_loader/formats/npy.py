@@ -6,7 +6,6 @@ of words), its pickle as warily as any other.
 """
 
 import math
-import mmap
 import re
 import zipfile
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from data_loader.formats.pickles.values import read_pickle
+from data_loader.formats.pickles import read_pickle
 from utils.content import BadContent, Truncated, short
 
 _MAGIC = b"\x93NUMPY"
@@ -35,7 +34,7 @@ def read_npy(path: Path) -> Any:
     with path.open("rb") as stream:
         dtype, shape, order, header_size = _read_header(stream, path.stem)
         if dtype.hasobject:
-            return _objects(stream, shape, header_size)
+            return _objects(stream, shape)
         size = path.stat().st_size - header_size
         needed = math.prod(shape) * dtype.itemsize
         if size != needed:
@@ -88,9 +87,8 @@ def read_npy_folder(folder: Path) -> dict[str, Any]:
     return table
 
 
-def _objects(stream: IO[bytes], shape: tuple[int, ...], header_size: int) -> Any:
-    data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    value = read_pickle(memoryview(data)[header_size:])
+def _objects(stream: IO[bytes], shape: tuple[int, ...]) -> Any:
+    value = read_pickle(stream)
     if not isinstance(value, list) or len(value) != math.prod(shape):
         raise BadContent("its array of objects is not what its header says")
     return value[0] if len(value) == 1 else value

@@ -7,7 +7,6 @@ format follows from the suffix, see `_READERS`; a folder is one `.npy` for each 
 
 import contextlib
 import json
-import mmap
 import struct
 import zipfile
 import zlib
@@ -19,7 +18,7 @@ from data_loader.formats.apart import TOO_MUCH_MEMORY, behind_wall
 from data_loader.formats.mat import read_mat
 from data_loader.formats.msgpack_numpy import read_msgpack
 from data_loader.formats.npy import read_npy, read_npy_folder, read_npz
-from data_loader.formats.pickles.values import read_pickle
+from data_loader.formats.pickles import read_pickle
 from data_loader.formats.tables import (
     FeatureTable,
     TextTable,
@@ -69,7 +68,7 @@ def read_feature_file(path: str | Path) -> FeatureTable:
     Raises:
         UserError: the file cannot be read, is damaged, or holds anything but features.
     """
-    with _errors_of(path, "a feature file") as path:
+    with errors_of(path, "a feature file") as path:
         arrays, mapping = _arrays_or_mapping(path, _FEATURE_ARRAYS)
         if arrays:
             return grouped_features(arrays)
@@ -88,7 +87,7 @@ def read_text_feature_file(path: str | Path) -> TextTable:
     Raises:
         UserError: the file cannot be read, is damaged, or holds anything but text features.
     """
-    with _errors_of(path, "a file of text features") as path:
+    with errors_of(path, "a file of text features") as path:
         arrays, mapping = _arrays_or_mapping(path, _TEXT_ARRAYS)
         if arrays:
             return grouped_captions(arrays)
@@ -100,14 +99,14 @@ def read_text_feature_file(path: str | Path) -> TextTable:
 @behind_wall
 def read_plain_mapping(path: str | Path, what: str) -> dict[str, Any]:
     """Read captions, caption masks or caption indices: video id -> plain value."""
-    with _errors_of(path, f"a file of {what}") as path:
+    with errors_of(path, f"a file of {what}") as path:
         return _mapping(path)
 
 
 @behind_wall
 def read_id_list(path: str | Path, key: str | None = None) -> list[str]:
     """Read video ids: one a line of a text file, or the list under `key` of a JSON file."""
-    with _errors_of(path, "a list of video ids") as path:
+    with errors_of(path, "a list of video ids") as path:
         if key is None and path.suffix != ".json":
             lines = _text(path).splitlines()
             ids: Any = [line.strip() for line in lines if line.strip()]
@@ -130,7 +129,7 @@ def read_id_list(path: str | Path, key: str | None = None) -> list[str]:
 @behind_wall
 def read_array(path: str | Path, what: str) -> Any:
     """Read a `.npy`: an array, or a list (or the one value) where it holds objects."""
-    with _errors_of(path, what) as path:
+    with errors_of(path, what) as path:
         return read_npy(path)
 
 
@@ -140,8 +139,8 @@ def truncated(path: Path, size: int) -> str:
 
 
 @contextlib.contextmanager
-def _errors_of(path: str | Path, what: str) -> Iterator[Path]:
-    """Turn whatever a parser raises into one sentence about the file."""
+def errors_of(path: str | Path, what: str) -> Iterator[Path]:
+    """Turn whatever a parser raises into one sentence about the file, of which `what` is a kind."""
     path = Path(path)
     try:
         # A pipe would be waited for, a device read without end.
@@ -151,11 +150,7 @@ def _errors_of(path: str | Path, what: str) -> Iterator[Path]:
     except OSError as error:
         # Of a folder it may be one of the files.
         raise UserError(f"Cannot read {error.filename or path}: {reason(error)}.") from error
-    except Truncated as error:
-        raise UserError(
-            f"Cannot read {path} as {what}: {error}; {truncated(path, _size_of(path))}."
-        ) from error
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (Truncated, zipfile.BadZipFile, EOFError) as error:
         raise UserError(
             f"Cannot read {path} as {what}: {short(error, 200)}; {truncated(path, _size_of(path))}."
         ) from error
@@ -216,11 +211,9 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 def _read_pickle(path: Path) -> Any:
     with path.open("rb") as handle:
-        size = _size_of(path)
-        if size == 0:
+        if _size_of(path) == 0:
             raise Truncated("it is empty")
-        # The arrays are views into the map, which lives as long as they do.
-        return read_pickle(memoryview(mmap.mmap(handle.fileno(), size, access=mmap.ACCESS_READ)))
+        return read_pickle(handle)
 
 
 def _read_hdf5(path: Path) -> Any:
