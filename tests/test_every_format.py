@@ -162,7 +162,7 @@ HOSTILE = {
     "huge.npy": (_npy("(1099511627776, 4)") + b"\0" * 16, "truncated"),
     "object.npy": (_npy("()", "|O") + b"junk", "object.npy"),
     "structure.npy": (_npy("(2,)", "V8") + b"\0" * 16, "no plain array"),
-    "head.npy": (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f", "bytes"),
+    "head.npy": (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f", "more memory"),
     "deep.mp": (b"\x91" * 5000 + b"\x01", "StackError"),
     "announced.mp": (b"\xdd\x7f\xff\xff\xff" * 500 + b"\0" * 3000, "announces"),
     "map.mp": (b"\xdf\x7f\xff\xff\xff" + b"\xa1a\x01" * 100, "announces"),

@@ -13,14 +13,11 @@ into files that are open, and must keep away from torch.
 import faulthandler
 import functools
 import gc
-import io
 import logging
-import mmap
 import os
 import pickle
 import resource
 import signal
-import struct
 import tempfile
 import threading
 import time
@@ -47,7 +44,6 @@ _FREE_SECONDS, _BYTES_PER_SECOND = 20, 1 << 20
 # Python's own readers of text do no harm to small files, and a fork takes longer than they do.
 _HARMLESS, _HARMLESS_BYTES = (".json", ".txt"), 4 << 20
 _LOOK_SECONDS = 0.1
-_ALIGNMENT = 64
 # What the answer's pickle may name: the makers of arrays.
 _ARRAYS = (
     "numpy",
@@ -119,7 +115,8 @@ def apart(
             raise Refused(f"Cannot read {names}: {how}.")
         if os.WEXITSTATUS(status) == _MEMORY_IS_FULL:
             raise Refused(f"Cannot read {names}: {TOO_MUCH_MEMORY}.")
-        kind, value, logged = _answer_of(answer)
+        answer.seek(0)
+        kind, value, logged = _Answer(answer).load()
     for name, level, line in logged:
         logging.getLogger(name).log(level, "%s", line)
     if kind == "refused":
@@ -274,29 +271,9 @@ def _outcome(function: Callable[[], Any]) -> tuple[str, Any]:
 
 
 def _write_answer(answer: IO[bytes], value: Any) -> None:
-    """Write a pickle, its arrays behind it, each where it can be mapped."""
-    buffers: list[pickle.PickleBuffer] = []
-    plain = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    raw = [buffer.raw() for buffer in buffers]
-    head = struct.pack(f"<{2 + len(raw)}Q", len(plain), len(raw), *(len(data) for data in raw))
-    pieces: list[bytes | memoryview] = [head, plain, *raw]
-    for data in pieces:
-        answer.write(data)
-        answer.write(b"\0" * (-len(data) % _ALIGNMENT))
+    answer.seek(0)
+    pickle.dump(value, answer, protocol=5)
     answer.flush()
-
-
-def _answer_of(answer: IO[bytes]) -> Any:
-    # The map outlives the file, which has no name.
-    data = memoryview(mmap.mmap(answer.fileno(), 0, access=mmap.ACCESS_READ))
-    length, count = struct.unpack_from("<2Q", data)
-    sizes = struct.unpack_from(f"<{count}Q", data, 16)
-    pieces, at = [], 8 * (2 + count)
-    for size in (length, *sizes):
-        at += -at % _ALIGNMENT
-        pieces.append(data[at : at + size])
-        at += size
-    return _Answer(io.BytesIO(pieces[0]), buffers=pieces[1:]).load()
 
 
 class _Answer(pickle.Unpickler):
