@@ -199,13 +199,13 @@ class _Evil:
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda f: (f / "s3d_dict.npy").unlink(), "the dictionary"),
-        (lambda f: (f / "s3d_dict.npy").write_bytes(b"abc"), ".npy file"),
+        (lambda f: (f / "s3d_dict.npy").unlink(), "s3d_dict.npy"),
+        (lambda f: (f / "s3d_dict.npy").write_bytes(b"abc"), "no array of numpy"),
         (lambda f: np.save(f / "s3d_dict.npy", np.arange(3)), "array of words"),
         (lambda f: np.save(f / "s3d_dict.npy", np.array(WORDS[1:])), "each word"),
         (
             lambda f: np.save(f / "s3d_dict.npy", np.array([_Evil()]), allow_pickle=True),
-            "cannot be read",
+            "Cannot read s3d_dict.npy",
         ),
         (lambda f: torch.save([_Evil()], f / "s3d_howto100m.pth"), "are refused"),
         (lambda f: (f / "s3d_howto100m.pth").write_bytes(b"abc"), "are refused"),

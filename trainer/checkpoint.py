@@ -1,9 +1,6 @@
 """Checkpoints: written whole or not at all, read without ever executing what is in them."""
 
 import shutil
-import struct
-import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data_loader.formats.read import errors_of
 from trainer.checkpoint_file import read_checkpoint_file
 from trainer.published_checkpoint import translated
 from utils.command_line import LARGEST_SEED
-from utils.errors import BadContent, Truncated, UserError, short
-from utils.files import reason, replacing, temporary_name
+from utils.errors import Truncated, UserError, short
+from utils.files import replacing, temporary_name
 
 # Keys of a checkpoint that people's scripts rely on, and what stands there.
 REQUIRED_KEYS = {"arch": str, "epoch": int, "state_dict": object, "config": object}
@@ -23,18 +21,6 @@ REQUIRED_KEYS = {"arch": str, "epoch": int, "state_dict": object, "config": obje
 LARGE_KEYS = ("state_dict", "optimizer")
 LISTED_KEYS = 5
 SHOWN_MODULES = 40
-# What reading a broken file may raise besides; RuntimeError covers exhausted recursion and torch.
-_PARSER_ERRORS = (
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    MemoryError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -111,28 +97,16 @@ def _wrong_value(path: Path, key: str, value: Any) -> UserError:
 
 
 def _read(path: Path, leave_out: Collection[str]) -> Any:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
-
-            try:
-                return load_file(path)
-            except SafetensorError as error:
-                raise Truncated(_first_line(error)) from error
+    if path.suffix != ".safetensors":
         return read_checkpoint_file(path, leave_out)
-    except OSError as error:
-        raise UserError(f"Cannot read the checkpoint {path}: {reason(error)}.") from error
-    except (Truncated, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"The checkpoint {path} is damaged ({_first_line(error)}): fetch or make it again."
-        ) from error
-    except BadContent as error:
-        raise UserError(f"The checkpoint {path} is refused: {error}.") from error
-    except _PARSER_ERRORS as error:
-        raise UserError(
-            f"The checkpoint {path} is damaged or is not a checkpoint ({_first_line(error)})."
-        ) from error
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    with errors_of(path, "a checkpoint"):
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise Truncated(str(error).partition("\n")[0].rstrip(".")) from error
 
 
 def steps_done(checkpoint: Mapping[str, Any]) -> tuple[int, int]:
@@ -207,7 +181,3 @@ def load_weights(net: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -
 def _listed(names: list[str], most: int = LISTED_KEYS) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")

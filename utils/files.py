@@ -47,9 +47,6 @@ _TRIES = 3
 # Folders in which this process has removed what others left.
 _tidied: set[str] = set()
 
-# Deflate reaches about 1000:1 on zeros; features that compress this well carry nothing.
-_MAX_RATIO = 200
-_FREE_BYTES = 64 << 20
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -258,9 +255,7 @@ def alone(path: Path, doing: str, required: bool = True) -> Iterator[int]:
         UserError: the folder cannot be written, or the file system has no locks.
     """
     try:
-        folder, name = (path, "lock") if path.is_dir() else (path.parent, path.name)
-        # What a killed process leaves of it is removed like any other temporary file.
-        lock = folder / f".{name}.0-00000000.tmp"
+        lock = lock_of(path)
         descriptor = _locked(lock, doing, required)
     except PATH_ERRORS as error:
         raise UserError(f"Cannot lock {path}: {reason(error)}.") from error
@@ -272,6 +267,13 @@ def alone(path: Path, doing: str, required: bool = True) -> Iterator[int]:
                 lock.unlink()
         finally:
             os.close(descriptor)
+
+
+def lock_of(path: Path) -> Path:
+    """Return the file that stands for the lock of `path`."""
+    folder, name = (path, "lock") if path.is_dir() else (path.parent, path.name)
+    # What a killed process leaves of it is removed like any other temporary file.
+    return folder / f".{name}.0-00000000.tmp"
 
 
 def _locked(lock: Path, doing: str, required: bool) -> int:
@@ -313,21 +315,6 @@ def make_folder(folder: str | Path) -> Path:
     except PATH_ERRORS as error:
         raise UserError(f"Cannot create the folder {folder}: {reason(error)}.") from error
     return folder
-
-
-def largest_unpacked(packed: int) -> int:
-    """Return how many bytes `packed` bytes may unpack to."""
-    return _MAX_RATIO * packed + _FREE_BYTES
-
-
-def check_unpacked_size(what: str, unpacked: int, packed: int) -> None:
-    """Refuse compressed data that would unpack to many times their size.
-
-    Raises:
-        BadContent: `unpacked` bytes are out of proportion to `packed` bytes.
-    """
-    if unpacked > largest_unpacked(packed):
-        raise BadContent(f"{what} would unpack to {unpacked} bytes")
 
 
 def read_json(path: str | Path, what: str = "file") -> Any:

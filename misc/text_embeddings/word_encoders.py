@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_loader.formats.pickles.values import read_pickle
+from data_loader.formats.read import read_array
 from data_loader.store.word_vectors import WordCount, read_word_vectors, rows_of, wanted_words
 from misc.text_embeddings.job import Job, Settings, Tokens, file_hash, first_line, versions
 from model.text_encoders import POOLINGS, MilNceText, WordTable
-from utils.errors import BadContent, UserError, short
+from utils.errors import UserError, short
 from utils.files import reason
 
 logger = logging.getLogger(__name__)
@@ -148,36 +148,12 @@ def read_dictionary(path: Path) -> list[str]:
     Raises:
         UserError: the file cannot be read or holds something else.
     """
-    try:
-        words: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise UserError(f"Cannot read the dictionary {path}: {reason(error)}.") from error
-    except (ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
-        words = _pickled_array(path, error)
+    words = read_array(path, "a dictionary of words")
     if isinstance(words, np.ndarray) and words.ndim == 1 and words.dtype.kind == "U":
         return words.tolist()
     if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
         return words
     raise UserError(f"The dictionary {path} is no array of words.")
-
-
-def _pickled_array(path: Path, error: Exception) -> Any:
-    """Read an array of objects, whose body is a pickle, without executing anything of it."""
-    data = path.read_bytes()
-    try:
-        if data[:6] != b"\x93NUMPY":
-            raise BadContent("it is no .npy file")
-        width = 2 if data[6:7] == b"\x01" else 4
-        head = 8 + width + int.from_bytes(data[8 : 8 + width], "little")
-        if b"'|O'" not in data[:head]:
-            raise BadContent(short(error, 120))
-        value = read_pickle(memoryview(data)[head:])
-    except ValueError as problem:
-        raise UserError(
-            f"The dictionary {path} cannot be read ({short(problem, 120)}); an .npy array of texts "
-            "was expected."
-        ) from problem
-    return list(value) if isinstance(value, np.ndarray | list) else value
 
 
 def read_text_branch(path: Path, per_word: bool) -> MilNceText:
