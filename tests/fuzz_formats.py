@@ -46,7 +46,7 @@ from tests import hostile_archives
 from tests.every_format import WRITERS, ragged
 from tests.own_data import write_word_vectors
 from tests.teacher_data import RandomTeacher
-from trainer.checkpoint import load_checkpoint, save_checkpoint
+from trainer.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.files import read_json
 

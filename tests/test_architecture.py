@@ -20,15 +20,12 @@ FLOORS = {
     "logger": 5,
     "trainer.settings": 6,
     "trainer.optimisers": 7,
-    "trainer.checkpoint_values": 6,
-    "trainer.published_checkpoint": 6,
-    "trainer.checkpoint_file": 7,
-    "trainer.checkpoint": 8,
-    "trainer.runs": 9,
-    "trainer": 10,
-    "misc": 11,
-    "train": 12,
-    "test": 12,
+    "trainer.checkpoints": 6,
+    "trainer.runs": 8,
+    "trainer": 9,
+    "misc": 10,
+    "train": 11,
+    "test": 11,
 }
 # Rooms beside one another, of which neither knows the other.
 STRANGERS = [("data_loader", "logger"), ("data_loader", "model"), ("logger", "model")]

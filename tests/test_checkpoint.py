@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.checkpoint import link_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from trainer.checkpoints.checkpoint import (
+    link_checkpoint,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from utils.errors import UserError
 
 CONTENT = {

@@ -35,7 +35,7 @@ from tests.checkpoint_files import (
     write_legacy,
     write_zip,
 )
-from trainer.checkpoint import LARGE_KEYS, load_checkpoint, load_weights
+from trainer.checkpoints.checkpoint import LARGE_KEYS, load_checkpoint, load_weights
 from trainer.runs.finding import config_of_checkpoint
 from utils.errors import UserError
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 from utils.errors import UserError
 from data_loader.formats.read import read_feature_file
-from trainer.checkpoint import load_checkpoint
+from trainer.checkpoints.checkpoint import load_checkpoint
 
 def read(path):
     try:

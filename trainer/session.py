@@ -25,7 +25,7 @@ from trainer.build import (
     check_training,
     count_parameters,
 )
-from trainer.checkpoint import load_checkpoint, load_what_fits
+from trainer.checkpoints.checkpoint import load_checkpoint, load_what_fits
 from trainer.closeup import rankings_text
 from trainer.evaluation import Evaluation
 from trainer.rehearsal import only_sizes

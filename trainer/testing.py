@@ -13,7 +13,7 @@ from logger.predictions import write_predictions
 from logger.results import describe_run
 from model.similarity import RetrievalModel
 from trainer.build import build_loader, build_net, build_visualizer
-from trainer.checkpoint import load_checkpoint, load_weights
+from trainer.checkpoints.checkpoint import load_checkpoint, load_weights
 from trainer.evaluation import counts_of, evaluate, predict, warn_of_other_counts
 from trainer.memory import keeping_freed_memory
 from trainer.runs.folder import RunFolder, test_label

@@ -20,7 +20,7 @@ from data_loader.retrieval_set import RetrievalSet
 from logger.progress import progress
 from logger.tensorboard import TensorBoardWriter
 from model.similarity import RetrievalModel
-from trainer.checkpoint import (
+from trainer.checkpoints.checkpoint import (
     LARGE_KEYS,
     link_checkpoint,
     load_checkpoint,

@@ -17,7 +17,7 @@ from logger.progress import progress
 from misc.teachtext import PUBLISHED_SUFFIX, SUFFIX, TEACHERS_FOLDER
 from model.similarity import TextEmbeddings, VideoEmbeddings
 from trainer.build import build_loader, build_net
-from trainer.checkpoint import load_checkpoint, load_weights
+from trainer.checkpoints.checkpoint import load_checkpoint, load_weights
 from trainer.evaluation import QUERIES_PER_BLOCK, embed_videos
 from utils.config import Config
 from utils.errors import UserError

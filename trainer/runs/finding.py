@@ -117,7 +117,7 @@ def config_of_checkpoint(checkpoint: Path, custom_args: str | None = None) -> Co
     Raises:
         UserError: the checkpoint cannot be read, or its config is not valid.
     """
-    from trainer.checkpoint import LARGE_KEYS, load_checkpoint
+    from trainer.checkpoints.checkpoint import LARGE_KEYS, load_checkpoint
 
     beside = checkpoint.with_name("config.json")
     if beside.is_file():
@@ -132,7 +132,7 @@ def newest_checkpoint(run: RunFolder) -> Path | None:
     Raises:
         UserError: there are checkpoints, but each of them is damaged.
     """
-    from trainer.checkpoint import LARGE_KEYS, load_checkpoint, steps_done
+    from trainer.checkpoints.checkpoint import LARGE_KEYS, load_checkpoint, steps_done
 
     damage, found = [], []
     rolling = (run.last_checkpoint, run.best_checkpoint)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_loader.loader import ExpertDataLoader
-from trainer.checkpoint import LARGE_KEYS, load_checkpoint
+from trainer.checkpoints.checkpoint import LARGE_KEYS, load_checkpoint
 from trainer.optimisers import SCHEDULE_LENGTHS
 from trainer.runs.finding import Wanted, newest_checkpoint
 from trainer.runs.folder import RunFolder

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from data_loader.formats.read import errors_of
-from trainer.checkpoint_file import read_checkpoint_file
-from trainer.published_checkpoint import translated
+from trainer.checkpoints.file import read_checkpoint_file
+from trainer.checkpoints.published import translated
 from utils.command_line import LARGEST_SEED
 from utils.errors import Truncated, UserError, short
 from utils.files import replacing, temporary_name
@@ -56,7 +56,7 @@ def link_checkpoint(existing: Path, path: Path) -> None:
 def load_checkpoint(
     path: Path, leave_out: Collection[str] = (), needs_config: bool = True
 ) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, ours or a published one (see `published_checkpoint`).
+    """Read a checkpoint onto the CPU, ours or a published one (see `trainer.checkpoints.published`).
 
     Args:
         path: the file.
