@@ -373,11 +373,10 @@ def _parameters(result: Mapping[str, Any], config: Path | None) -> str:
 def _built_parameters(path: Path) -> int:
     config = Config.from_file(path)
     # These take their time to load.
-    import torch
-
     from trainer.build import build_net, count_parameters, inputs_of
+    from trainer.rehearsal import only_sizes
 
-    with torch.device("meta"):  # sizes alone: no memory, no time
+    with only_sizes():
         return count_parameters(build_net(config, inputs_of(config)))
 
 

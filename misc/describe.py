@@ -55,12 +55,11 @@ def describe(config: Config) -> Iterator[str]:
         UserError: the config, or the data set's description, does not say what is needed.
     """
     # Only now what takes its time to load: a slip on the command line is answered at once.
-    import torch
-
     from trainer.build import build_net, count_parameters, expert_dims, inputs_of
+    from trainer.rehearsal import only_sizes
 
     data = inputs_of(config)
-    with torch.device("meta"):  # sizes alone: no memory, no time
+    with only_sizes():
         net = build_net(config, data)
     yield from _data_set(config, data)
     yield ""

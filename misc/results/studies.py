@@ -15,14 +15,13 @@ from trainer.runs.finding import Wanted
 from trainer.runs.folder import RunFolder
 from utils.command_line import EXIT_WRONG_INPUT
 from utils.config import Config, differences
-from utils.errors import UserError, did_you_mean
+from utils.errors import UserError, did_you_mean, listed
 from utils.files import read_json
 from utils.stopping import Stopped, deferred
 
 FOLDER = Path(__file__).with_name("studies")
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 
-LISTED_KEYS = 3
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -147,7 +146,7 @@ def state_of(job: Job) -> State:
             if run.ended_with(split):
                 return State(done=run)
         elif others and run.seed == job.seed:
-            notes.append(f"the run {run.log} was made with other values ({_listed(others)})")
+            notes.append(f"the run {run.log} was made with other values ({listed(others, 3)})")
     return State(unfinished=_unfinished(job, config), notes=notes)
 
 
@@ -155,11 +154,6 @@ def _unfinished(job: Job, config: Config) -> RunFolder | None:
     """Find the run that `train.py --resume auto` would go on with."""
     wanted = Wanted(config, job.seed, job.group_id, is_one_of_many=True)
     return next((run for run in wanted.runs() if not run.is_finished), None)
-
-
-def _listed(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - LISTED_KEYS} more" if len(keys) > LISTED_KEYS else ""
-    return ", ".join(keys[:LISTED_KEYS]) + more
 
 
 def run_jobs(jobs: Sequence[Job]) -> Mapping[Job, int]:

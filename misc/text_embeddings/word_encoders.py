@@ -5,7 +5,6 @@ own, read from its published weights and dictionary.
 """
 
 import logging
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from torch import Tensor
 
 from data_loader.formats.read import read_array
 from data_loader.store.word_vectors import WordCount, read_word_vectors, rows_of, wanted_words
-from misc.text_embeddings.job import Job, Settings, Tokens, file_hash, first_line, versions
+from misc.text_embeddings.job import Job, Settings, Tokens, file_hash, versions
 from model.text_encoders import POOLINGS, MilNceText, WordTable
+from trainer.checkpoints.file import read_checkpoint_file
 from utils.errors import UserError, short
-from utils.files import reason
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +28,6 @@ PUBLISHED_LENGTH = 16
 _NO_WORD = 0
 _PREFIX = "text_module."
 _WEIGHTS = ("word_embd.weight", "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
-# What torch's reader of weights raises on anything else.
-_DAMAGE = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-)
 _WORD = re.compile(r"[\w']+")
 
 
@@ -185,15 +174,7 @@ def read_text_branch(path: Path, per_word: bool) -> MilNceText:
 
 
 def _read_weights(path: Path) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"Cannot read the weights {path}: {reason(error)}.") from error
-    except _DAMAGE as error:
-        raise UserError(
-            f"The weights {path} are refused: damaged, or something other than weights "
-            f"({first_line(error)})."
-        ) from error
+    content = read_checkpoint_file(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict):

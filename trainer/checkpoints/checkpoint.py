@@ -12,14 +12,13 @@ from data_loader.formats.read import errors_of
 from trainer.checkpoints.file import read_checkpoint_file
 from trainer.checkpoints.published import translated
 from utils.command_line import LARGEST_SEED
-from utils.errors import Truncated, UserError, short
+from utils.errors import Truncated, UserError, listed, short
 from utils.files import replacing, temporary_name
 
 # Keys of a checkpoint that people's scripts rely on, and what stands there.
 REQUIRED_KEYS = {"arch": str, "epoch": int, "state_dict": object, "config": object}
 # Left out by those who only ask what a checkpoint says of its training.
 LARGE_KEYS = ("state_dict", "optimizer")
-LISTED_KEYS = 5
 SHOWN_MODULES = 40
 
 
@@ -56,7 +55,7 @@ def link_checkpoint(existing: Path, path: Path) -> None:
 def load_checkpoint(
     path: Path, leave_out: Collection[str] = (), needs_config: bool = True
 ) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, ours or a published one (see `trainer.checkpoints.published`).
+    """Read a checkpoint onto the CPU, ours or a published one (see `published`).
 
     Args:
         path: the file.
@@ -150,7 +149,7 @@ def _count(tensors: Mapping[str, Tensor]) -> int:
 def _by_module(tensors: Mapping[str, Tensor]) -> str:
     """List the names, the tensors of one module together."""
     modules = dict.fromkeys(name.rpartition(".")[0] or name for name in tensors)
-    return _listed(list(modules), SHOWN_MODULES)
+    return listed(modules, SHOWN_MODULES)
 
 
 def load_weights(net: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -> None:
@@ -169,15 +168,10 @@ def load_weights(net: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -
         if name in state_dict and state_dict[name].shape != own[name].shape
     ]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
-    report = "; ".join(f"{len(n)} {kind}: {_listed(n)}" for kind, n in kinds.items() if n)
+    report = "; ".join(f"{len(n)} {kind}: {listed(n)}" for kind, n in kinds.items() if n)
     if report:
         raise UserError(
             f"The checkpoint {path} does not fit this model: {report}. Use the config that it was "
             "trained with (config.json beside it)."
         )
     net.load_state_dict(state_dict)
-
-
-def _listed(names: list[str], most: int = LISTED_KEYS) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

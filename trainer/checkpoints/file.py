@@ -146,7 +146,7 @@ def _outline(path: Path, handle: IO[bytes], leave_out: Collection[str]) -> tuple
 class _Reader(Unpickler):
     """Reads a pickle of a checkpoint; its storages are together never larger than the file."""
 
-    accepted = "which is neither weights nor plain values"
+    accepted = "only weights and plain values are accepted"
 
     def __init__(
         self, file: IO[bytes], size: int, locate: Callable[[_Storage], None] = lambda storage: None
