@@ -15,6 +15,7 @@ from misc.benchmarks.measure import ROOT, Figures, Job, WorkError, measure, meas
 from misc.benchmarks.peak import Products
 from misc.benchmarks.workloads import WORKLOADS
 from trainer.build import build_loader
+from trainer.evaluation import similarity_blocks
 from utils.errors import UserError
 
 
@@ -177,13 +178,22 @@ def test_a_first_start_is_a_first_one_each_time() -> None:
 def test_growth_compares_all_pairs_or_says_that_it_did_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    rows = []
+
+    def counted(*arguments):
+        for block in similarity_blocks(*arguments):
+            rows.append(len(block))
+            yield block
+
     monkeypatch.setattr("trainer.evaluation.QUERIES_PER_BLOCK", 10)
-    job = growth.evaluation(45)
-    assert job.part == 1
-    monkeypatch.setattr(growth, "MOST_PAIRS", 1000)
-    job = growth.evaluation(45)
-    assert job.part == pytest.approx(20 / 45)
-    job.run()
+    monkeypatch.setattr("trainer.evaluation.similarity_blocks", counted)
+    for most_pairs, compared in ((2025, 45), (1000, 30)):
+        monkeypatch.setattr(growth, "MOST_PAIRS", most_pairs)
+        job = growth.evaluation(45)
+        job.run()
+        assert job.part == pytest.approx(compared / 45)
+        assert sum(rows) == 2 * compared  # both ways
+        rows.clear()
 
 
 def test_growth_draws_its_plots(
