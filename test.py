@@ -3,10 +3,10 @@
 python3 test.py --config <config.json> --resume <trained_model.pth> --eval_from_training_config
 """
 
-import signal
+from utils.stopping import quiet_while_loading
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the rest loads: no traceback
+if __name__ == "__main__":
+    quiet_while_loading()
 
 import logging
 import sys
@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from logger.log_file import open_log
-from logger.report import describe_run, other_split
+from logger.results import other_split
 from misc.make_data_set import make_data_set
 from utils.command_line import run_main, select_device, test_parser
 from utils.config import Config
@@ -30,8 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError("Say what to test: --resume <checkpoint or run>.")
     # Only now what takes its time to load: a slip on the command line is answered at once.
     from trainer.build import check_names
-    from trainer.finding import find_checkpoint
-    from trainer.run_folder import RunFolder
+    from trainer.runs.finding import find_checkpoint
+    from trainer.runs.folder import RunFolder
 
     with open_log(None) as log:
         checkpoint = find_checkpoint(Path(args.resume))
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         device = select_device(args.device)
         make_data_set(config.values)
 
-        from trainer.session import Test
+        from trainer.testing import Test
 
         test = Test.prepare(config, checkpoint, device)
         # What lies beside a published checkpoint, say, is not ours to change.
@@ -55,24 +55,15 @@ def main(arguments: list[str] | None = None) -> None:
         key = "data_loader.args.split_name"
         splits = training_config.get(key, ""), training_config.eval_config().get(key, "")
         given = sys.argv[1:] if arguments is None else arguments
-        _log.info(
-            describe_run(
-                result.metrics,
-                split=result.split,
-                checkpoint=checkpoint,
-                log=folder.log,
-                page=result.page,
-                predictions=result.predictions,
-                note=other_split(splits, given),
-            )
-        )
+        note = other_split(splits, given)
+        _log.info(result.describe(checkpoint, folder.log, note=note))
 
 
 def read_config(args: Namespace, checkpoint: Path) -> Config:
     """The config named on the command line, or that of the checkpoint."""
     if args.config:
         return Config.from_file(args.config, args.custom_args)
-    from trainer.session import config_of_checkpoint
+    from trainer.runs.finding import config_of_checkpoint
 
     return config_of_checkpoint(checkpoint, args.custom_args)
 

@@ -1,23 +1,29 @@
 """Training batches: one video with one of its captions, drawn anew each epoch.
 
-B videos of a batch, T tokens, D feature size, V videos of the training list. What is drawn depends
-on (seed, epoch, video) alone, so that a resumed training draws what an unbroken one would have.
+Draws have no state: each depends on (seed, epoch, video) alone, whatever the batch, the order or
+the process, so that a training that goes on after a kill draws what an unbroken one would have.
+
+B videos of a batch, T tokens, D feature size, V videos of the training list.
 """
 
 import logging
+import queue
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from data_loader.draws import epoch_permutation, item_uniform
-from data_loader.store.devices import prefetch, send
-from data_loader.store.views import ExpertView, TextView
+from data_loader.store.feature_store import ExpertView, TextView, send
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+_MASK = 2**64 - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_PERMUTATION = 0x7065726D  # sets this use of a seed apart from others
 # Which caption, whether it loses words, and from here on which words (one stream a position).
 _CAPTION_STREAM, _DROPOUT_STREAM, _WORD_STREAM = 0, 1, 2
 _KEEP_WORD = 0.5
@@ -88,7 +94,13 @@ class CaptionChoice:
 
 
 class TrainingSet:
-    """The training videos of a split. Its length is the number of batches of an epoch."""
+    """The training videos of a split. Its length is the number of batches of an epoch.
+
+    Attributes:
+        video_ids: V ids.
+        batch_size: B, of all batches but perhaps the last.
+        device: where batches go.
+    """
 
     def __init__(
         self,
@@ -114,7 +126,7 @@ class TrainingSet:
         self.batch_size = batch_size
         self._experts, self._text, self._choice = experts, text, choice
         self._text_dropout, self._seed = text_dropout, seed
-        self._device = torch.device(device)
+        self.device = torch.device(device)
         # A single video has no negative, and batch normalisation cannot take it.
         self._used = len(video_ids) - (len(video_ids) % batch_size == 1)
         if self._used < len(video_ids):
@@ -134,15 +146,14 @@ class TrainingSet:
         Where a device computes and the features are with the host, a thread gathers the next ones.
         """
         batches = self._gathered(epoch, limit, start)
-        if self._device.type != "cpu" and not self._is_resident:
+        if self.device.type != "cpu" and not self._is_resident:
             batches = prefetch(batches)
-        return (batch.to(self._device) for batch in batches)
+        return (batch.to(self.device) for batch in batches)
 
     @property
     def _is_resident(self) -> bool:
-        return self._text.device == self._device and all(
-            view.device == self._device for view in self._experts
-        )
+        views: list[ExpertView | TextView] = [self._text, *self._experts]
+        return all(view.features.values.device == self.device for view in views)
 
     def _gathered(self, epoch: int, limit: int | None, start: int) -> Iterator[Batch]:
         order = epoch_permutation(self._seed, epoch, len(self.video_ids))[: self._used]
@@ -214,3 +225,89 @@ def gather_experts(
     for view in views:
         experts[view.expert.name], ind[view.expert.name] = view.gather(videos)
     return experts, ind
+
+
+def item_uniform(seed: int, epoch: int, items: np.ndarray, stream: int) -> np.ndarray:
+    """Draw one number in [0, 1) for each item, by hashing the four integers.
+
+    The mixing is the finaliser of SplitMix64 (Steele, Lea and Flood 2014), once per integer.
+
+    Args:
+        seed: seed of the run.
+        epoch: epoch of the training.
+        items: whole numbers, of any shape; equal items get equal draws.
+        stream: tells different uses of one item apart (its caption, a word of it, ...).
+
+    Returns:
+        float64, shaped like `items`.
+    """
+    items = np.asarray(items)
+    assert np.issubdtype(items.dtype, np.integer), "items are whole numbers"
+    state = np.zeros((), dtype=np.uint64)
+    for number in (seed, epoch, stream):
+        state = _mixed(state, np.array(number & _MASK, dtype=np.uint64))
+    bits = _mixed(state, items.astype(np.int64).view(np.uint64))
+    return ((bits >> np.uint64(11)) * 2.0**-53).reshape(items.shape)
+
+
+def epoch_permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    """Return the order in which an epoch visits `n` items: int64, a permutation of 0 .. n - 1."""
+    return np.random.default_rng([seed, epoch, _PERMUTATION]).permutation(n)
+
+
+def _mixed(state: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Take a number into the state; arithmetic is modulo 2^64."""
+    # Arrays of one entry at least: numpy warns of overflow in scalars, and here it is meant.
+    z = np.atleast_1d(state) + np.uint64(_GOLDEN)
+    z = z ^ number
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+Item = TypeVar("Item")
+
+_END = object()
+
+
+def prefetch(items: Iterator[Item], ahead: int = 2) -> Iterator[Item]:
+    """Give the same items in the same order, made up to `ahead` before they are asked for.
+
+    What goes wrong in the making is raised here, in its place. Where the items are not asked for to
+    their end, the thread ends too.
+    """
+    ready: queue.Queue = queue.Queue(maxsize=ahead)
+    stopped = threading.Event()
+
+    def put(outcome: tuple[object, BaseException | None]) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(outcome, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def make() -> None:
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+        except BaseException as error:  # noqa: BLE001 - all are raised where the items are used
+            put((_END, error))
+        else:
+            put((_END, None))
+
+    thread = threading.Thread(target=make, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is _END:
+                return
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,9 +1,7 @@
-"""`ExpertDataLoader`: from the names in a config to a training set and a retrieval set."""
+"""`ExpertDataLoader`: from what a config asks for to a training set and a retrieval set."""
 
 import logging
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,54 +9,35 @@ import torch
 from data_loader.batches import CaptionChoice, TrainingSet
 from data_loader.formats.read import read_plain_mapping
 from data_loader.retrieval_set import RetrievalSet, first_captions
-from data_loader.sets.declared import Expert, check_values, chosen_experts, token_limit
+from data_loader.sets.declared import Expert, LoaderSettings
 from data_loader.sets.description import find_description
-from data_loader.sets.layout import FileFinder, expert_source
-from data_loader.sets.lists import read_videos, videos_of
+from data_loader.sets.layout import (
+    ExpertSource,
+    FileFinder,
+    expert_source,
+    read_videos,
+    videos_of,
+)
 from data_loader.sets.near_ids import hint
-from data_loader.store.devices import fits_on
-from data_loader.store.feature_store import ExpertFeatures, FeatureStore, TextFeatures
-from data_loader.store.views import ExpertView, TextView
-from data_loader.teachers.files import open_teacher
-from data_loader.teachers.teacher import Teacher
-from utils.content import short
-from utils.errors import UserError
+from data_loader.store.feature_store import (
+    ExpertFeatures,
+    ExpertView,
+    FeatureStore,
+    TextFeatures,
+    TextView,
+    fits_on,
+)
+from data_loader.teachers.teacher import Teacher, open_teacher
+from utils.errors import UserError, short
 
 logger = logging.getLogger(__name__)
 
 
 class ExpertDataLoader:
-    """A data set's training batches and retrieval set, as a config asks for them.
+    """A data set's training batches and retrieval set.
 
     Args:
-        data_dir: folder of the data; None takes the description's own.
-        dataset_name: a published name, or a folder that holds a `dataset.json`.
-        split_name: one of the description's splits.
-        batch_size: videos of a training batch.
-        max_tokens: expert of variable length, and "text", -> tokens kept.
-        modalities: the experts to use.
-        text_feat: which of the description's text features.
-        text_agg: "vlad" gives the model all words, "avg" their mean.
-        drop_feats: comma-separated experts to leave out.
-        feat_aggregation: expert -> how its features were aggregated; names the files of published
-            visual experts, marks variable length (`temporal: vlad`) and `binarise`.
-        root_feat_folder: folder of the features in `data_dir`.
-        fuse_captions: join all captions of a video to one.
-        num_test_captions: captions of each video of the retrieval set that are queries, the first
-            ones; None: all of them for a data set of one's own, one for a published set.
-        restrict_train_captions: use the first n captions of training videos only; 0 uses all.
-        text_dropout: probability that a training caption keeps each word with probability 0.5.
-        use_zeros_for_missing: accepted for the configs that set it. A missing expert is zeros with
-            `ind` 0 here, with or without it.
-        cache_dir: folder of the packed files, see `FeatureStore`.
-        num_workers: accepted; gathering from packed arrays needs no workers.
-        trn_cat, refresh_lru_cache, challenge_mode: accepted for published configs, without effect.
-        challenge_test_root_feat_folder: folder of the retrieval set in the test phase of a
-            challenge (split `public_server_test`), looked into before `root_feat_folder`.
-        caption_masks: file of video -> 0/1 for each caption; only captions with 1 are drawn.
-        training_file: list of training videos that takes the place of the split's.
-        face_dim: size of the expert "face".
-        text_dim: size of the text features.
+        settings: what a config asks of it.
         seed: decides the order of the videos and the captions drawn.
         device: where tensors go.
 
@@ -75,141 +54,88 @@ class ExpertDataLoader:
     """
 
     def __init__(
-        self,
-        data_dir: str | None,
-        dataset_name: str,
-        split_name: str,
-        batch_size: int,
-        max_tokens: dict[str, int],
-        modalities: list[str],
-        text_feat: str,
-        text_agg: str = "vlad",
-        drop_feats: str = "",
-        feat_aggregation: dict[str, dict[str, Any]] | None = None,
-        root_feat_folder: str = "",
-        fuse_captions: bool = False,
-        num_test_captions: int | None = None,
-        restrict_train_captions: int = 0,
-        text_dropout: float = 0.0,
-        use_zeros_for_missing: bool = False,
-        cache_dir: str | None = None,
-        num_workers: int = 0,
-        trn_cat: int = 0,
-        caption_masks: str | None = None,
-        training_file: str | None = None,
-        face_dim: int | None = None,
-        text_dim: int | None = None,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
-        refresh_lru_cache: bool = False,
-        challenge_mode: bool = False,
-        challenge_test_root_feat_folder: str = "challenge",
+        self, settings: LoaderSettings, seed: int = 0, device: str | torch.device = "cpu"
     ) -> None:
-        check_values(text_agg, text_dropout, num_test_captions, restrict_train_captions)
-        self._max_tokens = max_tokens
-        self._device = torch.device(device)
-        self._fuse, self._average = fuse_captions, text_agg == "avg"
-        self.description = find_description(dataset_name, data_dir)
-        self._finder = FileFinder(self.description, root_feat_folder)
-        self._split, self._split_name = self.description.split(split_name), split_name
-        names = chosen_experts(modalities, drop_feats)
-        sources = [
-            expert_source(
-                name, self._finder, self._split, (feat_aggregation or {}).get(name, {}), face_dim
-            )
-            for name in names
-        ]
-        self._store = store = FeatureStore(self._finder, cache_dir)
-        self._features = features = [store.expert(source) for source in sources]
-        self._text = text = store.text(text_feat, text_dim)
-        self._retrieval_finder, retrieval_text = self._finder, text
+        self._settings = settings
+        self.description = find_description(settings.dataset_name, settings.data_dir)
+        self._finder = FileFinder(self.description, settings.root_feat_folder)
+        self._split = self.description.split(settings.split_name)
+        self._store = store = FeatureStore(self._finder, settings.cache_dir)
+        sources = [self._source(name) for name in settings.experts]
+        self._features = [store.expert(source) for source in sources]
+        self._text = store.text(settings.text_feat, settings.text_dim)
+        self._retrieval_finder, self._retrieval_text = self._finder, self._text
         if self._split.challenge_test:
             # Its videos and captions were published later, in a folder of their own.
-            self._retrieval_finder = self._finder.preferring(challenge_test_root_feat_folder)
-            store = FeatureStore(self._retrieval_finder, cache_dir)
-            retrieval_text = store.text(text_feat, text_dim)
+            folder = settings.challenge_test_root_feat_folder
+            self._retrieval_finder = self._finder.preferring(folder)
+            store = FeatureStore(self._retrieval_finder, settings.cache_dir)
+            self._retrieval_text = store.text(settings.text_feat, settings.text_dim)
         self._raw = store.captions()
-        self._make_resident({*features, text, retrieval_text})
-        self.experts = tuple(self._expert(item) for item in features)
-        self.text_size = text.size
-        self.max_text_tokens = 1 if self._average else token_limit(max_tokens, "text")
-        self.train = self._training_set(
-            features,
-            text,
-            training_file,
-            caption_masks,
-            restrict_train_captions,
-            batch_size=batch_size,
-            text_dropout=text_dropout,
-            seed=seed,
-        )
-        self.retrieval = self._retrieval_set(features, retrieval_text, num_test_captions)
+        self.experts = tuple(map(self._expert, self._features))
+        self.text_size = self._text.size
+        self.max_text_tokens = settings.tokens_of("text")
+        self.train = self._training_set(seed)
+        self.retrieval = self._retrieval_set()
+        self.move_to(device)
 
-    def _make_resident(self, parts: Collection[ExpertFeatures | TextFeatures]) -> None:
-        """Keep all features on the device that computes, if it has room for them."""
-        if fits_on(self._device, (part.values for part in parts)):
-            for part in parts:
-                part.values = part.values.to(self._device)
-            logger.info("All features lie on %s.", self._device)
-        elif self._device.type != "cpu":
-            logger.info("The features are too large for %s: batches go there.", self._device)
+    def _source(self, name: str) -> ExpertSource:
+        aggregation = self._settings.feat_aggregation.get(name, {})
+        return expert_source(name, self._finder, self._split, aggregation, self._settings.face_dim)
 
     def _expert(self, features: ExpertFeatures) -> Expert:
-        name = features.source.name
-        tokens = token_limit(self._max_tokens, name) if features.variable_length else 1
-        return Expert(name, features.variable_length, features.size, tokens)
+        name, varies = features.source.name, features.source.variable_length
+        return Expert(name, varies, features.size, self._settings.tokens_of(name) if varies else 1)
 
-    def _training_set(
-        self,
-        features: list[ExpertFeatures],
-        text: TextFeatures,
-        training_file: str | None,
-        caption_masks: str | None,
-        restrict: int,
-        **settings: Any,
-    ) -> TrainingSet:
-        if training_file:
-            path = self._finder.find_given(training_file, "the training list")
+    def move_to(self, device: str | torch.device) -> None:
+        """Let tensors go to another device from now on, and keep all features there if they fit."""
+        device = torch.device(device)
+        parts = {*self._features, self._text, self._retrieval_text}
+        if fits_on(device, (part.values for part in parts)):
+            for part in parts:
+                part.values = part.values.to(device)
+            logger.info("All features lie on %s.", device)
+        elif device.type != "cpu":
+            logger.info("The features are too large for %s: batches go there.", device)
+        self.train.device = self.retrieval.device = device
+
+    def _training_set(self, seed: int) -> TrainingSet:
+        settings = self._settings
+        if settings.training_file:
+            path = self._finder.find_given(settings.training_file, "the training list")
             video_ids = read_videos(path, self.description)
         else:
             video_ids = videos_of(self._split.train, self._finder)
-        experts = self._expert_views(features, video_ids, "train")
-        view = self._text_view(text, video_ids, "train", restrict)
+        experts = self._expert_views(video_ids, "train")
+        view = self._text_view(self._text, video_ids, "train", settings.restrict_train_captions)
         choice = CaptionChoice.among_first(view.queries_per_video)
-        if caption_masks:
-            path = self._finder.find_given(caption_masks, "the caption masks")
-            choice = choice.where(_allowed(path, video_ids, text, view))
-        return TrainingSet(video_ids, experts, view, choice, device=self._device, **settings)
+        if settings.caption_masks:
+            path = self._finder.find_given(settings.caption_masks, "the caption masks")
+            choice = choice.where(_allowed(path, video_ids, self._text, view))
+        return TrainingSet(
+            video_ids, experts, view, choice, settings.batch_size, settings.text_dropout, seed
+        )
 
-    def _retrieval_set(
-        self, features: list[ExpertFeatures], text: TextFeatures, captions_per_video: int | None
-    ) -> RetrievalSet:
+    def _retrieval_set(self) -> RetrievalSet:
+        settings = self._settings
         video_ids = videos_of(self._split.val, self._retrieval_finder)
-        experts = self._expert_views(features, video_ids, "retrieval")
-        view = self._text_view(text, video_ids, "retrieval")
+        experts = self._expert_views(video_ids, "retrieval")
+        view = self._text_view(self._retrieval_text, video_ids, "retrieval")
         self._compare_with_raw(video_ids, view)
         counts = view.queries_per_video
-        is_given = bool(self._split.test_caption_index) and not self._fuse
+        is_given = bool(self._split.test_caption_index) and not settings.fuse_captions
         if is_given:
             chosen = self._given_captions(video_ids, counts)
-        elif captions_per_video is None and not self.description.published:
+        elif settings.num_test_captions is None and not self.description.published:
             chosen = first_captions(counts, int(counts.max()))
         else:
-            wanted = 1 if self._fuse else captions_per_video or 1
+            wanted = 1 if settings.fuse_captions else settings.num_test_captions or 1
             chosen = first_captions(counts, wanted)
             absent = int((chosen < 0).sum())
             if absent:
                 logger.info("retrieval: %d of %d queries do not exist", absent, chosen.size)
-        return RetrievalSet(
-            video_ids,
-            experts,
-            view,
-            self._raw,
-            chosen,
-            fused=self._fuse,
-            given=is_given,
-            device=self._device,
-        )
+        fused = settings.fuse_captions
+        return RetrievalSet(video_ids, experts, view, self._raw, chosen, fused, is_given)
 
     @property
     def feature_folder(self) -> Path:
@@ -226,83 +152,72 @@ class ExpertDataLoader:
         if self.description.published:
             remedy = f"{self._finder.remedy()}, or {remedy}"
         path = self._finder.find_given(name, "a teacher", remedy)
-        counts = self._text.caption_ranges(self.train.video_ids)[1]
-        if self._fuse:
+        counts = self._text.index.captions(self.train.video_ids)[1]
+        if self._settings.fuse_captions:
             counts = np.ones_like(counts)
         packed = open_teacher(path, self._store.folders)
         teacher = Teacher(str(path), packed, self.train.video_ids, counts)
-        teacher.move_to(self._device)
+        teacher.move_to(self.train.device)
         return teacher
 
     def training_queries(self) -> RetrievalSet:
         """Return the training videos with all of their captions as a retrieval set."""
-        video_ids = self.train.video_ids
-        experts = self._expert_views(self._features, video_ids, "all training captions")
-        view = self._text_view(self._text, video_ids, "all training captions")
+        video_ids, role = self.train.video_ids, "all training captions"
+        experts = self._expert_views(video_ids, role)
+        view = self._text_view(self._text, video_ids, role)
         counts = view.queries_per_video
-        chosen = first_captions(counts, int(counts.max()))
         return RetrievalSet(
             video_ids,
             experts,
             view,
             self._store.captions(),
-            chosen,
-            fused=self._fuse,
-            device=self._device,
+            first_captions(counts, int(counts.max())),
+            fused=self._settings.fuse_captions,
+            device=self.train.device,
         )
 
-    def _expert_views(
-        self, features: list[ExpertFeatures], video_ids: list[str], role: str
-    ) -> list[ExpertView]:
-        views = [
-            ExpertView(item, expert, video_ids)
-            for item, expert in zip(features, self.experts, strict=True)
-        ]
-        for view in views:
-            view.log(role)
-        self._check_experts(features, views, video_ids, role)
-        return views
-
-    def _check_experts(
-        self,
-        features: list[ExpertFeatures],
-        views: list[ExpertView],
-        video_ids: list[str],
-        role: str,
-    ) -> None:
-        """Insist that some video has some expert; warn of an expert that none has, and why.
+    def _expert_views(self, video_ids: list[str], role: str) -> list[ExpertView]:
+        """Look at all experts for a list; warn of an expert that none of it has, and why.
 
         Raises:
             UserError: nothing of any video is there to be searched for.
         """
-        absent = [
-            item for item, view in zip(features, views, strict=True) if not view.availability.any()
+        views = [
+            ExpertView(item, expert, video_ids)
+            for item, expert in zip(self._features, self.experts, strict=True)
         ]
-        if len(absent) == len(features):
+        for view in views:
+            view.log(role)
+        absent = [view.features for view in views if not view.availability.any()]
+        if len(absent) == len(views):
             names = ", ".join(item.source.name for item in absent)
             known = {key for item in absent for key in item.ids}
             raise UserError(
-                f'None of the {len(video_ids)} videos of the split "{self._split_name}" ({role}) '
-                f'has any of the experts {names}: their files do not know "{video_ids[0]}" or any '
-                f"other of these ids{hint(video_ids, known)}."
+                f"None of the {len(video_ids)} videos of {self._named(role)} has any of the "
+                f'experts {names}: their files do not know "{video_ids[0]}" or any other of these '
+                f"ids{hint(video_ids, known)}."
             )
         for item in absent:
             because = hint(video_ids, item.ids)
             logger.warning('%s: no video has "%s"%s.', role, item.source.name, because)
+        return views
 
     def _text_view(
         self, text: TextFeatures, video_ids: list[str], role: str, first: int = 0
     ) -> TextView:
-        where = f'the split "{self._split_name}" ({role})'
-        view = TextView(
-            text, video_ids, self.max_text_tokens, self._fuse, self._average, first, where
-        )
+        settings, most = self._settings, self.max_text_tokens
+        average = settings.text_agg == "avg"
+        where = self._named(role)
+        view = TextView(text, video_ids, most, settings.fuse_captions, average, first, where)
         view.log(role)
         return view
 
+    def _named(self, role: str) -> str:
+        return f'the split "{self._settings.split_name}" ({role})'
+
     def _compare_with_raw(self, video_ids: list[str], view: TextView) -> None:
         """Insist that text features and raw captions tell of the same captions."""
-        counts = self._raw.counts(video_ids)
+        counts = self._raw.index.captions(video_ids)[1]
         other = np.flatnonzero(counts != view.caption_counts)
         if not len(other):
             return
@@ -316,7 +231,7 @@ class ExpertDataLoader:
             without = [key for key, count in zip(video_ids, counts, strict=True) if not count]
             raise UserError(
                 f"{message}: make the text features again from these captions"
-                f"{hint(without, self._raw.ids)}."
+                f"{hint(without, self._raw.index.row_of.keys())}."
             )
         logger.warning("%s; rankings may show other texts than were searched for.", message)
 
@@ -339,7 +254,7 @@ class ExpertDataLoader:
 def _allowed(path: Path, video_ids: list[str], text: TextFeatures, view: TextView) -> np.ndarray:
     """Return which captions of the training videos a mask file allows, one after the other."""
     masks = read_plain_mapping(path, "caption masks")
-    totals = text.caption_ranges(video_ids)[1]
+    totals = text.index.captions(video_ids)[1]
     allowed = []
     for video_id, total, used in zip(video_ids, totals, view.queries_per_video, strict=True):
         try:

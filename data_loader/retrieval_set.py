@@ -11,38 +11,32 @@ import numpy as np
 import torch
 
 from data_loader.batches import gather_experts
-from data_loader.store.devices import send
-from data_loader.store.feature_store import RawCaptions
-from data_loader.store.views import ExpertView, TextView
+from data_loader.store.feature_store import ExpertView, RawCaptions, TextView, send
 
 
 @dataclass(frozen=True)
 class VideoBatch:
-    """The videos `start` to `start + b` of a retrieval set.
+    """Some videos of a retrieval set.
 
     Attributes:
-        start: place of the first video.
         experts: name -> (b, D) or (b, T, D) float32, zeros where an expert is missing.
         ind: name -> (b,) float32, 1 where the expert is there.
     """
 
-    start: int
     experts: dict[str, torch.Tensor]
     ind: dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class TextBatch:
-    """The captions of the videos `start` to `start + b` of a retrieval set.
+    """The captions of some videos of a retrieval set.
 
     Attributes:
-        start: place of the first video.
         text: (b, C, T, D) float32, zeros for captions that do not exist.
         text_token_mask: (b, C) float32, number of tokens of each caption.
         query_masks: (b, C) float32, 1 for captions that exist.
     """
 
-    start: int
     text: torch.Tensor
     text_token_mask: torch.Tensor
     query_masks: torch.Tensor
@@ -93,6 +87,7 @@ class RetrievalSet:
         video_ids: N ids.
         caption_indices: (N, C) int64, which caption of the video is the query, -1 for none.
         query_masks: (N, C) float32, 1 for captions that exist.
+        device: where blocks go.
     """
 
     def __init__(
@@ -111,7 +106,7 @@ class RetrievalSet:
         self.query_masks = (caption_indices >= 0).astype(np.float32)
         self._experts, self._text, self._raw = experts, text, captions
         self._fused, self._given = fused, given
-        self._device = torch.device(device)
+        self.device = torch.device(device)
 
     def __len__(self) -> int:
         return len(self.video_ids)
@@ -153,16 +148,12 @@ class RetrievalSet:
                 result.append([texts[at] for at in indices if 0 <= at < len(texts)])
         return result
 
-    def source_captions(self, video: int) -> list[str]:
-        """Return all captions of a video, whether they are queries or not."""
-        return self._raw.of(self.video_ids[video])
-
     def video_blocks(self, block_size: int) -> Iterator[VideoBatch]:
         """Give all videos in order, `block_size` at a time."""
         for start in range(0, len(self), block_size):
             videos = np.arange(start, min(start + block_size, len(self)))
             experts, ind = gather_experts(self._experts, videos)
-            yield VideoBatch(start, self._sent(experts), self._sent(ind))
+            yield VideoBatch(self._sent(experts), self._sent(ind))
 
     def text_blocks(self, videos_per_block: int) -> Iterator[TextBatch]:
         """Give all captions in the order of the videos, those of `videos_per_block` at a time."""
@@ -172,8 +163,7 @@ class RetrievalSet:
             videos = np.repeat(np.arange(start, start + len(chosen)), width)
             text, tokens = self._text.gather(videos, chosen.reshape(-1))
             yield TextBatch(
-                start=start,
-                text=send(text.view(len(chosen), width, *text.shape[1:]), self._device),
+                text=send(text.view(len(chosen), width, *text.shape[1:]), self.device),
                 text_token_mask=self._tensor(tokens.reshape(len(chosen), width)),
                 query_masks=self._tensor(self.query_masks[start : start + len(chosen)]),
             )
@@ -187,13 +177,13 @@ class RetrievalSet:
         """
         videos = chosen // self.caption_indices.shape[1]
         text, tokens = self._text.gather(videos, self.caption_indices.reshape(-1)[chosen])
-        return send(text.unsqueeze(1), self._device), self._tensor(tokens.reshape(-1, 1))
+        return send(text.unsqueeze(1), self.device), self._tensor(tokens.reshape(-1, 1))
 
     def _sent(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: send(values, self._device) for name, values in tensors.items()}
+        return {name: send(values, self.device) for name, values in tensors.items()}
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        return send(values.astype(np.float32), self._device)
+        return send(values.astype(np.float32), self.device)
 
 
 def first_captions(counts: np.ndarray, width: int) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Log file, TensorBoard and summaries over seeds. Knows numbers and names."""
+"""Log file, TensorBoard, results and the rankings page. Knows numbers and names."""

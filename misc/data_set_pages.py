@@ -13,14 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from data_loader.sets.declared import chosen_experts
+from data_loader.sets.declared import aggregated, chosen_experts, declared_expert
 from data_loader.sets.description import DataDescription, SplitEntry, find_description
-from data_loader.sets.layout import aggregated, declared_expert
 from misc.fetching import catalogue
-from misc.fetching.needs import experiments, needs
-from misc.published_results import (
+from misc.fetching.plan import experiments, needs
+from misc.results.published import (
     COLUMNS,
     CONFIGS,
     DATA_SETS,
@@ -33,10 +30,8 @@ from misc.published_results import (
     published_results,
 )
 from misc.tools import tool_parser
-from trainer.build import build_net, count_parameters, inputs_of
 from utils.command_line import run_main
-from utils.config import Config, config_name
-from utils.config_files import merge
+from utils.config import Config, config_name, merge
 from utils.files import read_json, replacing
 
 NOT_PUBLISHED = "not published"
@@ -377,6 +372,11 @@ def _parameters(result: Mapping[str, Any], config: Path | None) -> str:
 @cache
 def _built_parameters(path: Path) -> int:
     config = Config.from_file(path)
+    # These take their time to load.
+    import torch
+
+    from trainer.build import build_net, count_parameters, inputs_of
+
     with torch.device("meta"):  # sizes alone: no memory, no time
         return count_parameters(build_net(config, inputs_of(config)))
 

@@ -5,19 +5,19 @@ python3 -m misc.describe --config configs/msrvtt/train-full-ce.json
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-
-import torch
-from torch import nn
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from data_loader.sets.declared import ModelInputs
 from data_loader.sets.description import DataDescription, ListEntry, find_description
-from misc.published_results import COLUMNS, DIRECTIONS, PUBLICATIONS, mean_and_std, results_of
+from misc.results.published import COLUMNS, DIRECTIONS, PUBLICATIONS, mean_and_std, results_of
 from misc.tools import tool_parser
-from trainer.build import build_net, count_parameters, expert_dims, inputs_of
 from utils.command_line import run_main
 from utils.config import Config
 from utils.errors import printable
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PARTS = {
     "pooling": "NetVLAD of the experts",
@@ -54,19 +54,25 @@ def describe(config: Config) -> Iterator[str]:
     Raises:
         UserError: the config, or the data set's description, does not say what is needed.
     """
+    # Only now what takes its time to load: a slip on the command line is answered at once.
+    import torch
+
+    from trainer.build import build_net, count_parameters, expert_dims, inputs_of
+
     data = inputs_of(config)
     with torch.device("meta"):  # sizes alone: no memory, no time
         net = build_net(config, data)
     yield from _data_set(config, data)
     yield ""
-    yield from _experts(config, data)
+    yield from _experts(data, expert_dims(config, data))
     yield ""
-    yield from _parameters(net)
+    total = count_parameters(net)
+    yield from _parameters(net, total)
     yield ""
-    yield from _published(config, count_parameters(net))
+    yield from _published(config, total)
 
 
-def parameters_by_part(net: nn.Module) -> dict[str, int]:
+def parameters_by_part(net: "nn.Module") -> dict[str, int]:
     """Parameters that learn, by part of the model, in the order of the parts."""
     counts: Counter[str] = Counter()
     for name, parameter in net.named_parameters():
@@ -126,8 +132,7 @@ def _text(config: Config, data: ModelInputs) -> str:
     )
 
 
-def _experts(config: Config, data: ModelInputs) -> Iterator[str]:
-    dims = expert_dims(config, data)
+def _experts(data: ModelInputs, dims: Mapping[str, tuple[int, int]]) -> Iterator[str]:
     rows = [("expert", "size", "tokens", "pooled", "embedding")]
     for expert in data.experts:
         pooled, embedding = dims[expert.name]
@@ -136,11 +141,11 @@ def _experts(config: Config, data: ModelInputs) -> Iterator[str]:
     return _table(rows)
 
 
-def _parameters(net: nn.Module) -> Iterator[str]:
+def _parameters(net: "nn.Module", total: int) -> Iterator[str]:
     counts = parameters_by_part(net)
     rows = [("part", "parameters")]
     rows += [(part, f"{count:,}") for part, count in counts.items()]
-    rows.append(("total", f"{count_parameters(net):,}"))
+    rows.append(("total", f"{total:,}"))
     notes = ["", *(PARTS.get(part, "") for part in counts), ""]
     for line, note in zip(_table(rows), notes, strict=True):
         yield f"{line}  {note}".rstrip()

@@ -9,7 +9,7 @@ from utils.errors import UserError, did_you_mean
 
 def _make_demo_set(folder: Path, **args: Any) -> None:
     # Its libraries of pictures and sound take their time: only who asks for it waits for them.
-    from misc.demo_set import make_demo_set
+    from misc.demo_set.make import make_demo_set
 
     make_demo_set(folder, **args)
 

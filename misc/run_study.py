@@ -9,10 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from misc.results.jobs import Job, run_jobs, state_of
 from misc.results.rows import row_of_config
 from misc.results.sbatch import Limits, from_here, write_job_array
-from misc.results.studies import Study, load_study, study_names
+from misc.results.studies import Job, Study, load_study, run_jobs, state_of, study_names
 from misc.results_table import add_table_flags, print_table
 from misc.tools import tool_parser
 from utils.command_line import Parser, folder_name, parse_seeds, run_main

@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from misc.fetching import command_line, fetch, unpack
-from misc.fetching.command_line import INTERRUPTED
+from misc import sync_experts
+from misc.fetching import fetch, unpack
+from misc.fetching.disk import Part
 from misc.fetching.download import Patience
-from misc.fetching.part import Part
+from misc.sync_experts import INTERRUPTED
 from tests import fetch_server as act
 from tests.fetch_server import FileServer, Handler, serving
 from tests.fuzz_formats import damage
@@ -167,6 +168,8 @@ class Round:
         offer(server, content, kind)
         size = len(content)
         server.faults.extend(fault(rng, size) for _ in range(int(rng.integers(6))))
+        # A server that lies about the length makes a cut archive of a whole one.
+        may_be_bad = kind != "whole" or any("headers" in str(one) for one in server.faults)
         death = DEATHS[int(rng.integers(len(DEATHS)))] if rng.random() < 0.4 else None
         code, said = self._client(server, death, int(rng.integers(25)))
         self._check_end(code, said)
@@ -174,7 +177,7 @@ class Round:
         server.faults.clear()
         offer(server, archive(3), "good")
         again, said = self._client(server, None, 0)
-        if again == 2 and code == -signal.SIGKILL and kind != "whole":
+        if again == 2 and code == -signal.SIGKILL and may_be_bad:
             # It was killed with all of a bad archive in its hands, which goes with this sentence.
             self._check_end(again, said)
             again, said = self._client(server, None, 0)
@@ -245,7 +248,7 @@ class Round:
 
 
 def _main(arguments: list[str]) -> None:
-    command_line.main(arguments, Patience(connect=5, read=0.5, sleep=lambda _: None))
+    sync_experts.main(arguments, Patience(connect=5, read=0.5, sleep=lambda _: None))
 
 
 def _die_in(owner: Any, name: str, calls: int) -> None:

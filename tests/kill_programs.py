@@ -19,9 +19,8 @@ import torch
 import test as test_program
 import train as train_program
 from data_loader.store.packed import read_packed
-from misc import denoise_captions, make_teachers, prepare_text_embeddings, run_study
+from misc import denoise_captions, make_teachers, prepare_text_embeddings, run_study, sync_experts
 from misc.demo_set import __main__ as demo_set
-from misc.fetching import command_line as sync_experts
 from misc.fetching.download import Patience
 from tests.hostile_archives import file, packed
 from tests.own_data import WORDS, OwnData

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from data_loader.loader import ExpertDataLoader
+from data_loader.sets.declared import LoaderSettings
 from tests.every_format import ragged, write_npz, write_pickle
 
 WORDS = ["a", "dog", "runs", "over", "the", "red", "bridge", "at", "night", "slowly"]
@@ -86,9 +87,8 @@ class OwnData:
         (self.folder / "dataset.json").write_text(json.dumps(self.description))
 
     def loader(self, **changes: Any) -> ExpertDataLoader:
-        """Load it, with changed arguments."""
+        """Load it, with changed settings or another seed."""
         arguments = {
-            "data_dir": None,
             "dataset_name": str(self.folder),
             "split_name": "val",
             "batch_size": 3,
@@ -96,4 +96,5 @@ class OwnData:
             "modalities": ["tokens", "fixed"],
             "text_feat": "file",
         }
-        return ExpertDataLoader(**{**arguments, **changes})
+        seed = changes.pop("seed", 0)
+        return ExpertDataLoader(LoaderSettings(**{**arguments, **changes}), seed)

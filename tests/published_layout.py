@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from data_loader.sets.declared import Expert
+from data_loader.sets.declared import Expert, aggregated
 from data_loader.sets.description import DataDescription, ListEntry, find_description
-from data_loader.sets.layout import aggregated
 from tests.every_format import write_hickle, write_pickle
 from trainer.build import inputs_of
 from utils.config import Config

@@ -3,6 +3,7 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
+from logger.page import data
 from logger.page.data import (
     OwnCaption,
     Ranking,
@@ -85,16 +86,19 @@ def video_ranking(**changes) -> VideoRanking:
         "similarity": 0.4,
         "own": [OwnCaption("a red ball", 2.0, 0.4), OwnCaption("a ball", 30.0, -0.1)],
         "retrieved": [
-            RetrievedCaption("a dog", "v1", 0.5, False, SPEAKERS),
-            RetrievedCaption("a red ball", "v0", 0.4, True, SPEAKERS),
+            RetrievedCaption("a dog", "v1", 0.5, SPEAKERS),
+            RetrievedCaption("a red ball", "v0", 0.4, SPEAKERS),
         ],
     }
     return VideoRanking(**(values | changes))
 
 
-def write(folder: Path, rankings: list[Ranking], **changes) -> Path:
-    values = {"title": "Demo", "metrics": {}, "video_folder": None, "num_videos": 500}
-    return write_rankings_page(folder, rankings=rankings, **(values | changes))
+def write(
+    folder: Path, rankings: list[Ranking], video_folder: Path | None = None, **changes
+) -> Path:
+    values = {"title": "Demo", "metrics": {}, "num_videos": 500, "num_texts": 500}
+    page = data.Page(**(values | {"rankings": rankings} | changes))
+    return write_rankings_page(folder, page, video_folder)
 
 
 def make_videos(folder: Path, *names: str) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from data_loader.teachers.files import TeacherShape, write_teacher
+from data_loader.teachers.teacher import TeacherShape, write_teacher
 
 
 @dataclass

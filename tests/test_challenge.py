@@ -13,7 +13,7 @@ import misc.cvpr2020_challenge.prepare_submission as prepare_program
 import misc.cvpr2020_challenge.score as score_program
 import misc.cvpr2020_challenge.test_baselines as predict_program
 import misc.cvpr2020_challenge.train_baselines as train_baselines_program
-import misc.results.jobs
+import misc.results.studies
 import test as test_program
 import train as train_program
 from misc.cvpr2020_challenge.sets import SETS, TEST, VAL
@@ -53,7 +53,7 @@ def ran(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return run_main(PROGRAMS[path.name].main, command[2:])
 
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(misc.results.jobs, "run_command", run)
+    monkeypatch.setattr(misc.results.studies, "run_command", run)
     return names
 
 

@@ -56,7 +56,7 @@ METRICS["t2v_worst"] = lambda ranks: {"rank": ranks.t2v.max().item()}
 TOY_ENCODER = """
 import torch
 from misc.text_embeddings.known_encoders import KNOWN, KnownEncoder
-from misc.text_embeddings.tokens import Job, Tokens
+from misc.text_embeddings.job import Job, Tokens
 from model.text_encoders import WordTable
 
 def letters(settings, captions):
@@ -143,6 +143,7 @@ WRONG = [
     ("arch.type", "CENETT", "CENet"),
     ("arch.args.use_ce", "pair-wise", "pairwise"),
     ("data_loader.type", "ExpertLoader", "ExpertDataLoader"),
+    ("precision", "bf61", "bf16"),
     ("loss.type", "MaxMarginRankingLos", "MaxMarginRankingLoss"),
     ("optimizer.type", "Rangr", "Ranger"),
     ("lr_scheduler.type", "StepRL", "StepLR"),

@@ -13,12 +13,12 @@ from model.similarity import TextEmbeddings, VideoEmbeddings, expert_similaritie
 from tests.rankings_html import Page
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_loader, build_net
-from trainer.closeup import Closeup
+from trainer.closeup import Closeup, Visualizer, rankings_text
 from trainer.evaluation import evaluate
-from trainer.visualizer import Visualizer, rankings_text
 from utils.config import Config
 
-CAPTIONS = {"one": (1, "indep"), "several": (3, "indep"), "averaged": (3, "avg")}
+# A video has three captions: of four, the last does not exist.
+CAPTIONS = {"one": (1, "indep"), "several": (4, "indep"), "averaged": (4, "avg")}
 
 
 @pytest.fixture(scope="module")
@@ -54,54 +54,70 @@ def evaluated(request, parts, monkeypatch):
 
 def test_what_is_found_is_what_a_sort_of_the_whole_matrix_gives(evaluated):
     net, retrieval, evaluation = evaluated
-    closeup = Closeup(net, retrieval, evaluation)
+    closeup = Closeup(net, retrieval, evaluation, top_k=4)
     matrix = torch.cat(list(evaluation.blocks())).numpy()  # (Q, N)
-    exists, width = closeup.existing.numpy(), closeup.num_captions
+    ids, width = retrieval.video_ids, closeup.num_captions
     queries = closeup.existing.nonzero().flatten()
-    found = closeup.best_videos(queries, 4)
-    for at, query in enumerate(queries.tolist()):
+    rankings = closeup.rankings(queries)
+    for at, (query, ranking) in enumerate(zip(queries.tolist(), rankings, strict=True)):
         row = matrix[query]
-        np.testing.assert_allclose(found.similarities[at], np.sort(row)[::-1][:4], atol=1e-5)
-        np.testing.assert_allclose(row[found.videos[at]], found.similarities[at], atol=1e-5)
-        assert found.own[at].item() == pytest.approx(row[query // width], abs=1e-5)
-        assert found.ranks[at] == evaluation.ranks.t2v[at]
+        found = [match.similarity for match in ranking.retrieved]
+        assert found == pytest.approx(np.sort(row)[::-1][:4], abs=1e-5)
+        places = [ids.index(match.video_id) for match in ranking.retrieved]
+        assert row[places] == pytest.approx(found, abs=1e-5)
+        assert ranking.query_id == str(query) and ranking.video_id == ids[query // width]
+        assert ranking.similarity == pytest.approx(row[query // width], abs=1e-5)
+        assert ranking.rank == evaluation.ranks.t2v[at]
 
-    videos = torch.tensor([3, 0, len(retrieval) - 1])
-    found = closeup.best_queries(videos, 1000)
-    for at, video in enumerate(videos.tolist()):
+
+@pytest.mark.parametrize("values", [1, 1 << 26])
+def test_texts_of_a_video_are_what_a_sort_of_its_column_gives(evaluated, values, monkeypatch):
+    monkeypatch.setattr(closeup_module, "BLOCK_VALUES", values)
+    net, retrieval, evaluation = evaluated
+    closeup = Closeup(net, retrieval, evaluation, top_k=1000)
+    matrix = torch.cat(list(evaluation.blocks())).numpy()
+    exists, width = closeup.existing.numpy(), closeup.num_captions
+    videos = [3, 0, len(retrieval) - 1]
+    rankings = closeup.video_rankings(torch.tensor(videos))
+    for video, ranking in zip(videos, rankings, strict=True):
         column = matrix[exists, video]
-        assert len(found.queries[at]) == len(column)
-        np.testing.assert_allclose(found.similarities[at], np.sort(column)[::-1], atol=1e-5)
-        np.testing.assert_allclose(matrix[found.queries[at], video], found.similarities[at])
-        assert exists[found.queries[at]].all()
-        for c in range(width):
-            own = matrix[video * width + c, video]
-            if not exists[video * width + c]:
-                assert found.own[at, c] == -torch.inf
-                continue
-            rank = 1 + (column > own).sum() + ((column == own).sum() - 1) / 2
-            assert (found.own[at, c].item(), found.ranks[at, c].item()) == (own, rank)
-        assert found.ranks[at][exists[video * width :][:width]].min() == evaluation.ranks.v2t[video]
+        assert ranking.video_id == retrieval.video_ids[video]
+        found = [match.similarity for match in ranking.retrieved]
+        np.testing.assert_array_equal(found, np.sort(column)[::-1])
+        owners = [retrieval.video_ids.index(match.video_id) for match in ranking.retrieved]
+        assert sorted(owners) == sorted((np.flatnonzero(exists) // width).tolist())
+        own_rows = np.arange(video * width, (video + 1) * width)
+        own = matrix[own_rows[exists[own_rows]], video]
+        ranks = 1 + (column > own[:, None]).sum(1) + ((column == own[:, None]).sum(1) - 1) / 2
+        assert sorted((c.rank, c.similarity) for c in ranking.own) == sorted(
+            zip(ranks.tolist(), own.tolist(), strict=True)
+        )
+        assert (ranking.rank, ranking.similarity) == (ranks.min(), own.max())
+        assert ranking.rank == evaluation.ranks.v2t[video]
 
 
 def test_the_experts_of_every_match_add_up_to_its_similarity(evaluated):
     net, retrieval, evaluation = evaluated
-    closeup = Closeup(net, retrieval, evaluation)
+    closeup = Closeup(net, retrieval, evaluation, top_k=1)
     net.train()
     matrix = torch.cat(list(evaluation.blocks()))
     queries = closeup.existing.nonzero().flatten()
     pairs = torch.cartesian_prod(queries, torch.arange(len(retrieval))).unbind(1)
-    weights, similarities = closeup.experts(*pairs)
+    every = closeup.experts(*pairs)
     assert net.training, "the model is left as it was"
-    is_missing = similarities.isnan()
-    assert is_missing.any() and torch.equal(
-        is_missing, evaluation.video.availability[pairs[1]] == 0
-    )
-    assert (weights[is_missing] == 0).all()
-    total = (weights * similarities.nan_to_num()).sum(dim=1)
-    torch.testing.assert_close(total, matrix[pairs], atol=1e-5, rtol=1e-4)
-    some = ~is_missing.all(dim=1)
-    torch.testing.assert_close(weights.sum(dim=1)[some], torch.ones(int(some.sum())))
+    for speakers, available, total in zip(
+        every, evaluation.video.availability[pairs[1]], matrix[pairs], strict=True
+    ):
+        heard = [value is not None for value in speakers.similarities]
+        assert heard == (available > 0).tolist()
+        assert all(
+            w == 0 for w, is_heard in zip(speakers.weights, heard, strict=True) if not is_heard
+        )
+        said = zip(speakers.weights, speakers.similarities, strict=True)
+        assert sum(w * (value or 0) for w, value in said) == pytest.approx(total.item(), abs=1e-5)
+        if any(heard):
+            assert sum(speakers.weights) == pytest.approx(1)
+    assert not all(None not in speakers.similarities for speakers in every)
 
 
 @pytest.mark.parametrize("has_weights", [True, False])

@@ -8,7 +8,7 @@ import pytest
 
 from data_loader.sets.description import find_description, published_names
 from misc import data_set_pages
-from misc.published_results import DATA_SETS
+from misc.results.published import DATA_SETS
 from tests.conftest import ROOT, SHARED
 
 

@@ -11,8 +11,9 @@ import av
 import numpy as np
 import pytest
 
-from misc.demo_set import make, make_demo_set
+from misc.demo_set import make
 from misc.demo_set.__main__ import main
+from misc.demo_set.make import make_demo_set
 from utils.command_line import run_main
 from utils.errors import UserError
 

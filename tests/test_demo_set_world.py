@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from misc.demo_set import word_vectors
-from misc.demo_set.audio_expert import audio
-from misc.demo_set.captions import captions_of
 from misc.demo_set.clips import Clip, compute_experts, make_clip
-from misc.demo_set.lettering import draw_board
 from misc.demo_set.motion_expert import motion
+from misc.demo_set.pictures.lettering import draw_board
 from misc.demo_set.plan import plan_clip
-from misc.demo_set.reading import read_words, transcribe
-from misc.demo_set.world import ACTIONS, ACTOR_KINDS, ACTORS, COLOURS, SCENES, SOUNDS, WRITTEN
+from misc.demo_set.sound import audio
+from misc.demo_set.words import word_vectors
+from misc.demo_set.words.captions import captions_of
+from misc.demo_set.words.reading import read_words, transcribe
+from misc.demo_set.words.world import ACTIONS, ACTOR_KINDS, ACTORS, COLOURS, SCENES, SOUNDS, WRITTEN
 
 KINDS = {
     actor: [kind for kind, members in ACTOR_KINDS.items() if actor in members] for actor in ACTORS

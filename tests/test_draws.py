@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.draws import epoch_permutation, item_uniform
+from data_loader.batches import epoch_permutation, item_uniform
 
 whole = st.integers(-(2**63), 2**63 - 1)
 MASK = 2**64 - 1

@@ -1,5 +1,6 @@
 """Unpacking what strangers packed: the good whole, the hostile not at all."""
 
+import errno
 import gzip
 import random
 import shutil
@@ -13,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from misc.fetching import catalogue
-from misc.fetching.tar_reader import ArchiveError, Limits
-from misc.fetching.unpack import unpack
+from misc.fetching.unpack import ArchiveError, Limits, unpack
 from tests.hostile_archives import file, folder, link, packed, tar_bytes
 from utils.errors import UserError
 
@@ -188,7 +188,7 @@ def test_two_members_of_one_place_are_refused(tmp_path: Path, second: str, reaso
 
 
 def test_two_ways_to_write_an_accent_are_one_name(tmp_path: Path) -> None:
-    refused(tmp_path, [file("data/MSVD/\u00e9"), file("data/MSVD/e\u0301")], "in their spelling")
+    refused(tmp_path, [file("data/MSVD/\u00e9"), file("data/MSVD/e\u0301")], "in its spelling")
 
 
 def test_a_folder_may_be_named_twice(tmp_path: Path) -> None:
@@ -302,3 +302,15 @@ def test_a_full_disk_is_noticed_before_a_file_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(9000, 4001, 4999))
     with pytest.raises(UserError, match=r"face-avg.pickle .*4.9 KiB"):
         unpacked(tmp_path, packed(GOOD))
+
+
+def test_a_disk_that_fills_up_meanwhile_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    archive = packed(GOOD)
+    monkeypatch.setattr(tarfile, "copyfileobj", full)
+    with pytest.raises(UserError, match="no space"):
+        unpacked(tmp_path, archive)

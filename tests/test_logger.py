@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from logger.log_file import close_log, open_log
 from logger.progress import progress
-from logger.summary import summarise_seeds
-from logger.tables import metrics_table, seeds_table
+from logger.results import metrics_table, seeds_table, summarise_seeds
 from logger.tensorboard import TensorBoardWriter
 from utils.errors import UserError
 

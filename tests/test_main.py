@@ -17,7 +17,7 @@ import train as train_program
 from tests.conftest import ROOT
 from tests.run_files import Run, beside, only_run, weights
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
-from utils.version import version
+from utils.command_line import version
 
 
 def test_training_leaves_everything_in_the_run_folder(
@@ -37,6 +37,7 @@ def test_training_leaves_everything_in_the_run_folder(
     text = (log / "info.log").read_text()
     assert f"The best performing ckpt can be found at {models / 'trained_model.pth'}" in text
     assert "Saved similarity matrix predictions to " in text
+    assert text.count("retrieval: text: 12 videos") == 1, "the test split is opened once"
     metrics = json.loads((log / "metrics.json").read_text())
     assert [e["epoch"] for e in metrics["epochs"]] == [1, 2, 3]
     assert metrics["test_videos"] == 12 and metrics["test_split"] == "full-test"

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from data_loader.store import packed as mapped
-from data_loader.store.feature_store import TextFeatures
+from data_loader.store.feature_store import TextFeatures, TextView
 from data_loader.store.packed import MappedPages, Packed, Part, read_packed, write_packed
-from data_loader.store.views import TextView
 
 VIDEOS, WORDS, SIZE = 400, 8, 2048  # 26 MB
 

@@ -9,12 +9,11 @@ import torch
 
 from data_loader.sets.declared import ModelInputs
 from misc.describe import describe, main, parameters_by_part
-from misc.published_results import config_of, published_results
+from misc.results.published import config_of, published_results
 from tests.conftest import ROOT, SHARED
 from tests.tiny_set import make_tiny_set, tiny_config
 from trainer.build import build_loader, build_net, count_parameters, expert_dims, inputs_of
-from utils.config import Config
-from utils.config_files import resolve_config
+from utils.config import Config, resolve_config
 from utils.errors import UserError
 
 # A base without a data set, and one that names an expert whose kind it leaves open.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from data_loader.store.devices import prefetch
+from data_loader.batches import prefetch
 
 
 def test_items_come_in_order() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from data_loader.loader import ExpertDataLoader
+from data_loader.sets.declared import LoaderSettings
 from utils.errors import UserError
 
 HQ = "high-quality/structured-symlinks"
@@ -66,7 +67,7 @@ class PublishedSet:
             "text_feat": "openai",
             "face_dim": FACE_SIZE,
         }
-        return ExpertDataLoader(**{**arguments, **changes})
+        return ExpertDataLoader(LoaderSettings(**{**arguments, **changes}))
 
 
 def first_captions(loader: ExpertDataLoader) -> dict[str, torch.Tensor]:

@@ -13,7 +13,8 @@ from logger.page.data import (
     Speakers,
     VideoRanking,
 )
-from logger.page.page import SCRIPTS, write_rankings_page
+from logger.page.page import SCRIPTS
+from tests.rankings_html import write
 from tests.rankings_site import serving, shown, write_video
 
 NUM_CARDS = 40
@@ -45,12 +46,12 @@ def address(tmp_path_factory) -> Iterator[str]:
 
     common = {"metrics": {"t2v": {"R1": 10.0}}, "num_videos": NUM_CARDS, "video_folder": videos}
     rankings = [ranking(number) for number in range(NUM_CARDS)]
-    write_rankings_page(web, title="Demo", rankings=rankings, **common)
+    write(web, title="Demo", rankings=rankings, **common)
     hostile = [
         Ranking(HOSTILE_ID, [HOSTILE], HOSTILE_ID, 1.0, 0.5, [Retrieved("../" + HOSTILE, 0.1)]),
         Ranking("x" * 2000, ["y" * 2000, "word " * 400], "broken", 2.5, 0.5, []),
     ]
-    write_rankings_page(
+    write(
         web,
         title=HOSTILE,
         rankings=hostile,
@@ -60,7 +61,7 @@ def address(tmp_path_factory) -> Iterator[str]:
                 1.0,
                 0.5,
                 [OwnCaption(HOSTILE, 1.0, 0.5), OwnCaption("y" * 2000, 2.0, 0.1)],
-                [RetrievedCaption(HOSTILE, HOSTILE_ID, 0.5, True, Speakers([0.5], [1.0]))],
+                [RetrievedCaption(HOSTILE, HOSTILE_ID, 0.5, Speakers([0.5], [1.0]))],
             )
         ],
         experts=[HOSTILE],
@@ -201,7 +202,7 @@ def test_without_scripts_every_card_is_there_and_videos_are_links(browser, addre
 def test_the_page_opens_from_the_file_system(page, tmp_path):
     write_video(tmp_path / "a.mp4")
     one = Ranking("q", ["a caption"], "a", 1.0, 0.5, [Retrieved("a", 0.5)])
-    path = write_rankings_page(
+    path = write(
         tmp_path / "web",
         title="Demo",
         metrics={},

@@ -16,7 +16,7 @@ from logger.page.data import (
     Speakers,
     VideoRanking,
 )
-from logger.page.page import write_rankings_page
+from tests.rankings_html import write
 from tests.rankings_site import serving, shown, write_video
 
 NUM_CARDS = 12
@@ -43,8 +43,8 @@ def text_ranking(number: int) -> Ranking:
 
 def video_ranking(number: int) -> VideoRanking:
     own = [OwnCaption(f"own {number} {c}", 1.0 + number + 9 * c, 0.4 - 0.1 * c) for c in range(20)]
-    found = [RetrievedCaption("another text", "clip00", 0.6, False, speakers(number))]
-    found.append(RetrievedCaption(own[0].text, f"clip{number:02}", 0.4, True, speakers(1)))
+    found = [RetrievedCaption("another text", "clip00", 0.6, speakers(number))]
+    found.append(RetrievedCaption(own[0].text, f"clip{number:02}", 0.4, speakers(1)))
     return VideoRanking(f"clip{number:02}", 1.0 + number, 0.4, own, found)
 
 
@@ -61,7 +61,7 @@ def web(tmp_path_factory) -> Iterator:
     picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 90, np.uint8), format="rgb24")
     picture.to_image().save(videos / "clip01.png")
     for name, order in (("epoch-1", 1), ("epoch-10", 10), ("index", 99)):
-        write_rankings_page(
+        write(
             root / "web",
             title=f"Demo {name}",
             metrics={"t2v": {"R1": float(order), "MedR": 2.0}, "v2t": {"R1": 3.0}},
@@ -252,7 +252,7 @@ def test_a_video_can_be_sought_through(page, address):
 
 
 def test_a_thousand_queries_open_at_once(page, tmp_path):
-    path = write_rankings_page(
+    path = write(
         tmp_path,
         title="Many",
         metrics={},

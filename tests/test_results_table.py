@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 import misc.results_table as table_program
 import train as train_program
-from misc.results.rows import difference_in_std
-from misc.results.table_text import (
+from misc.results.tables import (
     Cell,
     Table,
     as_latex,
     as_markdown,
+    difference_in_std,
     escape_latex,
     escape_markdown,
 )

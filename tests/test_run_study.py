@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import misc.results.jobs
 import misc.results.studies
 import misc.run_study as study_program
 import train as train_program
@@ -61,7 +60,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         commands.append(command[2:])
         return run_main(train_program.main, command[2:])
 
-    monkeypatch.setattr(misc.results.jobs, "run_command", train)
+    monkeypatch.setattr(misc.results.studies, "run_command", train)
     return commands
 
 
@@ -183,7 +182,7 @@ def test_a_training_that_was_stopped_ends_the_study(
 ) -> None:
     """Others would be stopped too: the machine is taken away."""
     commands = []
-    monkeypatch.setattr(misc.results.jobs, "run_command", lambda c: commands.append(c) or code)
+    monkeypatch.setattr(misc.results.studies, "run_command", lambda c: commands.append(c) or code)
     found, output = study(*TINY, "--seeds", "0")
     assert found == (code if code > 0 else 128 - code) and len(commands) == 1
     assert "the same command goes on" in output.splitlines()[-1]
@@ -272,7 +271,7 @@ def test_a_signal_to_the_runner_is_passed_on_once(monkeypatch: pytest.MonkeyPatc
     codes = []
 
     def main(_: list[str]) -> None:
-        codes.append(misc.results.jobs.run_command([sys.executable, "-c", program]))
+        codes.append(misc.results.studies.run_command([sys.executable, "-c", program]))
 
     assert run_main(main, []) == 143 and not codes
 

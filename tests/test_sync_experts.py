@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from misc.fetching import catalogue, command_line, fetch, needs, place
+from misc import sync_experts
+from misc.fetching import catalogue, disk, fetch
 from misc.fetching.catalogue import find_archive, find_model
-from misc.fetching.command_line import INTERRUPTED
+from misc.fetching.disk import Part
 from misc.fetching.download import Patience
-from misc.fetching.part import Part
-from misc.fetching.plan import archive_plan
+from misc.fetching.plan import archive_plan, needs
+from misc.sync_experts import INTERRUPTED
 from tests import fetch_server as act
 from tests.conftest import ROOT, SHARED
 from tests.fetch_server import FileServer, serving
@@ -67,7 +68,7 @@ class User:
 
     def run(self, *flags: str) -> int:
         def main(arguments: list[str]) -> None:
-            command_line.main(arguments, Patience(connect=30, read=30, sleep=lambda _: None))
+            sync_experts.main(arguments, Patience(connect=30, read=30, sleep=lambda _: None))
 
         places = ["--root_url", self.server.root, "--data_dir", str(self.data)]
         code = run_main(main, [*flags, *places], INTERRUPTED)
@@ -207,7 +208,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, count: in
         (Path, "rmdir"),
         (os, "fsync"),
         (Part, "sum"),
-        (place, "_merge"),
+        (disk, "_merge"),
     ],
 )
 def test_stopped_at_any_moment_the_next_run_completes(
@@ -238,20 +239,20 @@ def test_stopped_at_any_moment_the_next_run_completes(
 KILLING = """
 import os, signal, sys
 from pathlib import Path
-from misc.fetching import command_line
+from misc import sync_experts
 real, calls = {owner}.{name}, iter(range({count}))
 def dying(*args, **options):
     if next(calls, None) is None:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*args, **options)
 {owner}.{name} = dying
-command_line.main(sys.argv[1:])
+sync_experts.main(sys.argv[1:])
 """
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "count"),
-    [("os", "fsync", 5), ("Path", "replace", 3), ("Path", "replace", 8), ("Path", "rmdir", 0)],
+    [("os", "fsync", 5), ("Path", "replace", 3), ("Path", "replace", 5), ("Path", "rmdir", 0)],
 )
 def test_a_killed_process_leaves_what_the_next_one_completes(
     user: User, owner: str, name: str, count: int
@@ -284,7 +285,7 @@ def test_one_run_at_a_time_moves_files(user: User, monkeypatch: pytest.MonkeyPat
         [lock] = (user.data / ".fetch").glob(".lock.*.tmp")
         with lock.open("r+") as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        place.place(source, target)
+        disk.place(source, target)
 
     monkeypatch.setattr(fetch, "place", is_locked)
     assert user.sync() == 0
@@ -375,7 +376,7 @@ def test_a_page_of_a_login_is_no_checkpoint(user: User, name: str, what: str) ->
 def test_a_slip_on_the_command_line_is_one_sentence(
     flags: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_main(command_line.main, flags) == 2
+    assert run_main(sync_experts.main, flags) == 2
     said = capsys.readouterr()
     assert expected in said.err and said.err.count("\n") == 1 and said.out == ""
 
@@ -383,7 +384,7 @@ def test_a_slip_on_the_command_line_is_one_sentence(
 @pytest.mark.parametrize("flags", [[], ["--dataset", "MSVD", "--model", "x"], ["--relase", "x"]])
 def test_wrong_flags_end_with_2(flags: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        command_line.main(flags)
+        sync_experts.main(flags)
     assert end.value.code == 2
 
 
@@ -427,7 +428,7 @@ def test_which_configs_need_an_archive(tmp_path: Path) -> None:
     (tmp_path / "msvd" / "broken.json").write_text("{", encoding="utf-8")
 
     def found(release: str) -> dict[str, tuple[tuple[str, ...], bool]]:
-        entries = needs.needs("MSVD", release, tmp_path)
+        entries = needs("MSVD", release, tmp_path)
         return {need.config.stem: (need.also, need.unknown) for need in entries}
 
     high = "high-quality"

@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_loader.store.packed import Part, write_packed
-from data_loader.teachers.files import open_teacher
 from data_loader.teachers.published import write_published_teacher
-from data_loader.teachers.teacher import Teacher
+from data_loader.teachers.teacher import Teacher, open_teacher
 from tests.teacher_data import RandomTeacher
 from trainer.distillation import Distillation, text_side, video_side
 from utils.errors import UserError

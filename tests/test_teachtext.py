@@ -13,20 +13,21 @@ import torch
 
 import train as train_program
 from data_loader.store.packed import read_packed
-from data_loader.teachers.files import open_teacher
+from data_loader.teachers.teacher import open_teacher
 from misc import denoise_captions, make_teachers
+from misc.teachtext import denoising
 from model.ranks import ranks_in_rows
 from model.similarity import similarity
 from tests.teacher_data import RandomTeacher
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_loader, build_loss, build_net, build_optimiser_of
-from trainer.checkpoint import load_checkpoint
+from trainer.checkpoints.checkpoint import load_checkpoint
 from trainer.distillation import Distillation, text_side, video_side
 from trainer.evaluation import embed_videos
+from trainer.session import seed_everything
 from trainer.step import TrainingStep
 from utils.command_line import run_main
 from utils.config import Config
-from utils.seeds import seed_everything
 
 Run = Callable[..., tuple[int, str]]
 VIDEOS, CAPTIONS = 24, 3  # of the tiny set's training list
@@ -266,7 +267,7 @@ def test_a_teacher_is_made_of_a_finished_run(
     newer = stop()
     code, output = run(make_teachers, "--resume", models, *flags)
     assert code == 0 and f"Made from {finished / 'trained_model.pth'}." in output
-    assert "1 newer runs" in output and newer.name > finished.name
+    assert f"passed over: {newer}\n" in output and newer.name > finished.name
 
 
 def test_a_killed_student_resumes_to_the_same_weights(
@@ -362,8 +363,8 @@ def test_ranks_are_those_of_the_whole_matrix(
 ) -> None:
     loader = build_loader(Config.from_file(teachers["ce"]), seed=0)
     teacher = loader.teacher(str(teacher_files["ce"]))
-    monkeypatch.setattr(denoise_captions, "CAPTIONS_PER_BLOCK", 7)
-    ranked = denoise_captions.rank_captions(loader.training_queries(), [teacher])
+    monkeypatch.setattr(denoising, "CAPTIONS_PER_BLOCK", 7)
+    ranked = denoising.rank_captions(loader.training_queries(), [teacher])
     side = text_side(teacher, ranked.videos, ranked.captions)
     sims = similarity(side, video_side(teacher, np.arange(VIDEOS)))
     own = sims[np.arange(len(sims)), ranked.videos]
@@ -376,10 +377,10 @@ def test_ranks_are_those_of_the_whole_matrix(
 def test_precision_and_recall_of_what_is_left_out() -> None:
     falls = np.array([True, True, False, False, True])
     kinds = np.array(["wrong", "true", "generic", "true", "generic"])
-    found = denoise_captions.against_kinds(falls, kinds)
+    found = denoising.against_kinds(falls, kinds)
     assert found["precision"] == pytest.approx(2 / 3) and found["recall"] == pytest.approx(2 / 3)
     assert found["by_kind"]["generic"] == {"captions": 2, "left_out": 1}
-    nothing = denoise_captions.against_kinds(falls & False, np.array(["true"] * 5))
+    nothing = denoising.against_kinds(falls & False, np.array(["true"] * 5))
     assert nothing["precision"] is None and nothing["recall"] is None
 
 
@@ -472,10 +473,10 @@ def test_wrong_command_lines_get_one_sentence(
 
 
 def test_the_report_of_denoising_counts_captions_and_videos_and_halves_between_ranks() -> None:
-    ranked = denoise_captions.Ranked(
+    ranked = denoising.Ranked(
         ["a", "b"], np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([1.0, 2, 7, 9])
     )
-    assert denoise_captions.counts_of(ranked, top_k=5) == {
+    assert denoising.counts_of(ranked, top_k=5) == {
         "captions": 4,
         "captions_left_out": 2,
         "videos": 2,

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from data_loader.formats.read import read_text_feature_file
-from misc.prepare_text_embeddings import main
-from misc.text_embeddings import command, encoding
+from misc.prepare_text_embeddings import INTERRUPTED, main
+from misc.text_embeddings import encoding
 from misc.text_embeddings.encoding import chunk_bounds
 from misc.text_embeddings.known_encoders import KNOWN
 from tests.conftest import ROOT, SHARED
@@ -32,7 +32,7 @@ VECTORS = np.random.default_rng(3).standard_normal((len(WORDS), 5)).astype(np.fl
 
 
 def run(*arguments: object) -> int:
-    return run_main(main, [str(item) for item in arguments], command.INTERRUPTED)
+    return run_main(main, [str(item) for item in arguments], INTERRUPTED)
 
 
 def record(output: Path) -> dict[str, Any]:
@@ -199,13 +199,13 @@ class _Evil:
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda f: (f / "s3d_dict.npy").unlink(), "the dictionary"),
-        (lambda f: (f / "s3d_dict.npy").write_bytes(b"abc"), ".npy file"),
+        (lambda f: (f / "s3d_dict.npy").unlink(), "s3d_dict.npy"),
+        (lambda f: (f / "s3d_dict.npy").write_bytes(b"abc"), "no array of numpy"),
         (lambda f: np.save(f / "s3d_dict.npy", np.arange(3)), "array of words"),
         (lambda f: np.save(f / "s3d_dict.npy", np.array(WORDS[1:])), "each word"),
         (
             lambda f: np.save(f / "s3d_dict.npy", np.array([_Evil()]), allow_pickle=True),
-            "cannot be read",
+            "Cannot read s3d_dict.npy",
         ),
         (lambda f: torch.save([_Evil()], f / "s3d_howto100m.pth"), "are refused"),
         (lambda f: (f / "s3d_howto100m.pth").write_bytes(b"abc"), "are refused"),
@@ -305,14 +305,15 @@ def test_finished_chunks_are_not_computed_again(
     output = captions.with_name("text.npz")
     base = ("--encoder", table, "--captions", captions, "--output", output)
     calls: list[int] = []
+    encode_chunk = encoding.encode_chunk
 
     def stop_at_two(*arguments: Any) -> np.ndarray:
         calls.append(arguments[1])
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return encoding.encode_chunk(*arguments)
+        return encode_chunk(*arguments)
 
-    monkeypatch.setattr(command, "encode_chunk", stop_at_two)
+    monkeypatch.setattr(encoding, "encode_chunk", stop_at_two)
     assert run(*base) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert run(*base) == 0

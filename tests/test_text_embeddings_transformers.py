@@ -18,7 +18,7 @@ from misc.prepare_text_embeddings import main
 from misc.text_embeddings.captions import Captions
 from misc.text_embeddings.encoders import make_job
 from misc.text_embeddings.encoding import encode_chunk
-from misc.text_embeddings.settings import Settings
+from misc.text_embeddings.job import Settings
 from tests.tiny_encoders import FAMILIES, LAYERS, LETTERS, LONGEST, SIZE, make_encoder
 from utils.command_line import run_main
 

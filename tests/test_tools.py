@@ -38,7 +38,7 @@ def test_what_is_listed_is_what_exists(capsys: pytest.CaptureFixture[str]) -> No
         guarded = [node for node in body if isinstance(node, ast.If)]
         if any("__main__" in ast.unparse(node.test) for node in guarded):
             startable.add(name.removesuffix(".__main__"))
-    assert set(listed) == startable - {"__main__", "demo_set.worker"}
+    assert set(listed) == startable - {"__main__", "demo_set.workers"}
     for name, line in listed.items():
         module = importlib.import_module(f"misc.{name}")
         if hasattr(module, "__path__"):
@@ -53,6 +53,26 @@ def test_the_list_is_made_without_loading_the_tools() -> None:
     )
     loaded = ast.literal_eval(result.stdout.splitlines()[-1])
     assert not {"torch", "numpy", "misc.describe"} & {*loaded}
+
+
+def test_a_slip_on_the_command_line_does_not_wait_for_torch() -> None:
+    """Of the tools that are not there to measure it."""
+    packages = [name for name in TOOLS if (ROOT / "misc" / name.replace(".", "/")).is_dir()]
+    names = [f"{name}.__main__" if name in packages else name for name in TOOLS]
+    program = """
+import contextlib, importlib, io, sys
+for name in sys.argv[1:]:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+        importlib.import_module(f"misc.{name}").main(["--relase"])
+    assert "torch" not in sys.modules, name
+"""
+    names = [name for name in names if not name.startswith("benchmarks")]
+    subprocess.run([sys.executable, "-c", program, *names], cwd=ROOT, check=True)
+
+
+def test_the_guide_names_every_tool() -> None:
+    guide = (ROOT / "misc" / "README.md").read_text(encoding="utf-8")
+    assert [name for name in TOOLS if f"| `{name}` | " not in guide] == []
 
 
 @pytest.mark.parametrize("name", TOOLS)

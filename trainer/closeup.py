@@ -1,4 +1,4 @@
-"""A closer look at single queries and videos of an evaluation, and at the experts in a match.
+"""The rankings page of an evaluation: what a model retrieves for sampled texts and videos, and why.
 
 Only what is asked for is embedded and compared, and the similarity matrix passes by in blocks: a
 page over a large retrieval set takes no more memory than its evaluation did.
@@ -6,41 +6,118 @@ page over a large retrieval set takes no more memory than its evaluation did.
 Axes: Q queries, N videos, C queries per video (query q belongs to video q // C), M experts.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data_loader.retrieval_set import RetrievalSet
+from logger.page.data import (
+    OwnCaption,
+    Page,
+    Ranking,
+    Retrieved,
+    RetrievedCaption,
+    Speakers,
+    VideoRanking,
+)
+from logger.page.page import sample_queries, write_rankings_page
+from model.ranks import best_in_rows, ranks_in_rows
 from model.similarity import RetrievalModel, TextEmbeddings, expert_similarities, similarity
-from trainer.evaluation import QUERIES_PER_BLOCK, Evaluation, evaluating
+from trainer.evaluation import BLOCK_VALUES, QUERIES_PER_BLOCK, Evaluation, evaluating
+
+AFTER_ALL_EPOCHS = 1 << 30
 
 
-@dataclass(frozen=True)
-class FoundVideos:
-    """The best videos for q queries."""
+class Visualizer:
+    """Turns evaluations into pages: sampled queries with what they retrieve, both ways.
 
-    similarities: Tensor  # (q, k), best first
-    videos: Tensor  # (q, k)
-    own: Tensor  # (q,) similarity of the query and its own video
-    ranks: Tensor  # (q,) place of that video
+    With several captions per video each caption is a query of its own.
 
+    Args:
+        num_samples: queries on a page, in each direction.
+        src_video_dir: folder with the videos, `<video id>.mp4`; None or not there: no videos.
+        vis_vid_freq: epochs between two pages while training.
+        top_k: retrieved videos or captions shown for a query.
+        seed: of the sample.
+    """
 
-@dataclass(frozen=True)
-class FoundQueries:
-    """The best queries (captions) for v videos, and the place of each of their own."""
+    def __init__(
+        self,
+        num_samples: int = 100,
+        src_video_dir: str | None = None,
+        vis_vid_freq: int = 1000,
+        top_k: int = 5,
+        seed: int = 0,
+    ) -> None:
+        self.num_samples = num_samples
+        self.video_folder = Path(src_video_dir) if src_video_dir else None
+        self.vis_vid_freq = vis_vid_freq
+        self.top_k = top_k
+        self.seed = seed
 
-    similarities: Tensor  # (v, k), best first
-    queries: Tensor  # (v, k)
-    own: Tensor  # (v, C) similarity of the video's own queries, -inf for those that do not exist
-    ranks: Tensor  # (v, C) their places among all queries
+    def is_due(self, epoch: int) -> bool:
+        return epoch % self.vis_vid_freq == 0
+
+    def draw(
+        self,
+        net: RetrievalModel,
+        evaluation: Evaluation,
+        retrieval: RetrievalSet,
+        folder: Path,
+        title: str,
+        epoch: int | None = None,
+        test: str | None = None,
+    ) -> Path:
+        """Write the page into `folder` and return its path.
+
+        The model must still have the weights that were evaluated. The pages of an epoch and of
+        another test (`test`) than the one that a training ends with lie beside that, and bear their
+        names.
+        """
+        closeup = Closeup(net, retrieval, evaluation, self.top_k)
+        name, file_name, order = "test", "index.html", AFTER_ALL_EPOCHS
+        if epoch is not None:
+            name, file_name, order = f"epoch {epoch}", f"epoch-{epoch}.html", epoch
+        elif test is not None:
+            name, file_name = f"test, {test}", f"test-{test}.html"
+        page = Page(
+            title=title,
+            metrics={key.removesuffix("_metrics"): m for key, m in evaluation.metrics.items()},
+            num_videos=len(retrieval),
+            num_texts=int(closeup.existing.sum()),
+            rankings=closeup.rankings(self._sample(closeup.existing.nonzero().flatten())),
+            video_rankings=closeup.video_rankings(self._sample(torch.arange(len(retrieval)))),
+            ranks={"t2v": evaluation.ranks.t2v.tolist(), "v2t": evaluation.ranks.v2t.tolist()},
+            experts=list(net.expert_dims),
+            captions_of=dict(zip(retrieval.video_ids, retrieval.captions, strict=True)),
+            file_name=file_name,
+            name=name,
+            order=order,
+        )
+        return write_rankings_page(folder, page, self.video_folder)
+
+    def rankings(
+        self, net: RetrievalModel, evaluation: Evaluation, retrieval: RetrievalSet, count: int
+    ) -> list[Ranking]:
+        """Rankings of `count` sampled texts alone, without their experts."""
+        closeup = Closeup(net, retrieval, evaluation, self.top_k, with_experts=False)
+        return closeup.rankings(self._sample(closeup.existing.nonzero().flatten(), count))
+
+    def _sample(self, of: Tensor, count: int | None = None) -> Tensor:
+        chosen = sample_queries(len(of), self.num_samples if count is None else count, self.seed)
+        return of[torch.from_numpy(chosen)]
 
 
 class Closeup:
     """Looks at an evaluation while its model still has the weights that were evaluated.
+
+    Args:
+        net, retrieval, evaluation: the model, what it was evaluated on, and the outcome.
+        top_k: retrieved videos or captions of a ranking.
+        with_experts: whether rankings tell the experts of each match.
 
     Attributes:
         num_captions: C; 1 where a query is the mean over a video's captions.
@@ -48,9 +125,15 @@ class Closeup:
     """
 
     def __init__(
-        self, net: RetrievalModel, retrieval: RetrievalSet, evaluation: Evaluation
+        self,
+        net: RetrievalModel,
+        retrieval: RetrievalSet,
+        evaluation: Evaluation,
+        top_k: int,
+        with_experts: bool = True,
     ) -> None:
         self._net, self._retrieval, self._evaluation = net, retrieval, evaluation
+        self._ids, self._top_k, self._with_experts = retrieval.video_ids, top_k, with_experts
         self._device = evaluation.video.availability.device
         masks = torch.from_numpy(np.asarray(retrieval.query_masks)).bool()
         self.existing = masks.any(dim=1) if evaluation.averaged else masks.flatten()
@@ -60,7 +143,74 @@ class Closeup:
         self._rank_of = torch.full((len(self.existing),), torch.nan, dtype=torch.float64)
         self._rank_of[self.existing] = evaluation.ranks.t2v
 
-    def texts(self, query: int) -> list[str]:
+    def rankings(self, queries_Q: Tensor) -> list[Ranking]:
+        """Rank the videos for each of some queries."""
+        rankings: list[Ranking] = []
+        if not len(queries_Q):
+            return rankings
+        for queries_q in queries_Q.split(QUERIES_PER_BLOCK):
+            sims = self._rows(queries_q)  # (q, N)
+            true = (queries_q // self.num_captions).unsqueeze(1)
+            best = best_in_rows(sims, min(self._top_k, sims.shape[1]))
+            videos = torch.cat([true, best], dim=1)  # (q, 1 + k)
+            similarities = sims.gather(1, videos).tolist()
+            speakers = self._speakers(queries_q.unsqueeze(1), videos)
+            for row, query in enumerate(queries_q.tolist()):
+                matches = [
+                    Retrieved(self._ids[video], *of)
+                    for video, *of in zip(
+                        videos[row].tolist(), similarities[row], speakers[row], strict=True
+                    )
+                ]
+                rankings.append(
+                    Ranking(
+                        query_id=str(query),
+                        captions=self._captions(query),
+                        video_id=matches[0].video_id,
+                        rank=self._rank_of[query].item(),
+                        similarity=matches[0].similarity,
+                        retrieved=matches[1:],
+                        speakers=matches[0].speakers,
+                    )
+                )
+        return rankings
+
+    def video_rankings(self, videos_N: Tensor) -> list[VideoRanking]:
+        """Rank the queries (captions) for each of some videos."""
+        rankings: list[VideoRanking] = []
+        if not len(videos_N):
+            return rankings
+        k = min(self._top_k, int(self.existing.sum()))
+        for videos_v in videos_N.split(max(1, BLOCK_VALUES // len(self.existing))):
+            sims = self._columns(videos_v)  # (v, Q)
+            own = videos_v.unsqueeze(1) * self.num_captions + torch.arange(self.num_captions)
+            own_sims = sims.gather(1, own)  # (v, C)
+            ranks = [ranks_in_rows(sims, column.unsqueeze(1)) for column in own_sims.unbind(1)]
+            found = best_in_rows(sims, k)  # (v, k)
+            similarities = sims.gather(1, found).tolist()
+            speakers = self._speakers(found, videos_v.unsqueeze(1))
+            for row, video in enumerate(videos_v.tolist()):
+                own_captions = [
+                    OwnCaption(self._text(query), ranks[c][row].item(), own_sims[row, c].item())
+                    for c, query in enumerate(own[row].tolist())
+                    if self.existing[query]
+                ]
+                own_captions.sort(key=lambda caption: caption.rank)
+                retrieved = [
+                    RetrievedCaption(self._text(query), self._ids[query // self.num_captions], *of)
+                    for query, *of in zip(
+                        found[row].tolist(), similarities[row], speakers[row], strict=True
+                    )
+                ]
+                best = own_captions[0]
+                rankings.append(
+                    VideoRanking(
+                        self._ids[video], best.rank, best.similarity, own_captions, retrieved
+                    )
+                )
+        return rankings
+
+    def _captions(self, query: int) -> list[str]:
         """The captions that a query consists of: one, or all of a video where they are averaged."""
         texts = self._texts[query // self.num_captions]
         if self._evaluation.averaged:
@@ -68,71 +218,35 @@ class Closeup:
         place = self._place_of_text[query]
         return texts[place : place + 1]  # none where a data set has features without the text
 
-    def best_videos(self, queries_q: Tensor, k: int) -> FoundVideos:
-        """Find the k most similar videos of each query."""
-        num_videos = len(self._retrieval)
-        values, places, own = [], [], []
-        for chosen in queries_q.split(QUERIES_PER_BLOCK):
-            sims = self._rows(chosen)  # (q, N)
-            best = sims.topk(min(k, num_videos), dim=1)
-            values.append(best.values)
-            places.append(best.indices)
-            own.append(sims.gather(1, (chosen // self.num_captions).unsqueeze(1)).squeeze(1))
-        ranks = self._rank_of[queries_q]
-        return FoundVideos(torch.cat(values), torch.cat(places), torch.cat(own), ranks)
+    def _text(self, query: int) -> str:
+        # Where captions are averaged, all of them are one text.
+        return "\n".join(self._captions(query))
 
-    def best_queries(self, videos_v: Tensor, k: int) -> FoundQueries:
-        """Find the k most similar queries of each video, in two passes over the matrix."""
-        own_rows = videos_v.unsqueeze(1) * self.num_captions + torch.arange(self.num_captions)
-        own = torch.full(own_rows.shape, -torch.inf)  # (v, C)
-        for start, columns in self._columns(videos_v):  # (b, v)
-            is_here = (own_rows >= start) & (own_rows < start + len(columns))
-            at_v, at_c = is_here.nonzero(as_tuple=True)
-            own[at_v, at_c] = columns[own_rows[at_v, at_c] - start, at_v]
+    # ---- the experts of a match ----
 
-        k = min(k, int(self.existing.sum()))
-        values = torch.empty(len(videos_v), 0)
-        queries = torch.empty(len(videos_v), 0, dtype=torch.int64)
-        above = torch.zeros(own.shape, dtype=torch.float64)
-        equal = torch.zeros_like(above)
-        for start, columns in self._columns(videos_v):
-            for c in range(self.num_captions):
-                above[:, c] += (columns > own[:, c]).sum(dim=0)
-                equal[:, c] += (columns == own[:, c]).sum(dim=0)
-            rows = torch.arange(start, start + len(columns)).expand(len(videos_v), -1)
-            both = torch.cat([values, columns.T], dim=1)
-            values, chosen = both.topk(min(k, both.shape[1]), dim=1)
-            queries = torch.cat([queries, rows], dim=1).gather(1, chosen)
-        ranks = 1 + above + (equal - 1) / 2
-        return FoundQueries(values, queries, own, ranks)
+    def _speakers(self, queries: Tensor, videos: Tensor) -> list[list[Speakers | None]]:
+        """The experts of matches, row by row; queries and videos broadcast to (rows, matches)."""
+        queries, videos = torch.broadcast_tensors(queries, videos)
+        every = None
+        if self._with_experts:
+            every = self.experts(queries.flatten(), videos.flatten())
+        rows, matches = queries.shape
+        if every is None:
+            return [[None] * matches] * rows
+        return [[*every[row * matches : (row + 1) * matches]] for row in range(rows)]
 
-    def experts(self, queries_p: Tensor, videos_p: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Take p matches apart: weights (p, M) and similarities (p, M) of the experts.
+    def experts(self, queries_p: Tensor, videos_p: Tensor) -> list[Speakers] | None:
+        """Take p matches apart: what each expert says in them.
 
-        NaN stands for a similarity of an expert that the video does not have. Where a query is a
-        mean over captions, so are the weights; similarities are means weighted by them. None for
-        a model whose experts share one embedding.
+        Where a query is a mean over captions, so are the weights; similarities are means weighted
+        by them. None for a model whose experts share one embedding.
         """
         video = self._evaluation.video
         if len(video.embeddings) != video.availability.shape[1]:
             return None
-        parts = [
-            self._experts_of(queries, videos)
-            for queries, videos in zip(
-                queries_p.split(self._queries_per_block),
-                videos_p.split(self._queries_per_block),
-                strict=True,
-            )
-        ]
-        weights, similarities = (torch.cat(part) for part in zip(*parts, strict=True))
-        return weights, similarities
-
-    @cached_property
-    @torch.inference_mode()
-    def has_weights(self) -> bool:
-        """Whether the model shares its attention out among the experts."""
-        text, _ = self._embed(torch.tensor([0]))
-        return text.weights is not None
+        size = self._queries_per_block
+        blocks = zip(queries_p.split(size), videos_p.split(size), strict=True)
+        return [speakers for block in blocks for speakers in self._experts_of(*block)]
 
     # ---- similarities, a few at a time ----
 
@@ -145,7 +259,7 @@ class Closeup:
         return max(1, QUERIES_PER_BLOCK // self._captions_per_query)
 
     @torch.inference_mode()
-    def _experts_of(self, queries: Tensor, videos: Tensor) -> tuple[Tensor, Tensor]:
+    def _experts_of(self, queries: Tensor, videos: Tensor) -> list[Speakers]:
         different, at = queries.unique(return_inverse=True)
         text, owners = self._embed(different)
         # One line for each caption of each pair.
@@ -158,7 +272,13 @@ class Closeup:
         # Without a mean to take, what an expert says stands as it is, whatever its weight.
         single = similarities if len(pair) == len(queries) else total / weights
         is_there = self._evaluation.video.availability[videos.to(self._device)].cpu() > 0
-        return weights, torch.where(is_there, single, torch.nan)
+        heard = [
+            [None if value != value else value for value in row]  # NaN
+            for row in single.masked_fill(~is_there, torch.nan).tolist()
+        ]
+        if text.weights is None:
+            return [Speakers(similarities) for similarities in heard]
+        return [Speakers(*said) for said in zip(heard, weights.tolist(), strict=True)]
 
     @torch.inference_mode()
     def _rows(self, queries: Tensor) -> Tensor:
@@ -173,15 +293,15 @@ class Closeup:
             )
         return torch.cat(rows)
 
-    def _columns(self, videos: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Columns of the matrix, (b, v) at a time from the top; -inf where no query exists."""
+    @torch.inference_mode()
+    def _columns(self, videos: Tensor) -> Tensor:
+        """Columns of the matrix as rows, (v, Q); -inf where no query exists."""
+        columns = torch.empty(len(videos), len(self.existing))
         start = 0
-        with torch.inference_mode():
-            for block in self._evaluation.blocks():
-                columns = block[:, videos.to(block.device)].cpu()
-                exists = self.existing[start : start + len(columns)]
-                yield start, columns.masked_fill(~exists.unsqueeze(1), -torch.inf)
-                start += len(columns)
+        for block in self._evaluation.blocks():
+            columns[:, start : start + len(block)] = block[:, videos.to(block.device)].T
+            start += len(block)
+        return columns.masked_fill_(~self.existing, -torch.inf)
 
     def _embed(self, queries: Tensor) -> tuple[TextEmbeddings, Tensor]:
         """Embed the captions of queries; returns also (captions,) which query each belongs to."""
@@ -201,3 +321,16 @@ def _mean_by(owners: Tensor, values: Tensor, count: int) -> Tensor:
     """Mean of the rows (r, ...) that have the same owner, (count, ...)."""
     sums = values.new_zeros((count, *values.shape[1:])).index_add_(0, owners, values)
     return sums / owners.bincount(minlength=count).unsqueeze(1)
+
+
+def rankings_text(rankings: Sequence[Ranking]) -> str:
+    """Rankings as Markdown in which every line is code: captions and ids stand as they are."""
+    lines = []
+    for ranking in rankings:
+        lines.append(f"{' / '.join(ranking.captions)}")
+        lines.append(f"  {ranking.video_id}: rank {ranking.rank:g}, {ranking.similarity:.3f}")
+        for place, found in enumerate(ranking.retrieved, start=1):
+            mark = "  <- true video" if found.video_id == ranking.video_id else ""
+            lines.append(f"  {place:>3}. {found.similarity:.3f}  {found.video_id}{mark}")
+        lines.append("")
+    return "\n".join("    " + " ".join(line.split("\n")) for line in lines)

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_loader.batches import Batch
-from data_loader.draws import item_uniform
-from data_loader.store.devices import send
+from data_loader.batches import Batch, item_uniform
+from data_loader.store.feature_store import send
 from data_loader.teachers.teacher import Teacher
 from model.loss import DistillationLoss, aggregate_teachers
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity

@@ -242,6 +242,12 @@ SCHEDULES: dict[str, type[lr_scheduler.LRScheduler]] = {
     "PolynomialLR": lr_scheduler.PolynomialLR,
     "ReduceLROnPlateau": lr_scheduler.ReduceLROnPlateau,
 }
+# Args with which a schedule may be made to end with the training: then more epochs are another one.
+SCHEDULE_LENGTHS = {
+    "CosineAnnealingLR": ("T_max",),
+    "OneCycleLR": ("total_steps", "epochs"),
+    "PolynomialLR": ("total_iters",),
+}
 # Others of torch, and why no training here can use them.
 REFUSED_OPTIMISERS = {
     "LBFGS": "it measures the loss several times a step, which a training here does once",

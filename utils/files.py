@@ -16,8 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from utils.content import BadContent, short
-from utils.errors import UserError
+from utils.errors import BadContent, UserError, short
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +46,7 @@ _ABANDONED_SECONDS = 2.0
 _TRIES = 3
 # Folders in which this process has removed what others left.
 _tidied: set[str] = set()
+
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -179,14 +179,14 @@ def _open_temporary(path: Path, mode: str, options: dict[str, Any]) -> tuple[IO[
         with suppress(OSError):
             fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Someone who removes what was abandoned may have been quicker than the lock.
-        if _is_at(handle.fileno(), temporary):
+        if is_at(handle.fileno(), temporary):
             break
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     return handle, temporary
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def is_at(descriptor: int, path: Path) -> bool:
     """Tell whether an open file is (still) the one at `path`."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
@@ -232,7 +232,7 @@ def _remove_if_abandoned(path: Path, age: float) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_at(descriptor, path):
+        if is_at(descriptor, path):
             path.unlink()
             _log.debug("Removed %s, which a killed process left.", path)
     finally:
@@ -255,9 +255,7 @@ def alone(path: Path, doing: str, required: bool = True) -> Iterator[int]:
         UserError: the folder cannot be written, or the file system has no locks.
     """
     try:
-        folder, name = (path, "lock") if path.is_dir() else (path.parent, path.name)
-        # What a killed process leaves of it is removed like any other temporary file.
-        lock = folder / f".{name}.0-00000000.tmp"
+        lock = lock_of(path)
         descriptor = _locked(lock, doing, required)
     except PATH_ERRORS as error:
         raise UserError(f"Cannot lock {path}: {reason(error)}.") from error
@@ -271,30 +269,33 @@ def alone(path: Path, doing: str, required: bool = True) -> Iterator[int]:
             os.close(descriptor)
 
 
+def lock_of(path: Path) -> Path:
+    """Return the file that stands for the lock of `path`."""
+    folder, name = (path, "lock") if path.is_dir() else (path.parent, path.name)
+    # What a killed process leaves of it is removed like any other temporary file.
+    return folder / f".{name}.0-00000000.tmp"
+
+
 def _locked(lock: Path, doing: str, required: bool) -> int:
     """Return a descriptor of the file `lock` once this process alone holds it."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _wait_for(descriptor, doing, required)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.info("Another process is %s: waiting for it.", doing)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError:
+                if required:
+                    raise
             # The one who held it has removed it: whoever comes next makes another.
-            if _is_at(descriptor, lock):
+            if is_at(descriptor, lock):
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
-
-
-def _wait_for(descriptor: int, doing: str, required: bool) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _log.info("Another process is %s: waiting for it.", doing)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
-        if required:
-            raise
 
 
 def sync_folder(folder: Path) -> None:
@@ -333,12 +334,8 @@ def read_json(path: str | Path, what: str = "file") -> Any:
         raise UserError(f"The {what} {path} {error}.") from error
 
 
-def parse_json(data: bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+def parse_json(data: bytes) -> Any:
     """Return what a JSON text in UTF-8 says; a byte-order mark is passed over.
-
-    Args:
-        data: the text.
-        pairs: makes the value of an object; by default a dict.
 
     Raises:
         BadContent: it is none, or says what no file here has to say: a number that is not finite
@@ -349,10 +346,7 @@ def parse_json(data: bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None
         raise BadContent("is UTF-16 text: save it as UTF-8")
     try:
         value = json.loads(
-            data.decode("utf-8-sig"),
-            object_pairs_hook=pairs,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
+            data.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_float=_finite
         )
         if _SURROGATE.search(data):  # whole pairs of them, or text that cannot be written anywhere
             json.dumps(value, ensure_ascii=False).encode("utf-8")

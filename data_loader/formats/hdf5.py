@@ -8,7 +8,6 @@ as a whole are refused.
 
 import contextlib
 import math
-import mmap
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,14 +16,12 @@ from typing import Any, TypeAlias
 import h5py
 import numpy as np
 
-from data_loader.formats.pickles.machine import checked_key, text_of
-from utils.content import BadContent, Truncated, check_unpacked_size, short
+from data_loader.formats.pickles import checked_key, text_of
+from utils.errors import BadContent, Truncated, short
 
 _MAX_DEPTH = 12
 # Deflate, shuffle, checksums and lzf are built in; any other filter would load a plug-in.
 _FILTERS = {1, 2, 3, 32000}
-_MAX_CHUNK = 64 << 20
-_HEAP = b"GCOL\x01"
 _LIST_ITEM = re.compile(r"data_?(\d+)$")
 # zsvision's hickle extension writes this for a slash in a key, hickle 4 two backslashes.
 _SLASHES = ("24fecef0-9d7a", "\\\\")
@@ -61,36 +58,11 @@ def read_matlab_hdf5(path: Path) -> dict[str, Any]:
         return {name: reader.matlab(reader.member(file, name), 0) for name in names}
 
 
-def _check_heaps(path: Path) -> None:
-    """Walk the heaps of texts of varying length, in which the library would go round for ever.
-
-    A heap begins with GCOL, a version (1) and its size; 16 bytes follow for each object (number,
-    references, size), then the object, padded to 8 bytes. Number 0 is the free rest.
-    """
-    with path.open("rb") as handle:
-        if path.stat().st_size == 0:
-            raise Truncated("it is empty")
-        data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-    start = data.find(_HEAP)
-    while start >= 0:
-        end = start + int.from_bytes(data[start + 8 : start + 16], "little")
-        at = start + 16
-        while at + 16 <= end <= len(data):
-            number = int.from_bytes(data[at : at + 2], "little")
-            size = int.from_bytes(data[at + 8 : at + 16], "little")
-            step = size if number == 0 else 16 + size + -size % 8
-            if step < 16 or at + step > end:
-                raise BadContent("a heap of texts is damaged")
-            at += step
-        if end > len(data) or at > end:
-            raise BadContent("a heap of texts is damaged")
-        start = data.find(_HEAP, start + 1)
-
-
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
     """Open a file for reading, and turn what the library raises into one kind of error."""
-    _check_heaps(path)
+    if path.stat().st_size == 0:
+        raise Truncated("it is empty")
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
@@ -104,7 +76,6 @@ class _Reader:
     def __init__(self, file: h5py.File) -> None:
         self.file = file
         self._seen: set[int] = set()
-        self._unpacked = 0
 
     def member(self, group: h5py.Group, name: str) -> Place:
         """Return a member that lies in this file and was not read before."""
@@ -166,7 +137,7 @@ class _Reader:
         self._check_storage(place)
         found = place[()]
         if "str_type" in place.attrs and texts and texts.length:
-            return text_of(memoryview(found.tobytes()))
+            return text_of(found.tobytes())
         if texts is not None:
             return _texts(found)
         return found if isinstance(found, np.ndarray) else found.item()
@@ -180,14 +151,10 @@ class _Reader:
         used = [creation.get_filter(number)[0] for number in range(creation.get_nfilters())]
         if not _FILTERS.issuperset(used):
             raise BadContent(f'"{name}" is stored by an unknown filter ({short(used)})')
-        if place.chunks and math.prod(place.chunks) * place.dtype.itemsize > _MAX_CHUNK:
-            raise BadContent(f'"{name}" is stored in enormous pieces')
         stored = place.id.get_storage_size()
         size = math.prod(place.shape) * place.dtype.itemsize
         if place.chunks is None and size > stored:
             raise BadContent(f'"{name}" of shape {short(place.shape)} has only {stored} bytes')
-        self._unpacked += size
-        check_unpacked_size("its arrays", self._unpacked, self.file.id.get_filesize())
 
 
 def _texts(found: Any) -> Any:
@@ -202,7 +169,7 @@ def _text_of(value: Any) -> Any:
     """Decode a text, or the first of an array of texts; other values stay as they are."""
     if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "SO":
         value = value.reshape(-1)[0]
-    return text_of(memoryview(value)) if isinstance(value, bytes) else value
+    return text_of(value) if isinstance(value, bytes) else value
 
 
 def _hickled(reader: _Reader) -> Any:

@@ -1,50 +1,33 @@
-"""Arrays in numpy's own format, with every size checked before memory is reserved.
+"""Arrays in numpy's own format.
 
 `.npy` holds one array, `.npz` a zip archive of several. numpy writes whatever is no plain array as
-a pickle into the same files; the only such file that is read is a `.npy` of one object (how people
-save a dictionary with `numpy.save`), and its pickle goes through our own machine.
+a pickle into the same files; a `.npy` of objects is read (so people save a dictionary, or a list
+of words), its pickle as warily as any other.
 """
 
 import math
-import mmap
-import re
+import tokenize
 import zipfile
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy_format
 
-from data_loader.formats.pickles.values import read_pickle
-from utils.content import BadContent, Truncated, check_unpacked_size, short
+from data_loader.formats.pickles import read_pickle
+from utils.errors import BadContent, Truncated, short
 
-_MAGIC = b"\x93NUMPY"
-_MAX_HEADER = 1 << 16
-# What numpy writes into the head of an array; structured types do not match.
-_HEADER = re.compile(
-    r"\{\s*'descr':\s*'([<>|=]?(?:[fiu][1248]|b1|O|[US]\d{1,7}))',\s*"
-    r"'fortran_order':\s*(True|False),\s*'shape':\s*\(([\d,\sL]*)\),?\s*\}\s*$"
-)
+_HEADS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
 
 
 def read_npy(path: Path) -> Any:
-    """Return the array of a `.npy`, or the plain value where it holds one object.
+    """Return the array of a `.npy`; of objects a list, or the plain value where it is one.
 
     Raises:
         BadContent: it is neither, or its size is not what its header says.
     """
     with path.open("rb") as stream:
-        dtype, shape, order, header_size = _read_header(stream, path.stem)
-        if dtype.hasobject:
-            return _one_object(stream, shape, header_size)
-        size = path.stat().st_size - header_size
-        needed = math.prod(shape) * dtype.itemsize
-        if size != needed:
-            kind = Truncated if size < needed else BadContent
-            raise kind(
-                f"an array of shape {short(shape)} and type {dtype} needs {short(needed)} bytes, "
-                f"it has {size}"
-            )
-        return _values(stream, size, path.stem).view(dtype).reshape(shape, order=order)
+        return _array(stream, path.stem, path.stat().st_size, may_be_objects=True)
 
 
 def read_npz(path: Path, names: dict[str, bool]) -> dict[str, np.ndarray]:
@@ -63,9 +46,12 @@ def read_npz(path: Path, names: dict[str, bool]) -> dict[str, np.ndarray]:
         if missing:
             held = ", ".join(sorted(short(name) for name in members)[:8]) or "nothing"
             raise BadContent(f'it lacks the array "{missing[0]}" (it holds: {held})')
-        return {
-            name: _read_member(archive, members[name], name) for name in names if name in members
-        }
+        found = {}
+        for name in names:
+            if name in members:
+                with archive.open(members[name]) as stream:
+                    found[name] = _array(stream, name, members[name].file_size)
+        return found
 
 
 def read_npy_folder(folder: Path) -> dict[str, Any]:
@@ -88,62 +74,27 @@ def read_npy_folder(folder: Path) -> dict[str, Any]:
     return table
 
 
-def _one_object(stream: IO[bytes], shape: tuple[int, ...], header_size: int) -> Any:
-    if math.prod(shape) != 1:
-        raise BadContent("it holds an array of objects; one dictionary or an array was expected")
-    data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    value = read_pickle(memoryview(data)[header_size:])
-    if not isinstance(value, list) or len(value) != 1:
-        raise BadContent("its array of objects is not what its header says")
-    return value[0]
-
-
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> np.ndarray:
-    check_unpacked_size(f'its array "{name}"', member.file_size, member.compress_size)
-    with archive.open(member) as stream:
-        dtype, shape, order, header_size = _read_header(stream, name)
-        if dtype.hasobject:
-            raise BadContent(f'its array "{name}" is no plain array of numbers or text')
-        size = math.prod(shape) * dtype.itemsize
-        if size != member.file_size - header_size:
-            raise BadContent(
-                f'its array "{name}" of shape {short(shape)} and type {dtype} needs {short(size)} '
-                f"bytes, the archive has {member.file_size - header_size}"
-            )
-        values = _values(stream, size, name)
-        # Reading on to the end is what makes the archive compare its checksum.
-        if stream.read(1):
-            raise BadContent(f'its array "{name}" is longer than its header says')
-    return values.view(dtype).reshape(shape, order=order)
-
-
-def _values(stream: Any, size: int, name: str) -> np.ndarray:
-    values = np.empty(size, dtype=np.uint8)
-    view, done = memoryview(values.data), 0
-    while done < size:
-        count = stream.readinto(view[done:])
-        if not count:
-            raise Truncated(f'its array "{name}" ends early')
-        done += count
-    return values
-
-
-def _read_header(stream: IO[bytes], name: str) -> tuple[np.dtype, tuple[int, ...], Any, int]:
-    start = stream.read(8)
-    if not start:
+def _array(stream: IO[bytes], name: str, size: int, may_be_objects: bool = False) -> Any:
+    """Read an array from a stream of `size` bytes."""
+    if not size:
         raise Truncated("it is empty")
-    if start[:6] != _MAGIC or len(start) < 8 or start[6] not in (1, 2, 3):
-        raise BadContent(f'its member "{name}" is no array of numpy')
-    width = 2 if start[6] == 1 else 4
-    length = int.from_bytes(stream.read(width), "little")
-    if length > _MAX_HEADER:
-        raise BadContent(f'the header of its array "{name}" has {length} bytes')
-    text = stream.read(length)
-    if len(text) < length:
-        raise Truncated(f'the header of its array "{name}" ends early')
-    match = _HEADER.match(text.decode("latin-1"))
-    if not match:
+    try:
+        read_head = _HEADS[npy_format.read_magic(stream)]
+        shape, _, dtype = read_head(stream)
+    except (ValueError, LookupError, TypeError, SyntaxError, tokenize.TokenError) as error:
+        raise BadContent(f'its member "{name}" is no array of numpy ({short(error)})') from error
+    if dtype.hasobject and may_be_objects:
+        value = read_pickle(stream)
+        if not isinstance(value, list) or len(value) != math.prod(shape):
+            raise BadContent("its array of objects is not what its header says")
+        return value[0] if len(value) == 1 else value
+    if dtype.kind not in "fiubUS":
         raise BadContent(f'its array "{name}" is no plain array of numbers or text')
-    shape = tuple(int(part.rstrip("L")) for part in match[3].replace(" ", "").split(",") if part)
-    order = "F" if match[2] == "True" else "C"
-    return np.dtype(match[1]), shape, order, 8 + width + length
+    needed, size = math.prod(shape) * dtype.itemsize, size - stream.tell()
+    if needed != size:
+        raise (Truncated if size < needed else BadContent)(
+            f'its array "{name}" of shape {short(shape)} and type {dtype} needs {short(needed)} '
+            f"bytes, it has {size}"
+        )
+    stream.seek(0)
+    return npy_format.read_array(stream, allow_pickle=False)

@@ -7,7 +7,6 @@ format follows from the suffix, see `_READERS`; a folder is one `.npy` for each 
 
 import contextlib
 import json
-import mmap
 import struct
 import zipfile
 import zlib
@@ -15,24 +14,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_loader.formats.apart import read_apart
+from data_loader.formats.apart import TOO_MUCH_MEMORY, behind_wall
 from data_loader.formats.mat import read_mat
 from data_loader.formats.msgpack_numpy import read_msgpack
 from data_loader.formats.npy import read_npy, read_npy_folder, read_npz
-from data_loader.formats.pickles.values import read_pickle
+from data_loader.formats.pickles import read_pickle
 from data_loader.formats.tables import (
-    Budget,
     FeatureTable,
     TextTable,
+    array_or_none,
     by_video,
+    captions_of,
+    check_total,
     checked_names,
     grouped_array,
     grouped_captions,
     grouped_features,
     unique,
 )
-from utils.content import BadContent, Truncated, short
-from utils.errors import UserError
+from utils.errors import BadContent, Truncated, UserError, short
 from utils.files import reason
 
 # What the parsers raise on broken input; RuntimeError covers zipfile's unsupported methods and
@@ -45,7 +45,6 @@ _PARSER_ERRORS = (
     AttributeError,
     OverflowError,
     EOFError,
-    MemoryError,
     RuntimeError,
     struct.error,
     zipfile.BadZipFile,
@@ -56,6 +55,7 @@ _FEATURE_ARRAYS = {"ids": True, "feats": True, "offsets": False}
 _TEXT_ARRAYS = dict.fromkeys(("ids", "feats", "offsets", "caption_offsets"), True)
 
 
+@behind_wall
 def read_feature_file(path: str | Path) -> FeatureTable:
     """Read one expert's features: video id -> array, or None for a missing expert.
 
@@ -67,14 +67,16 @@ def read_feature_file(path: str | Path) -> FeatureTable:
     Raises:
         UserError: the file cannot be read, is damaged, or holds anything but features.
     """
-    with _errors_of(path, "a feature file") as path:
+    with errors_of(path, "a feature file") as path:
         arrays, mapping = _arrays_or_mapping(path, _FEATURE_ARRAYS)
         if arrays:
             return grouped_features(arrays)
-        budget = Budget(_size_of(path))
-        return by_video(mapping, budget.array_or_none)
+        table = by_video(mapping, array_or_none)
+        check_total(sum(a.size for a in table.values() if a is not None), _size_of(path))
+        return table
 
 
+@behind_wall
 def read_text_feature_file(path: str | Path) -> TextTable:
     """Read text features: video id -> list of (words, size) arrays, one for each caption.
 
@@ -84,23 +86,26 @@ def read_text_feature_file(path: str | Path) -> TextTable:
     Raises:
         UserError: the file cannot be read, is damaged, or holds anything but text features.
     """
-    with _errors_of(path, "a file of text features") as path:
+    with errors_of(path, "a file of text features") as path:
         arrays, mapping = _arrays_or_mapping(path, _TEXT_ARRAYS)
         if arrays:
             return grouped_captions(arrays)
-        budget = Budget(_size_of(path))
-        return by_video(mapping, budget.captions)
+        table = by_video(mapping, captions_of)
+        check_total(sum(a.size for captions in table.values() for a in captions), _size_of(path))
+        return table
 
 
+@behind_wall
 def read_plain_mapping(path: str | Path, what: str) -> dict[str, Any]:
     """Read captions, caption masks or caption indices: video id -> plain value."""
-    with _errors_of(path, f"a file of {what}") as path:
+    with errors_of(path, f"a file of {what}") as path:
         return _mapping(path)
 
 
+@behind_wall
 def read_id_list(path: str | Path, key: str | None = None) -> list[str]:
     """Read video ids: one a line of a text file, or the list under `key` of a JSON file."""
-    with _errors_of(path, "a list of video ids") as path:
+    with errors_of(path, "a list of video ids") as path:
         if key is None and path.suffix != ".json":
             lines = _text(path).splitlines()
             ids: Any = [line.strip() for line in lines if line.strip()]
@@ -120,14 +125,21 @@ def read_id_list(path: str | Path, key: str | None = None) -> list[str]:
         return checked_names([str(item) for item in ids])
 
 
+@behind_wall
+def read_array(path: str | Path, what: str) -> Any:
+    """Read a `.npy`: an array, or a list (or the one value) where it holds objects."""
+    with errors_of(path, what) as path:
+        return read_npy(path)
+
+
 def truncated(path: Path, size: int) -> str:
     """Say that a file seems incomplete, for error messages."""
     return f"it looks truncated ({size} bytes); fetch or make it again"
 
 
 @contextlib.contextmanager
-def _errors_of(path: str | Path, what: str) -> Iterator[Path]:
-    """Turn whatever a parser raises into one sentence about the file."""
+def errors_of(path: str | Path, what: str) -> Iterator[Path]:
+    """Turn whatever a parser raises into one sentence about the file, of which `what` is a kind."""
     path = Path(path)
     try:
         # A pipe would be waited for, a device read without end.
@@ -137,16 +149,14 @@ def _errors_of(path: str | Path, what: str) -> Iterator[Path]:
     except OSError as error:
         # Of a folder it may be one of the files.
         raise UserError(f"Cannot read {error.filename or path}: {reason(error)}.") from error
-    except Truncated as error:
-        raise UserError(
-            f"Cannot read {path} as {what}: {error}; {truncated(path, _size_of(path))}."
-        ) from error
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (Truncated, zipfile.BadZipFile, EOFError) as error:
         raise UserError(
             f"Cannot read {path} as {what}: {short(error, 200)}; {truncated(path, _size_of(path))}."
         ) from error
     except BadContent as error:
         raise UserError(f"Cannot read {path} as {what}: {error}.") from error
+    except MemoryError as error:
+        raise UserError(f"Cannot read {path} as {what}: {TOO_MUCH_MEMORY}.") from error
     except _PARSER_ERRORS as error:
         raise UserError(
             f"Cannot read {path} as {what}: it is damaged or of another format "
@@ -200,11 +210,15 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 def _read_pickle(path: Path) -> Any:
     with path.open("rb") as handle:
-        size = _size_of(path)
-        if size == 0:
+        if _size_of(path) == 0:
             raise Truncated("it is empty")
-        # The arrays are views into the map, which lives as long as they do.
-        return read_pickle(memoryview(mmap.mmap(handle.fileno(), size, access=mmap.ACCESS_READ)))
+        return read_pickle(handle)
+
+
+def _read_hdf5(path: Path) -> Any:
+    from data_loader.formats.hdf5 import read_hdf5  # takes its time to load
+
+    return read_hdf5(path)
 
 
 def _text(path: Path) -> str:
@@ -228,7 +242,7 @@ _READERS: dict[str, Callable[[Path], Any]] = {
     ".json": _read_json,
     ".npy": read_npy,
     ".mp": read_msgpack,
-    ".hickle": lambda path: read_apart("hdf5", path),
-    ".h5": lambda path: read_apart("hdf5", path),
+    ".hickle": _read_hdf5,
+    ".h5": _read_hdf5,
     ".mat": read_mat,
 }

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.content import BadContent, short
-from utils.errors import is_writable
+from utils.errors import BadContent, is_writable, short
 
 _FREE_VALUES = 16 << 20
 _VALUES_PER_BYTE = 4
@@ -138,51 +137,46 @@ def _array_or_none(array: np.ndarray) -> np.ndarray | None:
     return array
 
 
-class Budget:
-    """Turns values of a mapping into arrays, together not much larger than their file.
+def array_or_none(value: Any) -> np.ndarray | None:
+    """Return one video's features, None where it is marked as missing."""
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    return _array_or_none(_numbers(value))
+
+
+def captions_of(value: Any) -> list[np.ndarray]:
+    """Return one video's captions; an array is one caption, or several if it has 3 axes."""
+    if isinstance(value, np.ndarray):
+        value = list(value) if value.ndim == 3 else [value]
+    if not isinstance(value, list):
+        raise BadContent(f"it holds {_kind_of(value)}, not a list of captions")
+    return [_numbers(caption) for caption in value]
+
+
+def check_total(values: int, file_size: int) -> None:
+    """Insist that all arrays of a file are together not much larger than the file.
 
     A pickle can name one array a million times; written out for each video it would fill a disk.
     """
+    if values > _FREE_VALUES + _VALUES_PER_BYTE * file_size:
+        raise BadContent("it repeats the same arrays until they outgrow the file many times")
 
-    def __init__(self, file_size: int) -> None:
-        self.left = _FREE_VALUES + _VALUES_PER_BYTE * file_size
 
-    def array_or_none(self, value: Any) -> np.ndarray | None:
-        """Return one video's features, None where it is marked as missing."""
-        if value is None or (isinstance(value, float) and value != value):
-            return None
-        return _array_or_none(self.numbers(value))
-
-    def captions(self, value: Any) -> list[np.ndarray]:
-        """Return one video's captions; an array is one caption, or several if it has 3 axes."""
-        if isinstance(value, np.ndarray):
-            value = list(value) if value.ndim == 3 else [value]
-        if not isinstance(value, list):
-            raise BadContent(f"it holds {_kind_of(value)}, not a list of captions")
-        return [self.numbers(caption) for caption in value]
-
-    def numbers(self, value: Any) -> np.ndarray:
-        """Return an array, or a list (of lists) of numbers as one."""
-        if isinstance(value, list):
-            rows = value if value and all(isinstance(row, list) for row in value) else [value]
-            self._take(sum(map(len, rows)))
-            if not all(isinstance(item, int | float) for row in rows for item in row):
-                raise BadContent("it holds a list of something else than numbers")
-            return np.asarray(value, dtype=np.float32)
-        is_array = isinstance(value, np.ndarray)
-        if not is_array or value.dtype.kind not in "fiub" or (value.ndim == 0 and value == value):
-            advice = ": write the array itself under the video's id"
-            raise BadContent(
-                f"it holds {_kind_of(value)} where features were expected"
-                f"{advice if isinstance(value, dict) else ''}"
-            )
-        self._take(value.size)
-        return value
-
-    def _take(self, count: int) -> None:
-        self.left -= count
-        if self.left < 0:
-            raise BadContent("it repeats the same arrays until they outgrow the file many times")
+def _numbers(value: Any) -> np.ndarray:
+    """Return an array, or a list (of lists) of numbers as one."""
+    if isinstance(value, list):
+        rows = value if value and all(isinstance(row, list) for row in value) else [value]
+        if not all(isinstance(item, int | float) for row in rows for item in row):
+            raise BadContent("it holds a list of something else than numbers")
+        return np.asarray(value, dtype=np.float32)
+    is_array = isinstance(value, np.ndarray)
+    if not is_array or value.dtype.kind not in "fiub" or (value.ndim == 0 and value == value):
+        advice = ": write the array itself under the video's id"
+        raise BadContent(
+            f"it holds {_kind_of(value)} where features were expected"
+            f"{advice if isinstance(value, dict) else ''}"
+        )
+    return value
 
 
 def _kind_of(value: Any) -> str:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.content import short
-from utils.errors import UserError, did_you_mean, is_writable
+from utils.errors import UserError, did_you_mean, is_writable, short
 from utils.files import exists, read_json
 
 
@@ -93,18 +92,6 @@ class SplitEntry:
     challenge_test: bool = False
     expected: Counts | None = None
 
-
-__all__ = [
-    "Counts",
-    "DataDescription",
-    "ExpertEntry",
-    "ListEntry",
-    "SplitEntry",
-    "TextEntry",
-    "find_description",
-    "parse_description",
-    "published_names",
-]
 
 PUBLISHED_FOLDER = Path(__file__).parent / "descriptions"
 FILE_NAME = "dataset.json"

@@ -1,28 +1,18 @@
-"""Finding the files of a data set: folders of the releases, names that follow from the config."""
+"""Where a data set's files lie, in the folders of several releases, and what its lists name."""
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_loader.sets.description import DataDescription, SplitEntry, TextEntry
-from utils.errors import UserError
+from data_loader.formats.read import read_id_list
+from data_loader.formats.tables import unique
+from data_loader.sets.declared import aggregated, declared_expert
+from data_loader.sets.description import DataDescription, ListEntry, SplitEntry, TextEntry
+from utils.errors import BadContent, UserError
 from utils.files import exists
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class DeclaredExpert:
-    """What is known of an expert before any of its files is opened.
-
-    Attributes:
-        size: length of a vector, None if the file decides.
-        variable_length: whether a video has a varying number of vectors (tokens).
-    """
-
-    size: int | None
-    variable_length: bool
 
 
 @dataclass(frozen=True)
@@ -179,70 +169,26 @@ def expert_source(
     )
 
 
-def declared_expert(
-    name: str,
-    description: DataDescription,
-    split: SplitEntry,
-    aggregation: dict[str, Any],
-    face_dim: int | None,
-) -> DeclaredExpert:
-    """Return what config and description say of an expert; arguments as in `expert_source`."""
-    entry = description.expert_entry(name, split)
-    temporal = aggregation.get("temporal")
-    variable = entry.variable_length if entry and temporal is None else temporal == "vlad"
-    if name == "face" and face_dim:
-        return DeclaredExpert(face_dim, variable)
-    if entry and entry.size:
-        return DeclaredExpert(entry.size, variable)
-    size = aggregation.get("feat_dims", {}).get(aggregation.get("type", "embed"))
-    # An expert without a file of its own has one file for each word of `temporal`.
-    files = 1 if entry or temporal is None else len(temporal.split("-"))
-    return DeclaredExpert(size * files if size else None, variable)
-
-
-def declared_text_size(name: str, description: DataDescription, text_dim: int | None) -> int | None:
-    """Return the size of text features that the description gives, or else the config.
-
-    Published configs may inherit the `text_dim` of other text features than they name.
+def videos_of(entry: ListEntry, finder: FileFinder) -> list[str]:
+    """Return the video ids of a list of a split.
 
     Raises:
-        UserError: the text features are unknown, or the two differ for a data set of one's own.
+        UserError: the file is missing or cannot be used, or the list is empty.
     """
-    size = description.text_entry(name).size
-    if size and text_dim and size != text_dim and not description.published:
-        raise UserError(
-            f'The config gives experts.text_dim {text_dim}, but the text features "{name}" of '
-            f"{description.name} have size {size} by {description.source}."
-        )
-    return size or text_dim
+    path = finder.find((entry.file,), "the list of videos")
+    ids = read_videos(path, finder.description, entry.key)
+    if not ids:
+        raise UserError(f"The list of videos {path} is empty.")
+    return ids
 
 
-def aggregated(name: str, aggregation: dict[str, Any]) -> list[str]:
-    """Return the file names of a visual expert `<type>.<model>.<version>`.
-
-    One name for each word of `temporal`:
-    `aggregated_<type>_<fps>fps_<pixel_dim>px_stride<stride>[_offset<o>][_inner_stride<i>]
-    [_num_segments<n>]/<model>-<word>[-logits].pickle`.
+def read_videos(path: Path, description: DataDescription, key: str | None = None) -> list[str]:
+    """Return the video ids of a list's file, or of the list under `key` of a JSON file.
 
     Raises:
-        UserError: the entry of `feat_aggregation` lacks a value that the name needs.
+        UserError: the file cannot be used, or names a video twice.
     """
-    for key in ("fps", "pixel_dim", "stride", "temporal", "type"):
-        if key not in aggregation:
-            raise UserError(
-                f'The expert "{name}" needs the value "{key}" under '
-                f'data_loader.args.feat_aggregation["{name}"] of the config: the name of its file '
-                "follows from it."
-            )
-    kind, model = name.split(".")[:2]
-    folder = (
-        f"aggregated_{kind.replace('-', '_')}_{aggregation['fps']}fps_"
-        f"{aggregation['pixel_dim']}px_stride{aggregation['stride']}"
-    )
-    for key in ("offset", "inner_stride", "num_segments"):
-        if aggregation.get(key) is not None:
-            folder += f"_{key}{aggregation[key]}"
-    ending = "-logits" if aggregation["type"] == "logits" else ""
-    return [
-        f"{folder}/{model}-{word}{ending}.pickle" for word in aggregation["temporal"].split("-")
-    ]
+    try:
+        return unique(description.video_ids(read_id_list(path, key)))
+    except BadContent as error:
+        raise UserError(f"The list of videos {path} {str(error).removeprefix('it ')}.") from error

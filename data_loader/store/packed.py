@@ -6,26 +6,26 @@ was made (path, and what the file system says of them), so that it can be told w
 date.
 """
 
-import gc
 import hashlib
 import json
 import logging
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from utils.content import BadContent
-from utils.errors import UserError
+from data_loader.formats.apart import Refused, apart, nameless
+from utils.errors import BadContent, UserError
 from utils.files import (
     PATH_ERRORS,
     alone,
     is_there,
+    lock_of,
     make_folder,
     reason,
     replacing,
@@ -52,15 +52,6 @@ class Part:
     def of(array: np.ndarray) -> "Part":
         """Return a part that is one array."""
         return Part(array.dtype, array.shape, lambda: [array])
-
-    def whole(self) -> np.ndarray:
-        """Return the array in memory."""
-        values = np.empty(self.shape, dtype=self.dtype)
-        at = 0
-        for piece in self.pieces():
-            values[at : at + len(piece)] = piece
-            at += len(piece)
-        return values
 
 
 @dataclass(frozen=True)
@@ -133,7 +124,8 @@ def _facts(stat: os.stat_result) -> tuple[int, ...]:
 def load_or_make(recipe: Recipe, folders: list[Path]) -> Packed:
     """Map the packed file of a recipe; make it first where it is missing, stale or damaged.
 
-    Of several processes that want the same file one makes it, and the others wait.
+    A limited process of its own reads the sources and writes the file, see `formats.apart`. Of
+    several processes that want the same file one makes it, and the others wait.
 
     Args:
         recipe: what is wanted.
@@ -150,82 +142,52 @@ def load_or_make(recipe: Recipe, folders: list[Path]) -> Packed:
         found = _open(path, key)
         if found:
             return found
-    make = _Once(recipe.make)
     for path in paths:
         try:
-            found = _made_at(path, recipe.name, key, make)
-        except _CannotPack as error:
-            raise error.reason from None
+            found = _made_at(path, recipe, key)
+        except Refused:
+            raise
         except UserError as error:
             logger.warning("No packed copy of %s in %s: %s", recipe.name, path.parent, error)
             continue
         if found:
             return found
-    parts, facts = recipe.make() if make.made is None else make.made
-    return Packed({name: part.whole() for name, part in parts.items()}, facts)
+    with nameless() as handle:
+        apart(recipe.sources, lambda: _make(recipe, key, handle))
+        return _read(handle)[1]
 
 
-_Made = tuple[dict[str, Part], dict[str, Any]]
-
-
-class _Once:
-    """Reads the sources when they are first needed.
-
-    Attributes:
-        made: what they gave, None before.
-    """
-
-    def __init__(self, make: Callable[[], _Made]) -> None:
-        self._make = make
-        self.made: _Made | None = None
-
-    def __call__(self) -> _Made:
-        if self.made is None:
-            try:
-                with _no_collector():
-                    self.made = self._make()
-            except UserError as error:
-                raise _CannotPack(error) from error
-        return self.made
-
-
-def _made_at(path: Path, name: str, key: dict[str, Any], make: _Once) -> Packed | None:
+def _made_at(path: Path, recipe: Recipe, key: dict[str, Any]) -> Packed | None:
     """Write a packed file, or wait for another process that does, and map it.
 
     Raises:
-        _CannotPack: a source cannot be used.
+        Refused: a source cannot be used.
         UserError: the file cannot be written.
     """
     folder, is_new = path.parent, not is_there(path.parent)
     make_folder(folder)
     try:
-        with alone(path, f"packing {name} into {folder}", required=False):
+        with alone(path, f"packing {recipe.name} into {folder}", required=False):
             found = _open(path, key, is_news=False)
             if found:  # another process was quicker
                 return found
-            parts, facts = make()
             # Nobody has to wait for the disk: a file grows as its data arrive there, so that one
             # which a power cut ended is short, and made again.
             with replacing(path, durable=False) as handle:
-                _write(handle, parts, {**key, "facts": facts})
+                leftovers = (handle.name, lock_of(path))
+                apart(recipe.sources, lambda: _make(recipe, key, handle), leftovers)
             return _open(path, key)
-    except _CannotPack:
+    except Refused:
         if is_new:
             with suppress(OSError):
                 folder.rmdir()
         raise
 
 
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Pause the search for circles: among a million small arrays it takes longer than reading."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+def _make(recipe: Recipe, key: dict[str, Any], handle: IO[bytes]) -> None:
+    parts, facts = recipe.make()
+    _write(handle, parts, {**key, "facts": facts})
+    handle.flush()
 
 
 def write_packed(path: Path, parts: dict[str, Part], facts: dict[str, Any]) -> None:
@@ -235,11 +197,8 @@ def write_packed(path: Path, parts: dict[str, Part], facts: dict[str, Any]) -> N
         UserError: the file cannot be written, or the pieces cannot be made.
     """
     header = {"version": VERSION, "sources": [], "settings": {}, "facts": facts}
-    try:
-        with replacing(path) as handle:
-            _write(handle, parts, header)
-    except _CannotPack as error:
-        raise error.reason from None
+    with replacing(path) as handle:
+        _write(handle, parts, header)
 
 
 def is_packed(path: Path) -> bool:
@@ -254,21 +213,13 @@ def read_packed(path: Path) -> Packed:
     Raises:
         BadContent: it is damaged, truncated, or holds something else than arrays of numbers.
     """
-    return _read(path)[1]
-
-
-class _CannotPack(Exception):
-    """A source turned out to be unusable while it was being packed."""
-
-    def __init__(self, reason: UserError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
+    with path.open("rb") as handle:
+        return _read(handle)[1]
 
 
 def _write(handle: IO[bytes], parts: dict[str, Part], header: dict[str, Any]) -> None:
-    with _no_collector():
-        for piece in _bytes_of(parts, header):
-            handle.write(piece)
+    for piece in _bytes_of(parts, header):
+        handle.write(piece)
 
 
 def _bytes_of(parts: dict[str, Part], header: dict[str, Any]) -> Iterator[bytes | memoryview]:
@@ -281,13 +232,10 @@ def _bytes_of(parts: dict[str, Part], header: dict[str, Any]) -> Iterator[bytes 
     yield _MAGIC + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text
     for part in parts.values():
         size = 0
-        try:
-            for piece in part.pieces():
-                data = np.ascontiguousarray(piece, dtype=part.dtype).reshape(-1).view(np.uint8)
-                size += len(data)
-                yield data.data
-        except UserError as error:
-            raise _CannotPack(error) from error
+        for piece in part.pieces():
+            data = np.ascontiguousarray(piece, dtype=part.dtype).reshape(-1).view(np.uint8)
+            size += len(data)
+            yield data.data
         assert size == _size(part.dtype, part.shape)
         yield b"\0" * (_padded(size) - size)
 
@@ -301,7 +249,8 @@ def _open(path: Path, key: dict[str, Any], is_news: bool = True) -> Packed | Non
         return None
     warning, info = (logging.WARNING, logging.INFO) if is_news else (logging.DEBUG, logging.DEBUG)
     try:
-        header, packed = _read(path)
+        with path.open("rb") as handle:
+            header, packed = _read(handle)
     except OSError as error:
         logger.log(warning, "Cannot read the packed file %s: %s.", path, reason(error))
         return None
@@ -315,13 +264,13 @@ def _open(path: Path, key: dict[str, Any], is_news: bool = True) -> Packed | Non
     return None
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Packed]:
+def _read(handle: IO[bytes]) -> tuple[dict[str, Any], Packed]:
     """Map a packed file; returns its key and its content."""
-    size = path.stat().st_size
-    with path.open("rb") as handle:
-        start = handle.read(_PREFIX)
-        length = int.from_bytes(start[8:16], "little")
-        text = handle.read(length) if length < size else b""
+    size = os.fstat(handle.fileno()).st_size
+    handle.seek(0)
+    start = handle.read(_PREFIX)
+    length = int.from_bytes(start[8:16], "little")
+    text = handle.read(length) if length < size else b""
     if start[:8] != _MAGIC or hashlib.sha256(text).digest() != start[16:]:
         raise BadContent("it is damaged")
     begin = _PREFIX + length
@@ -331,7 +280,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Packed]:
         ends = [begin + _end(array) for array in arrays.values()]
         if size != max(ends, default=begin):
             raise BadContent("it is truncated")
-        return header, Packed({name: _map(path, begin, a) for name, a in arrays.items()}, facts)
+        return header, Packed({name: _map(handle, begin, a) for name, a in arrays.items()}, facts)
     except BadContent:
         raise
     # What may come of a header that a stranger wrote.
@@ -354,12 +303,12 @@ def _end(array: dict[str, Any]) -> int:
     return array["at"] + _padded(_size(dtype, array["shape"]))
 
 
-def _map(path: Path, begin: int, array: dict[str, Any]) -> np.ndarray:
+def _map(handle: IO[bytes], begin: int, array: dict[str, Any]) -> np.ndarray:
     dtype, shape = np.dtype(array["dtype"]), tuple(array["shape"])
     if not _size(dtype, shape):
         return np.empty(shape, dtype=dtype)
     # Copy on write: the pages are shared between processes, yet torch may hold them as writable.
-    return np.memmap(path, dtype=dtype, mode="c", offset=begin + array["at"], shape=shape)
+    return np.memmap(handle, dtype=dtype, mode="c", offset=begin + array["at"], shape=shape)
 
 
 def offsets_of(counts: Iterable[int]) -> np.ndarray:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from data_loader.formats.apart import behind_wall
 from data_loader.formats.word_vector_files import open_word_vectors
-from utils.content import short
-from utils.errors import UserError
+from utils.errors import UserError, short
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +154,13 @@ def read_word_vectors(path: str | Path, wanted: set[str] | None = None) -> WordV
     Raises:
         UserError: the file cannot be read, is damaged, or does not hold what its head announces.
     """
+    return WordVectors(*_read_table(path, wanted))
+
+
+@behind_wall
+def _read_table(
+    path: str | Path, wanted: set[str] | None
+) -> tuple[list[str], np.ndarray, np.ndarray]:
     path = Path(path)
     words: list[str] = []
     kept: list[np.ndarray] = []
@@ -170,4 +177,4 @@ def read_word_vectors(path: str | Path, wanted: set[str] | None = None) -> WordV
             rows = [row for row, word in enumerate(block) if wanted is None or word in wanted]
             words += [block[row] for row in rows]
             kept.append(values[rows].astype(np.float32))
-    return WordVectors(words, np.concatenate(kept), (total / count).astype(np.float32))
+    return words, np.concatenate(kept), (total / count).astype(np.float32)

@@ -12,16 +12,13 @@ from typing import Any
 import numpy as np
 
 from data_loader.formats.read import read_plain_mapping
+from data_loader.formats.tables import check_total
 from data_loader.store.packed import Part, offsets_of
-from utils.content import short
-from utils.errors import UserError, did_you_mean
+from utils.errors import BadContent, UserError, did_you_mean, short
 from utils.files import replacing
 
 _SIDES = ("vid_embds", "text_embds")
 _FLOAT16, _FLOAT32 = np.dtype("<f2"), np.dtype("<f4")
-# A pickle can name one array a million times; written out for each video it would fill a disk.
-_FREE_VALUES = 16 << 20
-_VALUES_PER_BYTE = 4
 
 PublishedVideo = dict[str, dict[str, np.ndarray]]
 """One video of a published file: side -> expert -> embeddings."""
@@ -62,8 +59,10 @@ def pack_published(path: Path) -> tuple[dict[str, Part], dict[str, Any]]:
         counts.append(count)
         dtypes |= {array.dtype.str for array in sides["text_embds"].values()}
         total += (count + 1) * sum(sizes.values())
-    if total > _FREE_VALUES + _VALUES_PER_BYTE * path.stat().st_size:
-        raise UserError(f"The teacher {path} repeats the same arrays until they outgrow the file.")
+    try:
+        check_total(total, path.stat().st_size)
+    except BadContent as error:
+        raise UserError(f"The teacher {path} cannot be used: {error}.") from error
     dtype = _FLOAT16 if dtypes == {_FLOAT16.str} else _FLOAT32
 
     def texts() -> Iterator[np.ndarray]:

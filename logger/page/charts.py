@@ -1,4 +1,4 @@
-"""The recall curve of a rankings page as coordinates of an SVG drawing."""
+"""The charts of a rankings page: ranks as a histogram, recall as a curve in SVG's coordinates."""
 
 import math
 from collections.abc import Mapping, Sequence

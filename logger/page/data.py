@@ -1,7 +1,7 @@
 """What a rankings page is told: plain numbers and texts, no tensors, no model."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,11 @@ class OwnCaption:
 
 @dataclass(frozen=True)
 class RetrievedCaption:
-    """One text that the model retrieved for a video; `is_true` where it is the video's own."""
+    """One text that the model retrieved for a video, and the video that it was written for."""
 
     text: str
     video_id: str
     similarity: float
-    is_true: bool
     speakers: Speakers | None = None
 
 
@@ -75,3 +74,38 @@ class VideoRanking:
     similarity: float
     own: list[OwnCaption]
     retrieved: list[RetrievedCaption]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A rankings page: one evaluation, and what its model retrieves for sampled queries.
+
+    Titles, ids and captions are data: they appear on the page as text, whatever they hold.
+
+    Attributes:
+        title: its heading.
+        metrics: direction ("t2v", "v2t") -> name of the metric -> value, shown as a table.
+        num_videos: size of the retrieval set.
+        num_texts: number of texts that are ranked for a video.
+        rankings: text to video, one card each, in this order.
+        video_rankings: video to text, one card each, in this order.
+        ranks: direction -> the ranks of all queries, shown as a histogram and a recall curve.
+        experts: names of the experts that the rankings' `speakers` are about.
+        captions_of: video id -> captions, shown below retrieved videos.
+        file_name: of the page in its folder.
+        name: what the page is called in the list of the folder's pages ("epoch 3").
+        order: place in that list: epochs by number, the test of the best model last.
+    """
+
+    title: str
+    metrics: Mapping[str, Mapping[str, float]]
+    num_videos: int
+    num_texts: int
+    rankings: Sequence[Ranking] = ()
+    video_rankings: Sequence[VideoRanking] = ()
+    ranks: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    experts: Sequence[str] = ()
+    captions_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    file_name: str = "index.html"
+    name: str = "test"
+    order: int = 0

@@ -5,26 +5,28 @@ scripts into one folder, with the videos linked beside them, ready for any stati
 """
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
 
-from logger.page.cards import Cards, number
-from logger.page.charts import histogram, recall_chart
-from logger.page.data import Ranking, VideoRanking
-from logger.page.list import PageEntry, add_to_page_list
+from logger.page.charts import histogram, place_of, recall_chart
+from logger.page.data import Page, Ranking, Speakers, VideoRanking
 from logger.page.videos import VideoFiles
 from utils.errors import UserError
 from utils.files import make_folder, replacing
 
 if TYPE_CHECKING:
     import jinja2
+
+_log = logging.getLogger(__name__)
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 SCRIPTS = ("near.js", "find.js", "videos.js", "experts.js", "keyboard.js", "summary.js")
@@ -57,68 +59,37 @@ def sample_queries(num_queries: int, num_samples: int, seed: int) -> np.ndarray:
     return np.sort(drawn.astype(np.int64))
 
 
-def write_rankings_page(
-    folder: Path,
-    *,
-    title: str,
-    metrics: Mapping[str, Mapping[str, float]],
-    rankings: Sequence[Ranking],
-    video_folder: Path | None,
-    num_videos: int,
-    video_rankings: Sequence[VideoRanking] = (),
-    num_texts: int | None = None,
-    ranks: Mapping[str, Sequence[float]] | None = None,
-    experts: Sequence[str] = (),
-    captions_of: Mapping[str, Sequence[str]] | None = None,
-    file_name: str = "index.html",
-    name: str = "test",
-    order: int = 0,
-) -> Path:
-    """Write the page with everything it needs into `folder` and return the path of the page.
-
-    Titles, ids and captions are data: they appear on the page as text, whatever they hold.
+def write_rankings_page(folder: Path, page: Page, video_folder: Path | None = None) -> Path:
+    """Write a page with everything it needs into `folder` and return the path of the page.
 
     Args:
         folder: made if needed; `videos` in it becomes a link to `video_folder` (where the file
             system has no links, the videos shown are copied).
-        metrics: direction ("t2v", "v2t") -> name of the metric -> value, shown as a table.
-        rankings: text to video, one card each, in this order.
+        page: what it shows.
         video_folder: holds `<video id>.mp4` or `.webm`; ids without a file get a note instead. A
             picture `<video id>.jpg`, `.png` or `.webp` there is the video's thumbnail.
-        num_videos: size of the retrieval set.
-        video_rankings: video to text, one card each, in this order.
-        num_texts: number of texts that are ranked for a video; as many as videos by default.
-        ranks: direction -> the ranks of all queries, shown as a histogram and a recall curve.
-        experts: names of the experts that the rankings' `speakers` are about.
-        captions_of: video id -> captions, shown below retrieved videos.
-        name: what the page is called in the list of the folder's pages ("epoch 3").
-        order: place in that list.
 
     Raises:
         UserError: the folder cannot be written, or a file named `videos` is in the way.
     """
     folder = make_folder(folder)
     files = VideoFiles(video_folder)
-    num_texts = num_videos if num_texts is None else num_texts
-    cards = Cards(rankings, video_rankings, files, captions_of or {})
-    candidates = {"t2v": num_videos, "v2t": num_texts}
-    ranks = {way: values for way, values in (ranks or {}).items() if len(values)}
+    candidates = {"t2v": page.num_videos, "v2t": page.num_texts}
+    ranks = {way: values for way, values in page.ranks.items() if len(values)}
     html = (
         _environment()
         .get_template("rankings.html")
         .render(
-            title=title,
-            table=_metric_table(metrics),
+            page=page,
+            table=_metric_table(page.metrics),
             histograms={
                 _DIRECTION_LABELS[way]: histogram(values, candidates[way])
                 for way, values in ranks.items()
             },
             chart=recall_chart(ranks, candidates),
-            cards=cards.texts,
-            video_cards=cards.videos,
-            experts=json.dumps(list(experts)),
-            num_videos=num_videos,
-            num_texts=num_texts,
+            experts=json.dumps(list(page.experts)),
+            video_of=files.find,
+            percent=partial(_percent, _highest_similarity(page)),
             styles=STYLES,
             scripts=SCRIPTS,
         )
@@ -127,10 +98,10 @@ def write_rankings_page(
         with replacing(folder / file) as handle:
             handle.write((_TEMPLATES / file).read_bytes())
     files.bring_to(folder)
-    with replacing(folder / file_name, "w", encoding="utf-8", newline="\n") as handle:
+    with replacing(folder / page.file_name, "w", encoding="utf-8", newline="\n") as handle:
         handle.write(html)
-    add_to_page_list(folder, PageEntry(file_name, name, _figures(metrics), order))
-    return folder / file_name
+    add_to_page_list(folder, PageEntry(page.file_name, page.name, _figures(page), page.order))
+    return folder / page.file_name
 
 
 # What the template shows ------------------------------------------------------------------------
@@ -143,7 +114,7 @@ def _metric_table(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, list]
         (
             _DIRECTION_LABELS.get(direction, direction),
             [
-                number(values.get(name, math.nan), ".1f" if name in _METRIC_LABELS else ".4g")
+                _number(values.get(name, math.nan), ".1f" if name in _METRIC_LABELS else ".4g")
                 for name in names
             ],
         )
@@ -152,22 +123,73 @@ def _metric_table(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, list]
     return {"columns": [_METRIC_LABELS.get(name, name) for name in names], "rows": rows}
 
 
-def _figures(metrics: Mapping[str, Mapping[str, float]]) -> str:
+def _figures(page: Page) -> str:
     """The two figures by which a page is told from the others of its list."""
-    values = metrics.get("t2v", {})
+    values = page.metrics.get("t2v", {})
     shown = [
         (label, values[label.replace("@", "")])
         for label in ("R@1", "MedR")
         if label.replace("@", "") in values
     ]
-    return ", ".join(f"{label} {number(value, '.1f')}" for label, value in shown)
+    return ", ".join(f"{label} {_number(value, '.1f')}" for label, value in shown)
+
+
+def _highest_similarity(page: Page) -> float:
+    every: list[Ranking | VideoRanking] = [*page.rankings, *page.video_rankings]
+    shown = [match.similarity for ranking in every for match in (ranking, *ranking.retrieved)]
+    return max(filter(math.isfinite, shown), default=0.0)
+
+
+def _percent(highest: float, similarity: float) -> float:
+    """The length of a similarity's bar, relative to the highest of the page."""
+    is_positive = similarity > 0 and highest > 0
+    return round(100 * similarity / highest, 1) if is_positive else 0.0
+
+
+def _number(value: float, style: str) -> str:
+    """A number as people read it: a true minus sign, a dash where there is none."""
+    return format(value, style).replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else "–"
+
+
+def _rank(rank: float) -> str:
+    return _number(rank, ".0f" if float(rank).is_integer() else ".1f")
+
+
+def _level(rank: float) -> str:
+    place = place_of(rank)
+    return "first" if place == 1 else "near" if place <= 10 else "far"
+
+
+def _experts(speakers: Speakers) -> str:
+    """The experts of a match in one attribute, for the page's script: "0.25:0.81 0:-".
+
+    Each is weight:similarity; a model without weights leaves them out (":0.81"), "-" is missing.
+    """
+    weights: Sequence[float | None] = speakers.weights or [None] * len(speakers.similarities)
+    return " ".join(
+        f"{_short(weight)}:{_short(similarity) or '-'}"
+        for weight, similarity in zip(weights, speakers.similarities, strict=True)
+    )
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.3g}"
+
+
+_FILTERS = {
+    "number": _number,
+    "rank": _rank,
+    "place": place_of,
+    "level": _level,
+    "experts": _experts,
+}
 
 
 @cache
 def _environment() -> "jinja2.Environment":
     import jinja2  # only who draws a page waits for it
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -176,6 +198,8 @@ def _environment() -> "jinja2.Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters |= _FILTERS
+    return environment
 
 
 def _as_text(value: object) -> object:
@@ -183,3 +207,53 @@ def _as_text(value: object) -> object:
     if isinstance(value, str) and not isinstance(value, Markup):
         return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", value)
     return value
+
+
+# The list of a folder's pages -----------------------------------------------------------------
+
+# It is a script, as pages opened from the file system may read no other file; its whole content is
+# one assignment of JSON.
+PAGE_LIST = "pages.js"
+_START, _END = "globalThis.rankingPages = ", ";\n"
+
+
+@dataclass(frozen=True)
+class PageEntry:
+    """One page of the list: its file, what it is called and the figures beside that."""
+
+    file: str
+    name: str
+    figures: str
+    order: int = 0  # see `Page.order`
+
+
+def add_to_page_list(folder: Path, entry: PageEntry) -> list[PageEntry]:
+    """Put a page into its folder's list, in the place of an older one of the same file.
+
+    Pages that are no longer there leave the list; a list that cannot be read is begun anew.
+
+    Raises:
+        UserError: the list cannot be written.
+    """
+    kept = [e for e in _read_list(folder) if e.file != entry.file and (folder / e.file).is_file()]
+    entries = sorted([*kept, entry], key=lambda e: (e.order, e.file))
+    # JSON in ASCII is a script that means the same, whatever the names hold.
+    content = _START + json.dumps([asdict(e) for e in entries], allow_nan=False) + _END
+    with replacing(folder / PAGE_LIST, "w", encoding="ascii", newline="\n") as handle:
+        handle.write(content)
+    return entries
+
+
+def _read_list(folder: Path) -> list[PageEntry]:
+    path = folder / PAGE_LIST
+    try:
+        content = path.read_text(encoding="ascii")
+        entries = json.loads(content.removeprefix(_START).removesuffix(_END))
+        return [
+            PageEntry(**entry) for entry in entries if Path(entry["file"]).name == entry["file"]
+        ]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        _log.warning("The list of pages %s is begun anew, it cannot be read: %s.", path, error)
+        return []

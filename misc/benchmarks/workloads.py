@@ -28,7 +28,7 @@ TRAIN, TEST = 1628, 748
 # may need at its top.
 LIBRARIES = "av, h5py, jinja2, msgpack, PIL.Image, requests, scipy.io, scipy.ndimage, scipy.stats"
 LIBRARIES += ", tensorboard, torch.utils.tensorboard, tqdm, "
-TRAINING = "train, trainer.run_folder, trainer.session"
+TRAINING = "train, trainer.runs.folder, trainer.session"
 
 
 @dataclass(frozen=True)

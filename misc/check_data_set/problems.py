@@ -5,11 +5,14 @@ names, by the loader's own readers and rules, and collects what is wrong with th
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import astuple
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from data_loader.formats.apart import apart
 from data_loader.formats.read import read_feature_file, read_plain_mapping
 from data_loader.sets.description import (
     DataDescription,
@@ -18,17 +21,16 @@ from data_loader.sets.description import (
     SplitEntry,
     TextEntry,
 )
-from data_loader.sets.layout import FileFinder, TextSource
-from data_loader.sets.lists import read_videos
+from data_loader.sets.layout import FileFinder, TextSource, read_videos
 from data_loader.sets.near_ids import near_miss
 from data_loader.store.packing import all_finite, read_captions, read_text_source, rows_of
 from data_loader.store.word_vectors import WordCount, read_word_vectors, wanted_words
 from logger.progress import progress
-from misc.check_data_set.report import Report, Row
+from misc.check_data_set.report import Finding, Report, Row
 from misc.check_data_set.use import Use, usual_use
-from utils.content import short
-from utils.errors import UserError
+from utils.errors import UserError, short
 
+R = TypeVar("R")
 Counts = dict[str, int]
 """Video id -> number of vectors of an expert, or of words or captions; absent where missing."""
 
@@ -181,14 +183,21 @@ class _Check:
         where = f'expert "{name}" ({entry.files[0]})'
         try:
             path = self.finder.find(entry.files, f'the expert "{name}"')
-            table = read_feature_file(path)
+            ids, there = self._apart([path], lambda: self._expert_file(where, path, entry))
         except UserError as error:
             self.report.problem(where, str(error))
             return None
+        self.known.update(ids)
+        return there
+
+    def _expert_file(
+        self, where: str, path: Path, entry: ExpertEntry
+    ) -> tuple[list[str], Counts | None]:
+        """Return the videos of a file, and the number of vectors of each that has the expert."""
+        table = read_feature_file(path)
         if not table:
             self.report.problem(where, "it holds no video")
-            return None
-        self.known.update(table)
+            return [], None
         rows = {key: rows_of(array) for key, array in table.items()}
         self._vectors(where, rows.items(), entry.size)
         there = {
@@ -206,7 +215,24 @@ class _Check:
         listed = set(self._listed())
         unused = [key for key in table if key not in listed]
         self.report.note_of_videos(where, "videos that no list names", unused)
-        return there
+        return list(table), there
+
+    def _apart(self, sources: Iterable[Path], look: Callable[[], R]) -> R:
+        """Look at files in a limited process of its own; what is reported there is added here."""
+        report = self.report
+
+        def looked() -> tuple[R, list[tuple], list[tuple]]:
+            self.report = Report()
+            try:
+                found, told = look(), self.report
+            finally:
+                self.report = report
+            return found, *(list(map(astuple, kind)) for kind in (told.problems, told.notes))
+
+        found, problems, notes = apart(sources, looked)
+        report.problems += [Finding(*finding) for finding in problems]
+        report.notes += [Finding(*finding) for finding in notes]
+        return found
 
     def _vectors(
         self, where: str, entries: Iterable[tuple[str, np.ndarray]], size: int | None
@@ -280,10 +306,7 @@ class _Check:
         where = f'text features "{name}" ({entry.files[0]})'
         try:
             source = self.finder.find_text(entry, f'the text features "{name}"')
-            if entry.is_word_vectors:
-                words = self._looked_up(where, source.files[0], entry.size)
-            else:
-                words = self._text_file(where, source, entry.size)
+            words = self._apart(source.files, lambda: self._words_of(where, source, entry))
         except UserError as error:
             self.report.problem(where, str(error))
             return
@@ -291,6 +314,12 @@ class _Check:
             counts = tuple(count for key in ids for count in words.get(key, ()))
             without = sum(not words.get(key) for key in ids)
             self.report.rows.append(Row(name, split, role, len(ids), without, counts))
+
+    def _words_of(self, where: str, source: TextSource, entry: TextEntry) -> dict[str, list[int]]:
+        """Return the number of words of each caption, by video."""
+        if entry.is_word_vectors:
+            return self._looked_up(where, source.files[0], entry.size)
+        return self._text_file(where, source, entry.size)
 
     def _text_file(self, where: str, source: TextSource, size: int | None) -> dict[str, list[int]]:
         table = read_text_source(source)

@@ -18,8 +18,8 @@ from misc.cvpr2020_challenge.sets import (
     predictions_file,
     read_sets,
 )
-from misc.results.jobs import Job, run_uninterrupted, state_of
 from misc.results.runs import Run
+from misc.results.studies import Job, run_uninterrupted, state_of
 from misc.tools import tool_parser
 from utils.command_line import Parser, folder_name, parse_seeds
 from utils.errors import UserError

@@ -18,7 +18,7 @@ from logger.log_file import open_log
 from misc.cvpr2020_challenge.ground_truth import GroundTruth, read_truth, truth_of_data
 from misc.cvpr2020_challenge.sets import SETS, add_data_flags, add_phase_flag, read_sets
 from misc.cvpr2020_challenge.submission import check_is_there, phase_of, read_submission
-from misc.results.table_text import FORMATS, Cell, Table
+from misc.results.tables import FORMATS, Cell, Table
 from misc.tools import tool_parser
 from utils.command_line import Parser, run_main
 from utils.errors import UserError

@@ -14,7 +14,7 @@ from misc.cvpr2020_challenge.baselines import (
     training_jobs,
 )
 from misc.cvpr2020_challenge.sets import TEST, add_phase_flag, phase_config
-from misc.results.jobs import state_of
+from misc.results.studies import state_of
 from utils.command_line import run_main
 
 

@@ -14,7 +14,7 @@ from misc.cvpr2020_challenge.baselines import (
     training_jobs,
 )
 from misc.cvpr2020_challenge.sets import VAL
-from misc.results.jobs import run_jobs
+from misc.results.studies import run_jobs
 from misc.run_study import list_jobs
 from utils.command_line import run_main
 

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from misc.demo_set import word_vectors
-from misc.demo_set.captions import captions_of
-from misc.demo_set.clips import EXPERTS
-from misc.demo_set.feature_files import join_features, standardise, write_expert
+from misc.demo_set.clips import EXPERTS, join_features, standardise, write_expert
 from misc.demo_set.plan import clip_id
 from misc.demo_set.settings import Places, Settings
+from misc.demo_set.words import word_vectors
+from misc.demo_set.words.captions import captions_of
 from utils.files import (
     make_folder,
     remove_abandoned,

@@ -4,7 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from misc.demo_set.world import ACTIONS, ACTORS, COLOURS, SCENES, SIZES, SOUNDS, TOPICS, WRITTEN
+from misc.demo_set.words.world import (
+    ACTIONS,
+    ACTORS,
+    COLOURS,
+    SCENES,
+    SIZES,
+    SOUNDS,
+    TOPICS,
+    WRITTEN,
+)
 
 FRAMES_PER_SECOND = 10
 CLIPS_PER_FAMILY = 6

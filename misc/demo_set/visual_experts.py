@@ -33,7 +33,7 @@ def appearance(frames: np.ndarray) -> np.ndarray:
     outline = _histograms(cell[:, None] * _OUTLINE_CELLS + cell, masks, _OUTLINE_CELLS**2)
     outline = outline.reshape(-1, _OUTLINE_CELLS, _OUTLINE_CELLS)
     cell = places * _EDGE_CELLS // _CROP
-    edges = _edges(_grey(crops), masks, cell[:, None] * _EDGE_CELLS + cell, _EDGE_CELLS**2)
+    edges = _edges(grey_of(crops), masks, cell[:, None] * _EDGE_CELLS + cell, _EDGE_CELLS**2)
     edges = edges.reshape(-1, _EDGE_CELLS, _EDGE_CELLS, _DIRECTIONS)
     # A figure that looks to the left is the same figure: its mirror image counts as much.
     mirrored = edges[:, :, ::-1, ::-1]
@@ -49,7 +49,7 @@ def scene(frames: np.ndarray) -> np.ndarray:
     """Describe colours and texture of the upper, middle and lower third of the frame, (96,)."""
     chosen = frames[_spread(len(frames), 2)]
     weights = np.ones(chosen.shape[:-1], np.float32)
-    fine = _grey(chosen)
+    fine = grey_of(chosen)
     coarse = np.stack([np.asarray(Image.fromarray(grey).reduce(4)) for grey in fine])
     parts = [_colours(chosen, weights, _band(chosen.shape[1]), _BANDS, num_hues=12)]
     for grey in (fine, coarse):
@@ -65,7 +65,8 @@ def _spread(count: int, wanted: int) -> np.ndarray:
     return np.linspace(0, count - 1, wanted).round().astype(int)
 
 
-def _grey(pixels: np.ndarray) -> np.ndarray:
+def grey_of(pixels: np.ndarray) -> np.ndarray:
+    """Return the mean of the channels, float32 (..., H, W)."""
     red, green, blue = np.moveaxis(pixels, -1, 0)
     return (red.astype(np.float32) + green + blue) / 3
 

@@ -2,7 +2,9 @@
 
 Workers are fresh interpreters that read chunk numbers from their input. Nothing of the parent is
 imported again (a training program would load PyTorch in each of them), and a parent that is killed
-leaves workers that find their input closed, and stop.
+leaves workers that find their input closed, and stop. A worker is
+``python3 -m misc.demo_set.workers '{"folder": ..., "seed": ...}'``; it answers each number with a
+line of JSON.
 """
 
 import json
@@ -15,10 +17,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from misc.demo_set.clips import make_chunk
 from misc.demo_set.settings import Places, Settings
 from utils.errors import UserError
 
-_WORKER = "misc.demo_set.worker"
+_WORKER = "misc.demo_set.workers"
 _ROOT = Path(__file__).resolve().parents[2]
 _LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -99,3 +102,24 @@ def _check_end(process: subprocess.Popen[bytes]) -> None:
     code = process.wait()
     if code or not process.stdin.closed:
         raise RuntimeError(f"A worker that makes the demo set ended with exit code {code}.")
+
+
+def main(given: str) -> None:
+    """Make the chunks that are asked for."""
+    record = json.loads(given)
+    places = Places(Path(record.pop("folder")))
+    settings = Settings(**record)
+    for line in sys.stdin:
+        try:
+            make_chunk(settings, places, int(line))
+            message: dict[str, int | str] = {"done": int(line)}
+        except UserError as error:
+            message = {"refused": str(error)}
+        try:
+            os.write(sys.stdout.fileno(), json.dumps(message).encode() + b"\n")
+        except BrokenPipeError:  # the parent was killed: nobody is told, and the input has ended
+            return
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

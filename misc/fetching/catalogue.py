@@ -175,12 +175,18 @@ def find_archive(
     published = _facts()["releases"][release]
     entry = published["archives"][dataset]
     name = f"{'' if release == DEFAULT_RELEASE else release + '-'}{about['folder']}-experts"
-    folder = f"{_root(root_url, published['root'])}/{release}"
+    # Who knows the hash can fetch the file, so it is as secret as the code.
+    secret = hashlib.sha256(access_code.encode()).hexdigest()[:10] + "-" if access_code else ""
+    hidden = f"{CODE_SHOWN_AS}-" if access_code else ""
+    url, shown = (
+        f"{_root(root_url, published['root'])}/{release}/{code}{name}.tar.gz"
+        for code in (secret, hidden)
+    )
     return Archive(
         dataset=dataset,
         release=release,
         name=name,
-        source=_archive_source(folder, f"{name}.tar.gz", access_code, tuple(entry["sha1"])),
+        source=Source(url, shown, tuple(entry["sha1"])),
         lacks_code=bool(about.get("access_code")) and not access_code,
         about_gib=None if release.startswith("challenge") else about.get("about_GiB"),
     )
@@ -243,16 +249,6 @@ def other_releases_of_model(model: PublishedModel) -> list[str]:
         for name, runs in _models().items()
         if model.experiment in runs and name != model.release
     ]
-
-
-def _archive_source(
-    folder: str, file: str, access_code: str | None, sha1: tuple[str, ...]
-) -> Source:
-    if not access_code:
-        return Source(f"{folder}/{file}", f"{folder}/{file}", sha1)
-    # Who knows the hash can fetch the file, so it is as secret as the code.
-    code = hashlib.sha256(access_code.encode()).hexdigest()[:10]
-    return Source(f"{folder}/{code}-{file}", f"{folder}/{CODE_SHOWN_AS}-{file}", sha1)
 
 
 def _root(given: str | None, published: str) -> str:

@@ -12,29 +12,18 @@ Whatever is stopped in between, the same call goes on from the last of these.
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from misc.fetching import catalogue
 from misc.fetching.catalogue import Archive, PublishedModel, Source
+from misc.fetching.disk import Part, copy, place
 from misc.fetching.download import Patience, download
-from misc.fetching.part import BLOCK, Part
-from misc.fetching.place import place
-from misc.fetching.tar_reader import ArchiveError, Limits
-from misc.fetching.unpack import unpack
+from misc.fetching.unpack import ArchiveError, Limits, unpack
 from utils.errors import UserError
-from utils.files import (
-    alone,
-    is_there,
-    make_folder,
-    read_json,
-    replacing,
-    write_json,
-)
-
-STATE_FOLDER = ".fetch"
+from utils.files import alone, is_there, make_folder, read_json, write_json
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +33,7 @@ class _State:
 
     def __init__(self, data_dir: Path, name: str) -> None:
         self.data_dir = data_dir
-        self.folder = data_dir / STATE_FOLDER / name
+        self.folder = data_dir / ".fetch" / name
         self.unpacking = self.folder / "unpacking"
         self.unpacked = self.folder / "unpacked"
         self.record = self.folder / "record.json"
@@ -59,8 +48,9 @@ class _State:
         """Whether what is to be placed is complete."""
         return self.unpacked.is_dir() and _read(self._list) is not None
 
-    def set_unpacked(self, facts: dict[str, Any]) -> None:
-        """Note that `unpacking/` is complete; `facts` hold its `files`."""
+    def set_unpacked(self, source: Source, part: Part, files: list[str]) -> None:
+        """Note that `unpacking/` is complete: what was fetched, and its files."""
+        facts = {"source": source.shown, "sha1": part.sha1, "size": part.offset, "files": files}
         write_json(self._list, facts)
         self.unpacking.replace(self.unpacked)
 
@@ -78,12 +68,17 @@ class _State:
     def _all_there(self, facts: dict[str, Any]) -> bool:
         return all(is_there(self.data_dir / name, Path.is_file) for name in facts["files"])
 
-    def clear(self, *keep: Path) -> None:
-        """Remove everything but the files named."""
+    def discard(self) -> None:
+        """Remove what was unpacked, whole or not."""
+        for folder in (self.unpacking, self.unpacked):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove everything but the record."""
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path not in keep:
+            elif path != self.record:
                 path.unlink()
 
 
@@ -102,9 +97,7 @@ def is_fetched(data_dir: Path, name: str) -> bool:
     return _State(data_dir, name).is_finished()
 
 
-def fetch_archive(
-    archive: Archive, data_dir: Path, patience: Patience, limits: Limits | None = None
-) -> None:
+def fetch_archive(archive: Archive, data_dir: Path, patience: Patience) -> None:
     """Bring the files of an archive to their places below the data folder.
 
     Raises:
@@ -116,13 +109,20 @@ def fetch_archive(
             f"The features of {archive.dataset} need an access code: {catalogue.HOW_TO_GET_A_CODE}."
         )
 
-    def make(state: _State) -> dict[str, Any]:
+    def make(state: _State) -> None:
         path = state.folder / "archive.tar.gz"
         # Unpacked it takes at least as much again.
         part = download(archive.source, path, patience, room=1)
         _log.info("Unpacking %s", archive.name)
-        files = _unpack(archive, part, state, limits or Limits())
-        return _facts(archive.source, part, files)
+        target, moved = make_folder(state.unpacking), catalogue.moved_members()
+        try:
+            files = unpack(path, target, catalogue.folders(), moved, Limits())
+        except ArchiveError as error:
+            part.forget()
+            raise UserError(
+                f"The archive from {archive.source.shown} is refused, and was removed: {error}."
+            ) from error
+        state.set_unpacked(archive.source, part, files)
 
     _fetch(_State(data_dir, archive.name), archive.name, make)
 
@@ -137,7 +137,7 @@ def fetch_model(model: PublishedModel, data_dir: Path, patience: Patience) -> Pa
         UserError: the server does not give them, the disk is full, or they are no such files.
     """
 
-    def make(state: _State) -> dict[str, Any]:
+    def make(state: _State) -> None:
         parts = {}
         for name, source, check in (
             ("config.json", model.config, _check_config),
@@ -151,22 +151,21 @@ def fetch_model(model: PublishedModel, data_dir: Path, patience: Patience) -> Pa
                 raise
         folder = make_folder(state.unpacking / model.folder)
         for name, part in parts.items():
-            with part.path.open("rb") as content, replacing(folder / name) as handle:
-                shutil.copyfileobj(content, handle, BLOCK)
+            copy(part.path, folder / name)
         files = [(model.folder / name).as_posix() for name in parts]
-        return _facts(model.checkpoint, parts["trained_model.pth"], files)
+        state.set_unpacked(model.checkpoint, parts["trained_model.pth"], files)
 
     _fetch(_State(data_dir, model.name), model.experiment, make)
     return data_dir / model.folder / "trained_model.pth"
 
 
-def _fetch(state: _State, what: str, make: Callable[[_State], dict[str, Any]]) -> None:
+def _fetch(state: _State, what: str, make: Callable[[_State], None]) -> None:
     """Go on from the state on the disk until everything is in its place.
 
     Args:
         state: the state.
         what: what is fetched.
-        make: fills `unpacking/`, and returns the facts for the record.
+        make: fills `unpacking/` and notes when that is complete.
     """
     make_folder(state.folder)
     with alone(state.folder, f"fetching {what}"):
@@ -176,45 +175,15 @@ def _fetch(state: _State, what: str, make: Callable[[_State], dict[str, Any]]) -
             if state.record.exists():
                 _log.info("%s: files of it are gone; fetching it again.", what)
             if not (state.is_unpacked() and state.place()):
-                with _written_anew(state.unpacking, state.unpacked):
-                    facts = make(state)
-                    state.set_unpacked(facts)
+                state.discard()
+                try:
+                    make(state)
+                except UserError:
+                    state.discard()
+                    raise
                 if not state.place():
                     raise UserError(f"Files of {what} vanished while they were moved.")
-        state.clear(state.record)
-
-
-@contextmanager
-def _written_anew(*folders: Path) -> Iterator[None]:
-    """Remove what an earlier run left of these folders, and, after an error, what this one did."""
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        yield
-    except UserError:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _unpack(archive: Archive, part: Part, state: _State, limits: Limits) -> list[str]:
-    try:
-        return unpack(
-            part.path,
-            make_folder(state.unpacking),
-            catalogue.folders(),
-            catalogue.moved_members(),
-            limits,
-        )
-    except ArchiveError as error:
-        part.forget()
-        raise UserError(
-            f"The archive from {archive.source.shown} is refused, and was removed: {error}."
-        ) from error
-
-
-def _facts(source: Source, part: Part, files: list[str]) -> dict[str, Any]:
-    return {"source": source.shown, "sha1": part.sha1, "size": part.offset, "files": files}
+        state.clear()
 
 
 def _check_config(path: Path, source: Source) -> None:

@@ -151,20 +151,3 @@ def _has_values(run: Run, values: Mapping, must_be_known: bool) -> bool:
     if run.config is None:
         return not must_be_known
     return not differences(run.config, values)
-
-
-def difference_in_std(
-    own: Mapping[str, float | None], seeds: int, other: Mapping[str, float], other_seeds: int
-) -> float | None:
-    """Return the difference of two means in pooled standard deviations of one run.
-
-    The pooled variance weighs that of each side by its degrees of freedom (n - 1), so a single run
-    is measured by the deviation of the other side. None where nothing deviates but the means do.
-    """
-    difference = own["mean"] - other["mean"]
-    freedom = (seeds - 1) + (other_seeds - 1)
-    variances = (seeds - 1) * (own["std"] or 0) ** 2 + (other_seeds - 1) * other["std"] ** 2
-    deviation = (variances / freedom) ** 0.5 if freedom else 0.0
-    if deviation == 0:
-        return 0.0 if difference == 0 else None
-    return difference / deviation

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.run_folder import BEST, RunFolder, age_of
+from trainer.runs.folder import BEST, RunFolder, age_of, has_ended
 from utils.config import NAME_KEY, Config
 from utils.errors import UserError
 from utils.files import read_json
@@ -48,8 +48,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether it has the test (or predictions) that end a training, or is but a test."""
-        has_test = "test" in self.metrics or "predictions" in self.metrics
-        return has_test and (self.seed is not None or "epochs" not in self.metrics)
+        return has_ended(self.metrics)
 
     @property
     def final_split(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from data_loader.sets.description import find_description
 from data_loader.sets.layout import FileFinder
 from data_loader.store.packing import read_captions
-from misc.text_embeddings.record import file_hash
+from misc.text_embeddings.job import file_hash
 from utils.errors import UserError
 
 

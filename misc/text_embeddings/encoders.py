@@ -4,12 +4,10 @@ from pathlib import Path
 
 from misc.text_embeddings.captions import Captions
 from misc.text_embeddings.hugging_face import transformer_job
+from misc.text_embeddings.job import Job, Settings
 from misc.text_embeddings.known_encoders import KNOWN, KnownEncoder
-from misc.text_embeddings.mil_nce import mil_nce_job
 from misc.text_embeddings.model_folder import HUB_NAME
-from misc.text_embeddings.settings import Settings
-from misc.text_embeddings.tokens import Job
-from misc.text_embeddings.word_tables import word_table_job
+from misc.text_embeddings.word_encoders import mil_nce_job, word_table_job
 from utils.errors import UserError, did_you_mean
 from utils.files import is_there
 

@@ -1,4 +1,4 @@
-"""Runs an encoder over captions, chunk by chunk and in batches of captions of one length.
+"""Makes a file of text features: encodes chunk by chunk, in batches of captions of one length.
 
 Because all captions of a batch have the same number of tokens there is no padding that could leak
 into a result. The chunks, and the batches within each, follow from the captions alone: a run that
@@ -6,17 +6,114 @@ was killed goes on with the next chunk and computes exactly what it would have c
 """
 
 import itertools
+import json
+import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from misc.text_embeddings.tokens import Job
+from logger.progress import progress
+from misc.text_embeddings.captions import Captions
+from misc.text_embeddings.encoders import make_job
+from misc.text_embeddings.job import Job, Settings, readable
+from misc.text_embeddings.output import Parts, is_complete, record_path
 from model.text_encoders import pool
 from utils.errors import UserError
+from utils.files import make_folder, write_json
+
+logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 32 << 20
 CHUNK_CAPTIONS = 4096
+
+
+def make_features(
+    path: Path,
+    captions: Captions,
+    settings: Settings,
+    device: str = "cpu",
+    dtype: str = "float32",
+    batch_tokens: int = 8192,
+) -> str:
+    """Encode captions into a file, go on with one that was begun, or do nothing if it is complete.
+
+    Returns:
+        What there is then, in words.
+
+    Raises:
+        UserError: the encoder, or what lies at the path, cannot be used.
+    """
+    job = make_job(settings, captions)
+    record = readable(
+        {
+            "made_by": "misc/prepare_text_embeddings.py",
+            "encoder": job.record,
+            "size": job.size,
+            "dtype": dtype,
+            "captions": captions.record(),
+            "vectors": int(job.rows.sum()),
+            "device": device.partition(":")[0],
+            "batch_tokens": batch_tokens,
+        }
+    )
+    if is_complete(path, record):
+        return f"{path} is already complete.\n{_summary(path, captions, job)}"
+    _make(path, captions, job, record, device)
+    return _summary(path, captions, job)
+
+
+def _make(path: Path, captions: Captions, job: Job, record: dict[str, Any], device: str) -> None:
+    make_folder(path.parent)
+    rows = job.rows
+    bounds = chunk_bounds(rows, job.size)
+    chunks = list(itertools.pairwise(bounds))
+    shapes = [(int(rows[first:last].sum()), job.size) for first, last in chunks]
+    parts = Parts(path, shapes, record["dtype"])
+    with parts.opened(record):
+        missing = parts.missing()
+        if len(missing) < len(chunks):
+            logger.info(
+                "Going on: %d of %d chunks are there", len(chunks) - len(missing), len(chunks)
+            )
+        _encode_all(parts, [(number, *chunks[number]) for number in missing], job, record, device)
+        parts.assemble(captions.ids, captions.counts, rows)
+        write_json(record_path(path), record)
+        parts.remove()
+
+
+def _encode_all(
+    parts: Parts,
+    chunks: list[tuple[int, int, int]],
+    job: Job,
+    record: dict[str, Any],
+    device: str,
+) -> None:
+    offsets = job.tokens.offsets
+    total = sum(int(offsets[last] - offsets[first]) for _, first, last in chunks)
+    job.module.to(device)
+    with progress(None, total=total, description="tokens") as bar:
+        for number, first, last in chunks:
+            values = encode_chunk(job, first, last, device, record["batch_tokens"], bar.update)
+            try:
+                values = as_type(values, record["dtype"])
+            except UserError:
+                # Going on would end here again.
+                parts.remove()
+                raise
+            parts.write(number, values)
+
+
+def _summary(path: Path, captions: Captions, job: Job) -> str:
+    entry = {"file": path.name, "size": job.size}
+    return (
+        f"{len(captions.texts)} captions of {len(captions.ids)} videos, {int(job.rows.sum())} "
+        f"vectors of size {job.size}: {path} ({path.stat().st_size / 1e6:.1f} MB), described in "
+        f"{record_path(path).name}.\n"
+        f'For "text_features" of a dataset.json: "{path.stem}": {json.dumps(entry)}'
+    )
 
 
 def chunk_bounds(rows: np.ndarray, size: int) -> list[int]:

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from misc.text_embeddings.captions import Captions
-    from misc.text_embeddings.settings import Settings
-    from misc.text_embeddings.tokens import Job
+    from misc.text_embeddings.job import Job, Settings
+
+
+# How a Hugging Face encoder makes one vector of a caption, or one for each token.
+POOLINGS = ("tokens", "mean", "max", "cls", "last", "sentence")
+SPECIAL_TOKENS = ("keep", "drop")
 
 
 @dataclass(frozen=True)

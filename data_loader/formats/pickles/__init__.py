@@ -1,1 +1,0 @@
-"""A pickle machine that builds plain data and never calls what a pickle names."""

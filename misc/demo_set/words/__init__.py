@@ -1,0 +1,1 @@
+"""What is said of a clip: the world's words, captions, word vectors, and words read and heard."""
