@@ -98,38 +98,35 @@ def row(workload: Workload, scale: float, threads: int) -> list[str]:
     Raises:
         UserError: a process came to an end without a result.
     """
-    sides = {}
-    for plain in (workload.plain, {}):
-        if plain is not None:
-            sides[bool(plain)] = found = _measure(workload, scale, threads, plain)[0]
-            if isinstance(found, WorkError):
-                raise UserError(f"The workload {workload.title} cannot be measured: {found}")
-    ours, plain = sides[False], sides.get(True)
+    sides: list[Figures | None] = []
+    for more in (workload.plain, {}):
+        found = None if more is None else _measure(workload, scale, threads, more)[0]
+        if isinstance(found, WorkError):
+            raise UserError(f"The workload {workload.title} cannot be measured: {found}")
+        sides.append(found)
+    plain, ours = sides
+    assert ours
     ratio = f"{plain.cpu_seconds / ours.cpu_seconds:.1f}" if plain else "-"
     products = "-"
     if ours.products is not None:
         products = f"{_short(ours.products)} ({100 * ours.products / ours.cpu_seconds:.0f} %)"
-    return [
-        workload.title,
-        _seconds(plain, threads),
-        _seconds(ours, threads),
-        ratio,
-        workload.published,
-        products,
-        _memory(plain),
-        _memory(ours),
-    ]
+    times = (_seconds(plain, threads), _seconds(ours, threads))
+    figures = (*times, ratio, workload.published, products, _memory(plain), _memory(ours))
+    return [workload.title, *figures]
 
 
 def row_beside(
     workload: Workload, folder: Path, scale: float, threads: int, notes: list[str]
 ) -> list[str]:
     """Measure a workload with the code of both checkouts; what one lacks is noted."""
-    both = _measure(workload, scale, threads, {}, (folder, ROOT))
-    for found, who in zip(both, ("there", "here"), strict=True):
+    sides: list[Figures | None] = []
+    for found, who in zip(
+        _measure(workload, scale, threads, {}, (folder, ROOT)), ("there", "here"), strict=True
+    ):
         if isinstance(found, WorkError):
             notes.append(f"- {workload.title}, {who}: {found}")
-    there, here = (None if isinstance(found, WorkError) else found for found in both)
+        sides.append(None if isinstance(found, WorkError) else found)
+    there, here = sides
     share = "-"
     if there and here:
         pairs = zip(here.runs, there.runs, strict=True)

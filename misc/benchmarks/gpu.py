@@ -16,6 +16,7 @@ import torch
 
 from logger.log_file import open_log
 from misc.benchmarks import synthetic
+from misc.benchmarks.__main__ import table
 from misc.tools import tool_parser
 from trainer.build import build_net, count_parameters, inputs_of
 from trainer.runs.folder import RunFolder
@@ -29,16 +30,7 @@ TRAIN, VALIDATION = 6513, 497
 # Forward and backward read the weights, backward writes the gradients; the update reads weights,
 # gradients and two moments, and writes weights and moments.
 PASSES = 10
-HEADS = (
-    "device",
-    "precision",
-    "compile",
-    "epochs",
-    "seconds",
-    "steps/s",
-    "share of the memory floor",
-    "peak memory",
-)
+HEADS = "device", "precision", "compile", "epochs", "seconds", "steps/s", "memory floor", "memory"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -98,9 +90,8 @@ def row(config: Config, device: torch.device) -> str:
         f"{100 * floor * rate:.0f} % of {1000 * floor:.2f} ms" if floor else "-",
         f"{peak:.1f} GB" if peak else "-",
     )
-    lines = [HEADS, ["---"] * len(HEADS), cells]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{table}\n\nWith opening the data, checkpoints and the last test: {whole:.1f} s."
+    more = f"With opening the data, checkpoints and the last test: {whole:.1f} s."
+    return f"{table(HEADS, [cells])}\n\n{more}"
 
 
 def floor_of_a_step(config: Config, device: torch.device) -> float:

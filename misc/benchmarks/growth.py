@@ -111,7 +111,7 @@ def evaluation(num_videos: int) -> Job:
     )
     masks = torch.ones(num_videos, 1)
     blocks_of_all = -(-num_videos // QUERIES_PER_BLOCK)
-    compared = min(blocks_of_all, max(1, MOST_PAIRS // (num_videos * QUERIES_PER_BLOCK)))
+    compared = min(blocks_of_all, -(-MOST_PAIRS // (num_videos * QUERIES_PER_BLOCK)))
     part = min(1.0, compared * QUERIES_PER_BLOCK / num_videos)
 
     def captions() -> Iterator[Any]:

@@ -4,8 +4,6 @@ A piece of work is a function of `workloads` or `growth` that prepares it (input
 measured) and returns a `Job`; the process that prepared it then does it several times, each time
 that it is told to. The process runs these benchmarks with the code of any checkout: all of them
 take turns, as a machine is not equally fast at all times.
-
-This file is also the program of such a process.
 """
 
 import ctypes
@@ -20,14 +18,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+# All modules are those of the working directory, but for these benchmarks.
+_PROGRAM = """
+import sys, misc.benchmarks
+misc.benchmarks.__path__ = [sys.argv[1]]
+from misc.benchmarks.measure import answer
+answer(*sys.argv[2:])
+"""
 
 
 @dataclass(frozen=True)
@@ -118,60 +122,55 @@ def measure(
     """
     found: dict[int, Figures | WorkError] = {}
     with ExitStack() as stack:
-        workers = [
-            stack.enter_context(_Worker(function, settings, folder, threads)) for folder in folders
-        ]
-        while len(found) < len(workers):
-            for number, worker in enumerate(workers):
-                if number not in found and (answer := worker.run()):
+        runs = [stack.enter_context(_worker(function, settings, f, threads)) for f in folders]
+        while len(found) < len(runs):
+            for number, run in enumerate(runs):
+                if number not in found and (answer := run()):
                     found[number] = answer
-    return [found[number] for number in range(len(workers))]
+    return [found[number] for number in range(len(runs))]
 
 
-class _Worker(AbstractContextManager):
-    """A process that has prepared a job with the code of a checkout; it ends with the context."""
+@contextmanager
+def _worker(
+    function: str, settings: dict[str, Any], folder: Path, threads: int
+) -> Iterator[Callable[[], Figures | WorkError | None]]:
+    """Give what does the next run, in a process that has prepared the job; the last gives figures.
 
-    def __init__(self, function: str, settings: dict[str, Any], folder: Path, threads: int) -> None:
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, function, json.dumps(settings)],
+    The process ends with the context.
+    """
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, Path(__file__).parent, function, json.dumps(settings)],
             cwd=folder,
             env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
+            stderr=errors,
             preexec_fn=end_with_parent,
-        )
-
-    def run(self) -> Figures | WorkError | None:
-        """Have it do the next run; the last one is answered with the figures."""
-        process = self._process
+        ) as process,
+    ):
         assert process.stdin and process.stdout
-        try:
-            process.stdin.write("\n")
-            process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended; why, is told below
-        line = process.stdout.readline()
-        if line:
-            answer = json.loads(line)
-            return Figures(**answer) if answer else None
-        self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
-        code = process.wait()
-        why = "was there enough memory?" if code < 0 else (said or ["nothing said"])[-1]
-        return WorkError(f"it ended with the code {code}: {why}")
+        told, answers = process.stdin, process.stdout
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
+        def run() -> Figures | WorkError | None:
+            with suppress(BrokenPipeError):  # it has ended; why, is told below
+                told.write(b"\n")
+                told.flush()
+            if line := answers.readline():
+                answer = json.loads(line)
+                return Figures(**answer) if answer else None
+            code = process.wait()
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
+            why = "was there enough memory?" if code < 0 else said
+            return WorkError(f"it ended with the code {code}: {why}")
+
+        try:
+            yield run
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def end_with_parent() -> None:
@@ -196,14 +195,10 @@ def _cpu_seconds() -> float:
     return time.process_time() + times.children_user + times.children_system
 
 
-def _answer(function: str, settings: str) -> None:
+def answer(function: str, settings: str) -> None:
     """Prepare a job, and do the next run for each line of the input."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the work itself prints
-    # The code of the working directory, but for these benchmarks, which are those of this file.
-    sys.path[0] = str(Path.cwd())
-    benchmarks = importlib.import_module("misc.benchmarks")
-    benchmarks.__path__ = [str(Path(__file__).parent)]
     module, _, name = function.rpartition(".")
     job = getattr(importlib.import_module(f"misc.benchmarks.{module}"), name)(
         **json.loads(settings)
@@ -212,7 +207,3 @@ def _answer(function: str, settings: str) -> None:
         if not sys.stdin.readline():
             return
         print(json.dumps(figures.__dict__ if figures else None), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    _answer(*sys.argv[1:])

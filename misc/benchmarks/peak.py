@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Where the two factors stand in the arguments of an operation.
-_FACTORS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "linear": 0, "_linear_pointwise": 0}
+_FACTORS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "_linear_pointwise": 0}
 _TRIES = 3
 
 Shape = tuple[int, int, int, torch.dtype]
@@ -33,7 +33,7 @@ class Products(TorchDispatchMode):
         name = func._overloadpacket.__name__
         if name in _FACTORS:
             x, y = args[_FACTORS[name] :][:2]
-            columns = y.shape[0] if "linear" in name else y.shape[-1]
+            columns = y.shape[0] if name == "_linear_pointwise" else y.shape[-1]
             batch = len(x) if name in ("bmm", "baddbmm") else 1
             rows = x.numel() // x.shape[-1] // batch
             self.shapes[rows, x.shape[-1], columns, x.dtype] += batch
