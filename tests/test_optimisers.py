@@ -1,5 +1,7 @@
 """Optimisers follow the published trajectories; schedules give the published rates."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +156,14 @@ def test_unknown_arguments_are_refused() -> None:
         build_optimiser("Adam", {"learning_rate": 1}, net)
     with pytest.raises(UserError, match=r"lr_scheduler\.args"):
         build_schedule("StepLR", {}, torch.optim.SGD(net.parameters(), lr=1))
+
+
+def test_an_optimiser_is_built_without_the_compiler() -> None:
+    program = (
+        "import sys, torch; from trainer.optimisers import build_optimiser as build\n"
+        "net = torch.nn.Linear(2, 2); made = build('Ranger', {'lr': 0.1}, net)\n"
+        "made.zero_grad(); net(torch.ones(1, 2)).sum().backward(); made.step()\n"
+        "made.load_state_dict(made.state_dict())\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

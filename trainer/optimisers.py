@@ -15,6 +15,20 @@ from trainer.settings import NONSENSE, check_settings, does_not_fit
 from utils.errors import UserError
 
 
+def _leave_dynamo_alone() -> None:
+    """Let optimisers be built without loading torch's compiler, which takes more than a second.
+
+    Torch loads it to keep these methods out of compiled code; none of them is called from there.
+    """
+    for method in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
+        eager = getattr(getattr(Optimizer, method), "__wrapped__", None)
+        if eager is not None and not hasattr(eager, "__dynamo_disable"):
+            setattr(eager, "__dynamo_disable", eager)
+
+
+_leave_dynamo_alone()
+
+
 class RAdam(torch.optim.RAdam):
     """RAdam (Liu et al. 2020, arXiv 1908.03265) with decoupled weight decay.
 

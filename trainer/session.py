@@ -14,6 +14,7 @@ from data_loader.loader import ExpertDataLoader
 from data_loader.retrieval_set import RetrievalSet
 from logger.predictions import write_predictions
 from logger.tensorboard import TensorBoardWriter
+from model.fast import TORCH, choose_products
 from model.similarity import RetrievalModel
 from trainer.build import (
     build_distillation,
@@ -132,6 +133,8 @@ class Training:
         if checkpoint and checkpoint_path:
             check_same_data(checkpoint, checkpoint_path, loader)
         net = build_net(config, loader, is_trained=True).to(options.device)
+        recorded = checkpoint.get("products", TORCH) if checkpoint else None
+        net.products = choose_products(net, recorded)
         _log.info("Trainable parameters: %d", count_parameters(net))
         check_test_side(config, net, seed)
         if config.get("init_from") and not checkpoint:
@@ -175,6 +178,7 @@ class Training:
             "config": config.stored(),
             "seed": seed,
             "data": fingerprint(self.loader),
+            "products": parts.net.products,
             **marks,
         }
         with TensorBoardWriter(
@@ -281,7 +285,7 @@ class Test:
         loader = build_loader(config, seed, device)
         net = build_net(config, loader)
         load_weights(net, checkpoint["state_dict"], checkpoint_path)
-        net.to(device)
+        net.to(device).products = choose_products(net, checkpoint.get("products"))
         return cls(config, checkpoint_path, checkpoint["epoch"], net, loader, torch.device(device))
 
     @property
