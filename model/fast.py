@@ -115,26 +115,20 @@ class Mish(nn.Module):
 
 
 class _MishByOneExponential(torch.autograd.Function):
+    """x tanh(softplus(x)) = x n / (n + 2) with n = e (e + 2), e = exp(x)."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return _gate(x.clamp(max=_LINEAR_FROM).exp_()).mul_(x)
+        e = x.clamp(max=_LINEAR_FROM).exp_()
+        n = e.add(2).mul_(e)
+        return n.div_(n + 2).mul_(x)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        e = x.clamp(max=_LINEAR_FROM).exp_()
-        gate = _gate(e)  # t; the derivative is t + x (1 - t^2) sigmoid(x)
-        slope = gate.square().neg_().add_(1).mul_(x)
-        sigmoid = torch.div(e, e + 1)
-        return gate.addcmul_(slope, sigmoid).mul_(gradient)
-
-
-def _gate(e: Tensor) -> Tensor:
-    """tanh(softplus(x)) of e = exp(x)."""
-    n = e.add(2).mul_(e)
-    return n.div_(n + 2)
+        return torch.ops.aten.mish_backward(gradient, x)
 
 
 # As in `F.normalize`: shorter vectors are divided by it.
