@@ -1,11 +1,105 @@
 """What torch does too, done faster on the CPU; to be deleted when torch catches up."""
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_log = logging.getLogger(__name__)
+
+# Who multiplies matrices of float32 on the CPU: the library that torch takes (MKL in its wheels),
+# or oneDNN, which the wheels bring as well.
+TORCH, ONEDNN = "torch", "onednn"
+# MKL has instructions of 512 bits for Intel's processors only: from this family on (Zen 5), AMD's
+# work on 512 bits at once, and oneDNN reaches twice the speed there. Of those before, and with
+# AVX2, both libraries reach the same.
+_CPU_FACTS = Path("/proc/cpuinfo")
+_AMD, _FAMILY_OF_512_BITS = "AuthenticAMD", 26
+# Weights of fewer values are multiplied as quickly by MKL, which begins sooner.
+_LARGE_WEIGHT = 2**14
+
+
+def choose_products(net: nn.Module, recorded: object = None) -> str:
+    """Choose who multiplies the matrices of a model; the same for it on each such processor.
+
+    Args:
+        net: the model, on its device.
+        recorded: the choice with which it was trained, which is kept: numbers stay the same bit
+            for bit. None: there is none.
+    """
+    weights = [p for p in net.parameters() if p.dim() == 2]
+    if any(w.device.type != "cpu" for w in weights):
+        return TORCH
+    if recorded == ONEDNN and not _onednn_is_exact():
+        _log.warning(
+            "This training multiplied matrices with oneDNN, which does not compute in float32 on "
+            "this processor: MKL takes its place, and numbers may differ in their last digits."
+        )
+        return TORCH
+    if recorded in (TORCH, ONEDNN):
+        return str(recorded)
+    in_large = sum(w.numel() for w in weights if w.numel() >= _LARGE_WEIGHT)
+    is_large = 2 * in_large > sum(w.numel() for w in weights)
+    return ONEDNN if is_large and _onednn_is_faster() and _onednn_is_exact() else TORCH
+
+
+@contextmanager
+def products_by(kernel: str) -> Iterator[None]:
+    """Context in which `kernel` (of `choose_products`) multiplies matrices of float32."""
+    if kernel != ONEDNN:
+        yield
+        return
+    settings = _settings()
+    before = settings.fp32_precision
+    # Torch hands products to oneDNN where it may round to bfloat16, which this processor's kernel
+    # does not do: `_onednn_is_exact` has seen to that.
+    settings.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
+
+
+def _settings() -> Any:
+    return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # made at run time
+
+
+def _by_onednn() -> bool:
+    return _settings().fp32_precision == "bf16"
+
+
+@cache
+def _onednn_is_faster() -> bool:
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkl.is_available():
+        return False
+    try:
+        lines = _CPU_FACTS.read_text().partition("\n\n")[0].splitlines()
+        facts = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+        return facts["vendor_id"] == _AMD and int(facts["cpu family"]) >= _FAMILY_OF_512_BITS
+    except (OSError, KeyError, ValueError):
+        return False  # another system, or another kind of processor
+
+
+@cache
+def _onednn_is_exact() -> bool:
+    """Whether oneDNN multiplies in float32: a processor with AMX would round to bfloat16."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.backends.mkldnn, "matmul"):
+        return False
+    fine = 1 + 2.0**-20  # float32 tells it from 1, bfloat16 does not
+    with products_by(ONEDNN), torch.inference_mode():
+        for rows, size in ((64, 64), (512, 768)):
+            x = torch.full((rows, size), fine)
+            one = torch.eye(size)
+            if not (torch.equal(x @ one, x) and torch.equal(F.linear(x, one, x[0]), x + x)):
+                return False
+    return True
+
 
 # From here on mish(x) is x in float32, and exp(2 x) still far from its largest number.
 _LINEAR_FROM = 20.0
@@ -21,26 +115,20 @@ class Mish(nn.Module):
 
 
 class _MishByOneExponential(torch.autograd.Function):
+    """x tanh(softplus(x)) = x n / (n + 2) with n = e (e + 2), e = exp(x)."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return _gate(x.clamp(max=_LINEAR_FROM).exp_()).mul_(x)
+        e = x.clamp(max=_LINEAR_FROM).exp_()
+        n = e.add(2).mul_(e)
+        return n.div_(n + 2).mul_(x)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        e = x.clamp(max=_LINEAR_FROM).exp_()
-        gate = _gate(e)  # t; the derivative is t + x (1 - t^2) sigmoid(x)
-        slope = gate.square().neg_().add_(1).mul_(x)
-        sigmoid = torch.div(e, e + 1)
-        return gate.addcmul_(slope, sigmoid).mul_(gradient)
-
-
-def _gate(e: Tensor) -> Tensor:
-    """tanh(softplus(x)) of e = exp(x)."""
-    n = e.add(2).mul_(e)
-    return n.div_(n + 2)
+        return torch.ops.aten.mish_backward(gradient, x)
 
 
 # As in `F.normalize`: shorter vectors are divided by it.
@@ -76,9 +164,12 @@ class _UnitLength(torch.autograd.Function):
         return torch.addcmul(gradient, y, along, value=-1).div_(norm), None
 
 
-# The input's gradient is made this many columns at a time, from all layers, while they are in the
-# cache: a tenth less of the time of all three products of MSRVTT's text units on the CPU.
+# With MKL the input's gradient is made this many columns at a time, from all layers, while they are
+# in the cache: a tenth less of the time of all three products of MSRVTT's text units on the CPU.
 _COLUMNS = 1536
+# With oneDNN few rows are multiplied from the side of the large weight, which it need not lay out
+# anew then: a fifth less of the time.
+_FEW_ROWS = 128
 
 
 def fan_out(x_BD: Tensor, layers: Iterable[nn.Linear]) -> list[Tensor]:
@@ -101,6 +192,9 @@ class _FanOut(torch.autograd.Function):
     def forward(ctx: Any, x_BD: Tensor, *weights_and_biases: Tensor) -> tuple[Tensor, ...]:
         weights, biases = weights_and_biases[::2], weights_and_biases[1::2]
         ctx.save_for_backward(x_BD, *weights)
+        if _by_onednn() and len(x_BD) <= _FEW_ROWS:
+            products = (torch.mm(w, x_BD.t()).t().contiguous() for w in weights)
+            return tuple(y.add_(b) for y, b in zip(products, biases, strict=True))
         return tuple(torch.addmm(b, x_BD, w.t()) for w, b in zip(weights, biases, strict=True))
 
     @staticmethod
@@ -117,6 +211,11 @@ class _FanOut(torch.autograd.Function):
 
 
 def _of_input(x_BD: Tensor, gradients: tuple[Tensor, ...], weights: list[Tensor]) -> Tensor:
+    if _by_onednn():
+        result_BD = gradients[0] @ weights[0]
+        for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
+            result_BD.addmm_(gradient, weight)
+        return result_BD
     result_BD = torch.zeros_like(x_BD)
     for start in range(0, x_BD.shape[1], _COLUMNS):
         columns = slice(start, start + _COLUMNS)

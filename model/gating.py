@@ -93,6 +93,8 @@ class GroupedBatchNorm1d(nn.BatchNorm1d):
     running_var: Tensor
     num_batches_tracked: Tensor
     momentum: float
+    _shares_of: tuple[int, torch.device] | None = None  # how many groups, and where
+    _shares_G: Tensor
 
     def forward(self, x_BGD: Tensor) -> Tensor:
         batch, groups, size = x_BGD.shape
@@ -116,10 +118,19 @@ class GroupedBatchNorm1d(nn.BatchNorm1d):
 
     @torch.no_grad()
     def _update_running_statistics(self, mean_GD: Tensor, variance_GD: Tensor) -> None:
-        groups = mean_GD.shape[0]
-        age_G = torch.arange(groups - 1, -1, -1, device=mean_GD.device, dtype=mean_GD.dtype)
-        share_G1 = (self.momentum * (1 - self.momentum) ** age_G).unsqueeze(1)
+        groups = len(mean_GD)
         kept = (1 - self.momentum) ** groups
-        self.running_mean.mul_(kept).add_((share_G1 * mean_GD).sum(dim=0))
-        self.running_var.mul_(kept).add_((share_G1 * variance_GD).sum(dim=0))
+        shares_G = self._shares(groups, mean_GD.device)
+        self.running_mean.addmv_(mean_GD.t(), shares_G, beta=kept)
+        self.running_var.addmv_(variance_GD.t(), shares_G, beta=kept)
         self.num_batches_tracked.add_(groups)
+
+    def _shares(self, groups: int, device: torch.device) -> Tensor:
+        """What each group counts in the running statistics, (G,): made once, not in each step."""
+        if self._shares_of == (groups, device):
+            return self._shares_G
+        age_G = torch.arange(groups - 1, -1, -1, device=device, dtype=self.running_mean.dtype)
+        shares_G = self.momentum * (1 - self.momentum) ** age_G
+        if not torch.compiler.is_compiling():
+            self._shares_of, self._shares_G = (groups, device), shares_G
+        return shares_G

@@ -9,6 +9,12 @@ from torch import Tensor, nn
 from model.fast import unit_length
 
 
+def _random_centres(feature_size: int, count: int) -> Tensor:
+    if torch.get_default_device().type == "meta":  # sizes alone; random ones load torch's compiler
+        return torch.empty(feature_size, count)
+    return torch.randn(feature_size, count) * (1 / math.sqrt(feature_size))
+
+
 class NetVLAD(nn.Module):
     """Soft assignment of tokens to clusters and their residuals to the centres.
 
@@ -31,10 +37,9 @@ class NetVLAD(nn.Module):
         self.feature_size = feature_size
         self.mask_padding = mask_padding
         assigned = num_clusters + ghost_clusters
-        scale = 1 / math.sqrt(feature_size)
-        self.clusters = nn.Parameter(scale * torch.randn(feature_size, assigned))
+        self.clusters = nn.Parameter(_random_centres(feature_size, assigned))
         self.batch_norm = nn.BatchNorm1d(assigned)
-        self.clusters2 = nn.Parameter(scale * torch.randn(1, feature_size, num_clusters))
+        self.clusters2 = nn.Parameter(_random_centres(feature_size, num_clusters).unsqueeze(0))
 
     @property
     def output_size(self) -> int:

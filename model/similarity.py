@@ -15,6 +15,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from model.fast import TORCH
+
 VIDEOS_PER_TILE = 4096
 # Videos up to this size are laid out for many blocks once, larger ones anew for each block.
 PREPARED_BYTES = 2**27
@@ -107,6 +109,7 @@ class RetrievalModel(nn.Module, ABC):
         self.expert_dims = {name: (size, out) for name, (size, out) in dict(expert_dims).items()}
         self.task = task
         self.test_caption_mode = test_caption_mode
+        self.products = TORCH  # see `fast.choose_products`
 
     @abstractmethod
     def encode_text(self, text_BCTD: Tensor, num_tokens_BC: Tensor | None = None) -> TextEmbeddings:

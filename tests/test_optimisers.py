@@ -1,5 +1,7 @@
 """Optimisers follow the published trajectories; schedules give the published rates."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +135,41 @@ def test_saved_state_continues_exactly(kind: str) -> None:
     assert torch.equal(train(kind, 20, None), train(kind, 20, resume_after=8))
 
 
+@pytest.mark.parametrize("kind", ["Ranger", "RAdam"])
+def test_parameters_that_miss_steps_are_counted_apart(kind: str) -> None:
+    """As torch counts them, one by one; loading keeps the counts, and keeps them on the host."""
+    results = []
+    for settings in ({}, {"foreach": False}):
+        net = nn.ParameterDict({n: torch.linspace(-1, 1, 5) for n in "abc"})
+        optimiser = build_optimiser(kind, {"lr": 0.1} | settings, net)
+        for step in range(20):
+            if step == 9:
+                state = optimiser.state_dict()
+                optimiser = build_optimiser(kind, {"lr": 0.1} | settings, net)
+                optimiser.load_state_dict(state)
+            for place, name in enumerate("abc"):
+                net[name].grad = net[name].detach() * 2 if step % (place + 1) == 0 else None
+            optimiser.step()
+        counts = [optimiser.state[net[n]]["step"] for n in "abc"]
+        assert [int(count) for count in counts] == [20, 10, 7]
+        assert all(count.device.type == "cpu" for count in counts)
+        results.append([net[n].detach() for n in "abc"])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_loading_leaves_the_count_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    brought = torch.tensor(1.0)  # torch's device without memory has no number to bring back
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda count: brought)
+    net = nn.Linear(2, 2, device="meta")
+    optimiser = Ranger(net.parameters(), lr=0.1, fused=True)
+    for parameter in net.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    optimiser.step()
+    optimiser.load_state_dict(optimiser.state_dict())
+    assert {state["step"].device.type for state in optimiser.state.values()} == {"cpu"}
+
+
 def test_lookahead_returns_to_between_slow_and_fast_weights() -> None:
     parameter = nn.Parameter(torch.tensor([1.0]))
     fast = nn.Parameter(torch.tensor([1.0]))
@@ -154,3 +191,14 @@ def test_unknown_arguments_are_refused() -> None:
         build_optimiser("Adam", {"learning_rate": 1}, net)
     with pytest.raises(UserError, match=r"lr_scheduler\.args"):
         build_schedule("StepLR", {}, torch.optim.SGD(net.parameters(), lr=1))
+
+
+def test_an_optimiser_is_built_without_the_compiler() -> None:
+    program = (
+        "import sys, torch; from trainer.optimisers import build_optimiser as build\n"
+        "net = torch.nn.Linear(2, 2); made = build('Ranger', {'lr': 0.1}, net)\n"
+        "made.zero_grad(); net(torch.ones(1, 2)).sum().backward(); made.step()\n"
+        "made.load_state_dict(made.state_dict())\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from data_loader.retrieval_set import RetrievalSet
 from data_loader.sets.description import Counts
 from logger.predictions import VIDEOS_PER_QUERY
+from model.fast import TORCH, products_by
 from model.metric import METRICS
 from model.ranks import BlockSource, Ranks, blocks_of, compute_ranks, find_best
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity_to
@@ -91,7 +92,8 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     was_training = net.training
     net.eval()
     try:
-        yield
+        with products_by(getattr(net, "products", TORCH)):
+            yield
     finally:
         net.train(was_training)
 
@@ -139,7 +141,11 @@ def _similarity_blocks(
 ) -> tuple[BlockSource, Tensor | None]:
     """Choose between a matrix kept in memory and blocks made anew in each pass."""
     num_videos, num_captions = queries.retrieval.query_masks.shape
-    similarity_of = similarity_to(video)
+    compare_with = similarity_to(video)
+
+    def similarity_of(text: TextEmbeddings) -> Tensor:
+        with products_by(queries.net.products):
+            return compare_with(text)
 
     def make_blocks(texts: Iterable[tuple[Tensor, TextEmbeddings]]) -> Iterator[Tensor]:
         return similarity_blocks(texts, similarity_of, num_videos, num_captions, average)

@@ -5,7 +5,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,20 @@ from torch.optim import Optimizer, lr_scheduler
 
 from trainer.settings import NONSENSE, check_settings, does_not_fit
 from utils.errors import UserError
+
+
+def _leave_dynamo_alone() -> None:
+    """Let optimisers be built without loading torch's compiler, which takes more than a second.
+
+    Torch loads it to keep these methods out of compiled code; none of them is called from there.
+    """
+    for method in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
+        eager = getattr(getattr(Optimizer, method), "__wrapped__", None)
+        if eager is not None and not hasattr(eager, "__dynamo_disable"):
+            setattr(eager, "__dynamo_disable", eager)
+
+
+_leave_dynamo_alone()
 
 
 class RAdam(torch.optim.RAdam):
@@ -36,6 +50,9 @@ class RAdam(torch.optim.RAdam):
         super().__setstate__(state)
         for group in self.param_groups:
             group.setdefault("fused", False)  # in checkpoints of trainings begun without it
+            for p in group["params"] if group["fused"] else ():
+                if self.state.get(p):  # loading brings the count to the device: steps would wait
+                    self.state[p]["step"] = self.state[p]["step"].cpu()
 
     @torch.no_grad()
     def step(  # type: ignore[override]  # torch has an overload for each kind of closure
@@ -52,30 +69,22 @@ class RAdam(torch.optim.RAdam):
         return loss
 
     def _step_by_adam(self, group: dict[str, Any]) -> None:
-        lists: tuple[list[Tensor], ...] = ([], [], [], [], [])
-        self._init_group(group, *lists)
-        by_step: dict[tuple[torch.device, int], list[int]] = {}
-        for place, (parameter, count) in enumerate(zip(lists[0], lists[-1], strict=True)):
-            count += 1
-            by_step.setdefault((parameter.device, int(count)), []).append(place)
-        for (device, step), places in by_step.items():
-            parameters, gradients, means, squares = (
-                [tensors[place] for place in places] for tensors in lists[:-1]
-            )
+        for (device, step), due in self._count(group).items():
             lr, eps = adam_constants(step, group["lr"], group["betas"], group["eps"])
             decay = group["weight_decay"]
             kernel = torch._fused_adam_
             if group["decoupled_weight_decay"]:
                 kernel = torch._fused_adamw_
                 decay *= group["lr"] / lr if lr else 0.0  # Adam multiplies it by its own rate
+            states = [self.state[p] for p in due]
             kernel(
-                parameters,
-                gradients,
-                means,
-                squares,
+                due,
+                [cast("Tensor", p.grad) for p in due],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
                 [],
                 # Filled on the device: the host need not wait for it.
-                [torch.full((), step, dtype=torch.float32, device=device)] * len(places),
+                [torch.full((), step, dtype=torch.float32, device=device)] * len(due),
                 lr=lr,
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
@@ -84,6 +93,42 @@ class RAdam(torch.optim.RAdam):
                 amsgrad=False,
                 maximize=group["maximize"],
             )
+
+    def _count(self, group: dict[str, Any]) -> dict[tuple[torch.device, int], list[Tensor]]:
+        """Count a step more of the parameters that have a gradient; gives them by device and count.
+
+        Those of one count share the number on the host that says so.
+        """
+        counted: dict[tuple[torch.device, int], list[Tensor]] = {}
+        steps_taken = self._steps_taken()
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            state = self.state[p]
+            if not state:
+                state["step"] = _NONE_TAKEN
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+            counted.setdefault((p.device, steps_taken(p) + 1), []).append(p)
+        for (_, step), due in counted.items():
+            count = torch.tensor(float(step))
+            for p in due:
+                self.state[p]["step"] = count
+        return counted
+
+    def _steps_taken(self) -> Callable[[Tensor], int]:
+        """Return what tells the steps of a parameter, and looks at a shared number once."""
+        known: dict[int, int] = {}
+
+        def steps_taken(p: Tensor) -> int:
+            count = self.state[p]["step"]
+            if id(count) not in known:
+                known[id(count)] = int(count)
+            return known[id(count)]
+
+        return steps_taken
+
+
+_NONE_TAKEN = torch.tensor(0.0)
 
 
 # An eps beside which Adam's second moment vanishes.
@@ -157,11 +202,12 @@ class Ranger(RAdam):
         loss = super().step(closure)
         for p, slow in started:
             self.state[p]["slow_buffer"] = slow
+        steps_taken = self._steps_taken()
         for group in self.param_groups:
             due = [
                 p
                 for p in group["params"]
-                if p.grad is not None and int(self.state[p]["step"]) % group["k"] == 0
+                if p.grad is not None and steps_taken(p) % group["k"] == 0
             ]
             if due:
                 slow = [self.state[p]["slow_buffer"] for p in due]

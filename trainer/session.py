@@ -13,6 +13,7 @@ import torch
 
 from data_loader.loader import ExpertDataLoader
 from logger.tensorboard import TensorBoardWriter
+from model.fast import TORCH, choose_products
 from model.similarity import RetrievalModel
 from trainer.build import (
     build_distillation,
@@ -116,6 +117,8 @@ class Training:
         if checkpoint and checkpoint_path:
             check_same_data(checkpoint, checkpoint_path, loader)
         net = build_net(config, loader, trained_on=options.device).to(options.device)
+        recorded = checkpoint.get("products", TORCH) if checkpoint else None
+        net.products = choose_products(net, recorded)
         _log.info("Trainable parameters: %d", count_parameters(net))
         test_loader = open_test_side(config, loader, net, seed)
         if config.get("init_from") and not checkpoint:
@@ -159,6 +162,7 @@ class Training:
             "config": config.stored(),
             "seed": seed,
             "data": fingerprint(self.loader),
+            "products": parts.net.products,
             **marks,
         }
         with TensorBoardWriter(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data_loader.batches import Batch
+from model.fast import TORCH, products_by
 from trainer.distillation import Distillation
 
 
@@ -39,7 +40,8 @@ class TrainingStep:
             on the device.
         """
         self.optimiser.zero_grad(set_to_none=True)
-        with matrix_products_in(self.precision):
+        products = products_by(getattr(self.net, "products", TORCH))
+        with matrix_products_in(self.precision), products:
             sims = self.similarities(batch)
             loss, distance = self.loss(sims), None
             if self.distillation:

@@ -11,6 +11,7 @@ import torch
 from data_loader.loader import ExpertDataLoader
 from logger.predictions import write_predictions
 from logger.results import describe_run
+from model.fast import choose_products
 from model.similarity import RetrievalModel
 from trainer.build import build_loader, build_net, build_visualizer
 from trainer.checkpoints.checkpoint import load_checkpoint, load_weights
@@ -86,7 +87,7 @@ class Test:
             loader.move_to(device)
         net = build_net(config, loader)
         load_weights(net, checkpoint["state_dict"], checkpoint_path)
-        net.to(device)
+        net.to(device).products = choose_products(net, checkpoint.get("products"))
         return cls(config, checkpoint_path, checkpoint["epoch"], net, loader, torch.device(device))
 
     @property
