@@ -9,9 +9,11 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,7 @@ TRAIN, TEST = 1628, 748
 # may need at its top.
 LIBRARIES = "av, h5py, jinja2, msgpack, PIL.Image, requests, scipy.io, scipy.ndimage, scipy.stats"
 LIBRARIES += ", tensorboard, torch.utils.tensorboard, tqdm, "
-TRAINING = "train, trainer.runs.folder, trainer.session"
+TRAINING = "train, trainer.session"
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,9 @@ def loading(scale: float, is_first: bool = False, plain: bool = False) -> Job:
 
     def undo() -> None:
         gc.collect()
-        shutil.rmtree(folder / ".cache")
+        # Older code may still be writing there: it is out of the way at once.
+        gone = (folder / ".cache").rename(Path(tempfile.mkdtemp(dir=folder), "cache"))
+        shutil.rmtree(gone, ignore_errors=True)
 
     if plain:
         return Job(unpickle, repeats=3)
