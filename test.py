@@ -3,10 +3,10 @@
 python3 test.py --config <config.json> --resume <trained_model.pth> --eval_from_training_config
 """
 
-import signal
+from utils.stopping import quiet_while_loading
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the rest loads: no traceback
+if __name__ == "__main__":
+    quiet_while_loading()
 
 import logging
 import sys
@@ -30,8 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError("Say what to test: --resume <checkpoint or run>.")
     # Only now what takes its time to load: a slip on the command line is answered at once.
     from trainer.build import check_names
-    from trainer.finding import find_checkpoint
-    from trainer.run_folder import RunFolder
+    from trainer.runs.finding import find_checkpoint
+    from trainer.runs.folder import RunFolder
 
     with open_log(None) as log:
         checkpoint = find_checkpoint(Path(args.resume))
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         device = select_device(args.device)
         make_data_set(config.values)
 
-        from trainer.session import Test
+        from trainer.testing import Test
 
         test = Test.prepare(config, checkpoint, device)
         # What lies beside a published checkpoint, say, is not ours to change.
@@ -72,7 +72,7 @@ def read_config(args: Namespace, checkpoint: Path) -> Config:
     """The config named on the command line, or that of the checkpoint."""
     if args.config:
         return Config.from_file(args.config, args.custom_args)
-    from trainer.session import config_of_checkpoint
+    from trainer.runs.finding import config_of_checkpoint
 
     return config_of_checkpoint(checkpoint, args.custom_args)
 

@@ -3,10 +3,10 @@
 python3 train.py --config configs/demo/train-full-ce.json
 """
 
-import signal
+from utils.stopping import Stopped, quiet_while_loading
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the rest loads: no traceback
+if __name__ == "__main__":
+    quiet_while_loading()
 
 import logging
 import sys
@@ -25,7 +25,6 @@ from utils.config import Config
 from utils.config_schema import TRAINING_KEYS
 from utils.errors import UserError
 from utils.files import check_writable
-from utils.stopping import Stopped
 
 if TYPE_CHECKING:
     from trainer.session import Options
@@ -45,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
         if given:
             raise UserError(f"--resume continues an earlier run, {flag} wants a new one: give one.")
     if not is_new:
-        from trainer.finding import find_checkpoint
+        from trainer.runs.finding import find_checkpoint
 
         with open_log(None):
             args.resume = find_checkpoint(Path(args.resume), "continue")
@@ -60,8 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     # Only now what takes its time to load: a slip on the command line is answered at once.
     from trainer.build import check_names
-    from trainer.resuming import run_to_continue
-    from trainer.run_folder import purge_experiment
+    from trainer.runs.folder import purge_experiment
+    from trainer.runs.resuming import run_to_continue
     from trainer.session import Options
 
     check_names(config)
@@ -94,8 +93,8 @@ def train_seed(
     config: Config, seed: int, is_one_of_many: bool, args: Namespace, options: "Options"
 ) -> dict[str, dict[str, float]]:
     """Train and test with one seed; returns the metrics, none of a challenge."""
-    from trainer.finding import Wanted
-    from trainer.resuming import named_run, new_run, unfinished_run
+    from trainer.runs.finding import Wanted
+    from trainer.runs.resuming import named_run, new_run, unfinished_run
     from trainer.session import Training
 
     wanted = Wanted(config, seed, args.group_id or "", is_one_of_many, options.is_quick_try)
@@ -142,7 +141,7 @@ def read_config(args: Namespace) -> Config:
         return Config.from_file(args.config, args.custom_args).merged(overrides)
     if not args.resume or args.resume == AUTO:
         raise UserError("Say what to train: --config <config.json>, or --resume <run>.")
-    from trainer.session import config_of_checkpoint
+    from trainer.runs.finding import config_of_checkpoint
 
     return config_of_checkpoint(args.resume, args.custom_args)
 

@@ -21,8 +21,7 @@ from data_loader.store.feature_store import ExpertFeatures, FeatureStore, TextFe
 from data_loader.store.views import ExpertView, TextView
 from data_loader.teachers.files import open_teacher
 from data_loader.teachers.teacher import Teacher
-from utils.content import short
-from utils.errors import UserError
+from utils.errors import UserError, short
 
 logger = logging.getLogger(__name__)
 

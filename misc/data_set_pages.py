@@ -35,8 +35,7 @@ from misc.published_results import (
 from misc.tools import tool_parser
 from trainer.build import build_net, count_parameters, inputs_of
 from utils.command_line import run_main
-from utils.config import Config, config_name
-from utils.config_files import merge
+from utils.config import Config, config_name, merge
 from utils.files import read_json, replacing
 
 NOT_PUBLISHED = "not published"

@@ -35,8 +35,7 @@ from model.similarity import TextEmbeddings, VideoEmbeddings
 from trainer.build import build_loader, build_net
 from trainer.checkpoint import load_checkpoint, load_weights
 from trainer.evaluation import QUERIES_PER_BLOCK, embed_videos
-from trainer.finding import find_checkpoint
-from trainer.session import config_of_checkpoint
+from trainer.runs.finding import config_of_checkpoint, find_checkpoint
 from utils.command_line import Parser, run_main, select_device
 from utils.config import Config
 from utils.errors import UserError

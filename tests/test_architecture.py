@@ -18,10 +18,15 @@ FLOORS = {
     "data_loader": 5,
     "logger.page": 1,
     "logger": 5,
-    "trainer": 6,
-    "misc": 7,
-    "train": 8,
-    "test": 8,
+    "trainer.checkpoint_values": 6,
+    "trainer.published_checkpoint": 6,
+    "trainer.checkpoint_file": 7,
+    "trainer.checkpoint": 8,
+    "trainer.runs": 9,
+    "trainer": 10,
+    "misc": 11,
+    "train": 12,
+    "test": 12,
 }
 # Rooms beside one another, of which neither knows the other.
 STRANGERS = [("data_loader", "logger"), ("data_loader", "model"), ("logger", "model")]

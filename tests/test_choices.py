@@ -143,6 +143,7 @@ WRONG = [
     ("arch.type", "CENETT", "CENet"),
     ("arch.args.use_ce", "pair-wise", "pairwise"),
     ("data_loader.type", "ExpertLoader", "ExpertDataLoader"),
+    ("precision", "bf61", "bf16"),
     ("loss.type", "MaxMarginRankingLos", "MaxMarginRankingLoss"),
     ("optimizer.type", "Rangr", "Ranger"),
     ("lr_scheduler.type", "StepRL", "StepLR"),

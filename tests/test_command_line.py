@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
+from trainer.session import seed_everything
 from utils.command_line import (
     chosen_seeds,
     parse_seeds,
@@ -19,11 +20,10 @@ from utils.command_line import (
     select_devices,
     test_parser,
     train_parser,
+    version,
 )
 from utils.errors import UserError
-from utils.seeds import seed_everything
 from utils.stopping import Stopped
-from utils.version import version
 
 
 def seeds_of(*arguments):

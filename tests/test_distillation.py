@@ -17,8 +17,7 @@ from tests.teacher_data import RandomTeacher
 from tests.test_teacher_files import opened
 from trainer.build import build_distillation, build_loader
 from trainer.distillation import Distillation
-from utils.config import Config
-from utils.config_files import merge
+from utils.config import Config, merge
 from utils.errors import UserError
 
 NAIVE = {

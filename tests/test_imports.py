@@ -24,6 +24,6 @@ def test_the_command_line_is_read_before_anything_heavy_is_loaded(program: str) 
 
 
 def test_a_training_loads_no_library_that_it_does_not_use() -> None:
-    loaded = loaded_by("train", "trainer.run_folder", "trainer.session")
+    loaded = loaded_by("train", "trainer.runs.folder", "trainer.session")
     assert "torch" in loaded
     assert not loaded & HEAVY

@@ -10,7 +10,8 @@ import pytest
 import train as train_program
 from tests.own_data import OwnData
 from tests.run_files import Run, only_run
-from trainer import run_folder, run_marks, session
+from trainer import testing
+from trainer.runs import folder, marks
 from utils import files
 from utils.command_line import run_main
 from utils.config import Config
@@ -41,13 +42,13 @@ def killed_at(place: object, name: str, call: int, flags: Sequence[object]) -> N
 
 
 MOMENTS = {
-    "a folder is made, but not marked": (run_marks, "write_json", 1),
-    "the second folder is made": (run_marks, "write_json", 2),
-    "the third folder is to be made": (run_folder, "make_marked", 3),
+    "a folder is made, but not marked": (marks, "write_json", 1),
+    "the second folder is made": (marks, "write_json", 2),
+    "the third folder is to be made": (folder, "make_marked", 3),
     "the config is to be written": (Config, "save", 1),
-    "the best model is tested": (session.Test, "run", 1),
-    "the test is to be recorded": (session, "_record_test", 1),
-    "the page of the test is to be drawn": (session, "_save_similarities", 1),
+    "the best model is tested": (testing.Test, "run", 1),
+    "the test is to be recorded": (testing.Test, "_record", 1),
+    "the page of the test is to be drawn": (testing, "replacing", 1),
 }
 
 
@@ -85,9 +86,9 @@ def test_the_last_state_goes_though_the_kill_came_before(
 def test_two_starts_in_one_second_do_not_share_a_folder(tmp_path: Path) -> None:
     runs = []
     for _ in range(5):
-        with run_folder.RunFolder.new(tmp_path, "experiment") as folder:
-            runs.append(folder)
-    assert len({run.models for run in runs}) == 5
+        with folder.RunFolder.new(tmp_path, "experiment") as run:
+            runs.append(run)
+    assert len({made.models for made in runs}) == 5
     assert not list(tmp_path.rglob(".*"))
 
 

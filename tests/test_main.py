@@ -17,7 +17,7 @@ import train as train_program
 from tests.conftest import ROOT
 from tests.run_files import Run, beside, only_run, weights
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
-from utils.version import version
+from utils.command_line import version
 
 
 def test_training_leaves_everything_in_the_run_folder(

@@ -13,8 +13,7 @@ from misc.published_results import config_of, published_results
 from tests.conftest import ROOT, SHARED
 from tests.tiny_set import make_tiny_set, tiny_config
 from trainer.build import build_loader, build_net, count_parameters, expert_dims, inputs_of
-from utils.config import Config
-from utils.config_files import resolve_config
+from utils.config import Config, resolve_config
 from utils.errors import UserError
 
 # A base without a data set, and one that names an expert whose kind it leaves open.

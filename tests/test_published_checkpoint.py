@@ -36,7 +36,7 @@ from tests.checkpoint_files import (
     write_zip,
 )
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint, load_weights
-from trainer.session import config_of_checkpoint
+from trainer.runs.finding import config_of_checkpoint
 from utils.errors import UserError
 
 VALUES = np.arange(6, dtype=np.float32)

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, SHARED
-from utils.config import Config
-from utils.config_files import INHERIT, resolve_config
+from utils.config import INHERIT, Config, resolve_config
 from utils.config_schema import SCHEMA
 from utils.errors import UserError
 

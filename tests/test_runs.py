@@ -19,8 +19,8 @@ import train as train_program
 from tests.conftest import ROOT
 from tests.run_files import Run, beside, only_run, weights
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
-from trainer.finding import find_checkpoint
-from trainer.run_folder import RunFolder
+from trainer.runs.finding import find_checkpoint
+from trainer.runs.folder import RunFolder
 from trainer.step import TrainingStep
 
 Change = Callable[[dict], object]

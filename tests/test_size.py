@@ -4,13 +4,12 @@ import resource
 
 import pytest
 import torch
-from torch import nn
 
 import train
 from model.collaborative_gating import GATINGS
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
-from trainer import build, size
-from trainer.build import build_net, build_optimiser_of, count_parameters, inputs_of
+from trainer import build, rehearsal
+from trainer.build import build_net, count_parameters, inputs_of
 from utils.command_line import run_main
 from utils.config import Config
 from utils.errors import UserError
@@ -26,11 +25,11 @@ def config(tmp_path_factory) -> Config:
 
 @pytest.fixture
 def memory(monkeypatch):
-    """Sets the memory that the machine seems to have."""
+    """Sets the memory that the machine, and its GPU, seem to have."""
 
-    def set_to(count: int) -> None:
-        for module in (build, size):
-            monkeypatch.setattr(module, "memory_of", lambda device="cpu": count)
+    def set_to(host: int, gpu: int | None = None) -> None:
+        found = {"cpu": host, "cuda:0": host if gpu is None else gpu}
+        monkeypatch.setattr(rehearsal, "memory_of", lambda device="cpu": found[device])
 
     return set_to
 
@@ -44,39 +43,43 @@ def memory(monkeypatch):
         ("experts.ce_shared_dim@1000+arch.args.num_h_layers@100", r"num_h_layers \(100\)"),
     ],
 )
-@pytest.mark.parametrize("is_trained", [False, True])
-def test_a_model_larger_than_the_memory_is_refused(config, memory, overrides, key, is_trained):
+@pytest.mark.parametrize("trained_on", [None, "cpu", "cuda:0"])
+def test_a_model_larger_than_the_memory_is_refused(config, memory, overrides, key, trained_on):
     memory(2**22)
     changed = config.with_custom_args(overrides)
     with pytest.raises(UserError, match=rf"model of this config.*{key}"):
-        build_net(changed, inputs_of(changed), is_trained)
+        build_net(changed, inputs_of(changed), trained_on)
 
 
 def test_the_limit_is_the_number_of_bytes_that_are_needed(config, memory):
     data = inputs_of(config)
     weights = 4 * count_parameters(build_net(config, data))
-    for is_trained, copies in ((False, 1), (True, 4)):
-        memory(copies * weights)
-        assert build_net(config, data, is_trained)
-        memory(copies * weights - 1)
-        with pytest.raises(UserError, match="would take"):
-            build_net(config, data, is_trained)
+    vast = 2**50
+    for trained_on, limits in (
+        (None, [(weights, 0)]),
+        ("cpu", [(4 * weights, 0)]),
+        ("cuda:0", [(weights, vast), (vast, 4 * weights)]),
+    ):
+        for host, gpu in limits:
+            memory(host, gpu)
+            assert build_net(config, data, trained_on)
+            memory(host - (host < vast), gpu - (0 < gpu < vast))
+            with pytest.raises(UserError, match="would take"):
+                build_net(config, data, trained_on)
 
 
-def test_the_model_of_a_large_machine_is_that_of_a_small_one(config, memory):
-    """Looking closely at the size neither draws random numbers nor changes the weights."""
+def test_looking_at_the_size_draws_no_random_numbers(config):
     data = inputs_of(config)
-    nets = []
-    for count in (2**50, 4 * 4 * count_parameters(build_net(config, data))):
-        memory(count)
-        torch.manual_seed(0)
-        nets.append(build_net(config, data))
-    for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
-        assert torch.equal(one, other)
+    torch.manual_seed(0)
+    one = build_net(config, data)
+    torch.manual_seed(0)
+    other = build._make_net(config, data)
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("kind", ["", *GATINGS, "concat", "mimic"])
-def test_the_estimate_is_never_below_the_size(config, kind):
+def test_the_size_is_that_of_the_model(config, kind):
     args = {
         "concat": "concat_mix_experts@true+arch.args.use_ce@",
         "mimic": "mimic_ce_dims@1+arch.args.use_ce@",
@@ -87,16 +90,11 @@ def test_the_estimate_is_never_below_the_size(config, kind):
                 f"arch.args.{args}+arch.args.{more}+experts.ce_shared_dim@{wide}"
             )
             data = inputs_of(changed)
-            assert build._roughly(changed, data) >= count_parameters(build_net(changed, data))
-
-
-def test_an_optimiser_without_room_is_refused(config, memory):
-    net = nn.Linear(100, 100)
-    memory(4 * 4 * 10_100)
-    assert build_optimiser_of(config, net)
-    memory(4 * 4 * 10_100 - 1)
-    with pytest.raises(UserError, match="gradients and the optimizer"):
-        build_optimiser_of(config, net)
+            net = build_net(changed, data)
+            with rehearsal.only_sizes():
+                sizes = build._make_net(changed, data)
+            assert [p.shape for p in sizes.parameters()] == [p.shape for p in net.parameters()]
+            assert all(p.is_meta for p in sizes.parameters())
 
 
 def test_batches_larger_than_the_memory_are_refused(config, memory):
@@ -114,7 +112,7 @@ def test_a_training_of_absurd_size_ends_before_it_begins(tmp_path, capsys):
 
 
 def test_the_memory_is_that_of_the_control_group(tmp_path, monkeypatch):
-    machine = size.memory_of()
+    machine = rehearsal.memory_of()
     assert 2**27 < machine < 2**50
     for version, own, name in (
         (2, "0::/job/step\n", "memory.max"),
@@ -124,12 +122,12 @@ def test_the_memory_is_that_of_the_control_group(tmp_path, monkeypatch):
         group = root / name.rpartition("/")[0] / "job"
         group.mkdir(parents=True)
         (tmp_path / "own").write_text(own)
-        monkeypatch.setattr(size, "_GROUPS", root)
-        monkeypatch.setattr(size, "_OWN_GROUPS", tmp_path / "own")
-        assert size.memory_of() == machine
+        monkeypatch.setattr(rehearsal, "_GROUPS", root)
+        monkeypatch.setattr(rehearsal, "_OWN_GROUPS", tmp_path / "own")
+        assert rehearsal.memory_of() == machine
         (root / name).write_text("max\n")
         (group / name.rpartition("/")[2]).write_text("123456\n")
-        assert size.memory_of() == 123456
-    monkeypatch.setattr(size, "_OWN_GROUPS", tmp_path / "not there")
+        assert rehearsal.memory_of() == 123456
+    monkeypatch.setattr(rehearsal, "_OWN_GROUPS", tmp_path / "not there")
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (4321, 4321))
-    assert size.memory_of() == 4321
+    assert rehearsal.memory_of() == 4321

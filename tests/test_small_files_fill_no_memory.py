@@ -18,7 +18,7 @@ from data_loader.formats.pickles.opcodes import run_machine
 from data_loader.formats.pickles.values import read_pickle
 from tests.checkpoint_files import CONTAINERS
 from tests.conftest import ROOT
-from utils.content import BadContent
+from utils.errors import BadContent
 
 LENGTH = 400_000
 TIMES = 3000

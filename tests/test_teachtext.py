@@ -23,10 +23,10 @@ from trainer.build import build_loader, build_loss, build_net, build_optimiser_o
 from trainer.checkpoint import load_checkpoint
 from trainer.distillation import Distillation, text_side, video_side
 from trainer.evaluation import embed_videos
+from trainer.session import seed_everything
 from trainer.step import TrainingStep
 from utils.command_line import run_main
 from utils.config import Config
-from utils.seeds import seed_everything
 
 Run = Callable[..., tuple[int, str]]
 VIDEOS, CAPTIONS = 24, 3  # of the tiny set's training list

@@ -1,7 +1,7 @@
 """From a config to the parts that it names. Only what stands in these tables can be built."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from data_loader.loader import ExpertDataLoader
 from data_loader.sets.declared import ModelInputs, declared_inputs
 from data_loader.teachers.teacher import Teacher
 from model import CENet, MNNet
-from model.collaborative_gating import GATINGS, TENSOR_SIZE
+from model.collaborative_gating import GATINGS
 from model.loss import AGGREGATES, LOSSES
 from model.metric import METRICS, REFUSED_METRICS
 from model.ranks import Ranks
@@ -29,10 +29,10 @@ from trainer.optimisers import (
     build_optimiser,
     build_schedule,
 )
-from trainer.rehearsal import rehearse
+from trainer.rehearsal import TRAINING_COPIES, check_fits, only_sizes, rehearse
 from trainer.settings import check_settings
-from trainer.size import TRAINING_COPIES, check_fits, check_net, memory_of
-from trainer.training import TrainingSettings
+from trainer.step import PRECISIONS
+from trainer.training import Monitor, TrainingSettings
 from trainer.visualizer import Visualizer
 from utils.config import Config
 from utils.config_kinds import Choice, Kind, ListOf
@@ -53,11 +53,7 @@ def check_names(config: Config) -> None:
     Raises:
         UserError: tells the key, what may stand there, and which of it is nearest.
     """
-    config.check(_choices())
-
-
-def _choices() -> Mapping[str, Kind]:
-    return {
+    choices: dict[str, Kind] = {
         "arch.type": Choice(*ARCHITECTURES),
         "arch.args.use_ce": Choice("", *GATINGS),
         "data_loader.type": Choice(*LOADERS),
@@ -67,7 +63,9 @@ def _choices() -> Mapping[str, Kind]:
         "lr_scheduler.type": Choice(*SCHEDULES, refused=REFUSED_SCHEDULES),
         "metrics": ListOf(Choice(*METRICS, refused=REFUSED_METRICS)),
         "visualizer.type": Choice(*VISUALIZERS),
+        "precision": Choice(*PRECISIONS),
     }
+    config.check(choices)
 
 
 def build_loader(config: Config, seed: int, device: str = "cpu") -> ExpertDataLoader:
@@ -96,13 +94,15 @@ def _loader_args(config: Config) -> dict[str, Any]:
     return {"data_dir": None} | config.get("data_loader.args", {}) | chosen
 
 
-def build_net(config: Config, data: ModelInputs, is_trained: bool = False) -> RetrievalModel:
+def build_net(
+    config: Config, data: ModelInputs, trained_on: torch.device | str | None = None
+) -> RetrievalModel:
     """Build the model of a config for the experts and captions of a data set.
 
     Args:
         config: the config.
         data: the loader of the data set, or what `inputs_of` says of it.
-        is_trained: whether memory is needed for gradients and an optimizer as well.
+        trained_on: the device that needs memory for gradients and an optimizer as well, if any.
 
     Raises:
         UserError: a variable-length expert or captions of words have no clusters, the arguments
@@ -110,9 +110,37 @@ def build_net(config: Config, data: ModelInputs, is_trained: bool = False) -> Re
     """
     check_names(config)
     if torch.get_default_device().type != "meta":
-        copies = TRAINING_COPIES if is_trained else 1
-        check_net(config, copies, 4 * _roughly(config, data), lambda c: _net_bytes(c, data))
+
+        def size_of(config: Config) -> int:
+            with only_sizes():
+                return sum(p.nbytes for p in _make_net(config, data).parameters())
+
+        size, at_fault = size_of(config), lambda: _largest_keys(config, size_of)
+        check_fits("The model of this config", size, at_fault)
+        if trained_on is not None:
+            what = "The training of the model of this config"
+            check_fits(what, TRAINING_COPIES * size, at_fault, trained_on)
     return _make_net(config, data)
+
+
+def _largest_keys(config: Config, size_of: Callable[[Config], int]) -> str:
+    """Name what makes a model large: the key that matters most, and the next if it does as well."""
+    args = config.get("arch.args", {})
+    keys: dict[tuple[str, ...], Any] = {}
+    keys["experts", "ce_shared_dim"] = config.get("experts.ce_shared_dim")
+    keys |= {("arch", "args", name): args.get(name) for name in ("num_g_layers", "num_h_layers")}
+    for name, clusters in args.get("vlad_clusters", {}).items():
+        keys["arch", "args", "vlad_clusters", name] = clusters
+    without = {}
+    for key, value in keys.items():
+        if value:
+            smaller: Any = 1
+            for part in reversed(key):
+                smaller = {part: smaller}
+            without[key] = size_of(config.merged(smaller))
+    first, *others = sorted(without, key=without.__getitem__)
+    named = [first, *(key for key in others if 2 * without[key] < size_of(config))]
+    return " or ".join(f"{'.'.join(key)} ({keys[key]})" for key in named[:2])
 
 
 def _make_net(config: Config, data: ModelInputs) -> RetrievalModel:
@@ -137,23 +165,6 @@ def _make_net(config: Config, data: ModelInputs) -> RetrievalModel:
         raise UserError(f"The model of this config cannot be built: {error}") from error
 
 
-def _roughly(config: Config, data: ModelInputs) -> int:
-    """Estimate the number of a model's parameters, rather too many than too few."""
-    args = config.get("arch.args", {})
-    dims = expert_dims(config, data).values()
-    text_size = data.text_size * max(1, args.get("vlad_clusters", {}).get("text", 0))
-    pooled, largest = sum(size for size, _ in dims), max(size for _, size in dims)
-    layers = args.get("num_g_layers", 3) + args.get("num_h_layers", 0) + 3
-    joint = pooled * (text_size + pooled) if args.get("concat_mix_experts") else 0
-    own = sum(size * (text_size + wide + 7 * size) for wide, size in dims)
-    return own + largest * (layers * largest + 2 * TENSOR_SIZE**2) + joint
-
-
-def _net_bytes(config: Config, data: ModelInputs) -> int:
-    with torch.device("meta"):  # sizes alone
-        return sum(p.nbytes for p in _make_net(config, data).parameters())
-
-
 def _check_batches(loader: ExpertDataLoader) -> None:
     """Refuse batches of a size that no memory holds."""
     tokens = {e.name: e.max_tokens for e in loader.experts} | {"text": loader.max_text_tokens}
@@ -165,8 +176,7 @@ def _check_batches(loader: ExpertDataLoader) -> None:
     check_fits(
         f"A batch of {videos} videos",
         4 * videos * sum(values.values()),
-        memory_of("cpu"),
-        f"data_loader.args.max_tokens.{largest} ({tokens[largest]})",
+        lambda: f"data_loader.args.max_tokens.{largest} ({tokens[largest]})",
     )
 
 
@@ -242,18 +252,11 @@ def build_visualizer(config: Config) -> Visualizer | None:
 
 
 def build_optimiser_of(config: Config, net: nn.Module) -> Optimizer:
-    """Build the optimiser of a config for a model, if its state has room beside the weights.
+    """Build the optimiser of a config for a model.
 
     Raises:
-        UserError: the settings do not fit, or the memory is too small.
+        UserError: the settings do not fit.
     """
-    parameters = list(net.parameters())
-    check_fits(
-        "The weights of this model, their gradients and the optimizer",
-        TRAINING_COPIES * sum(p.nbytes for p in parameters),
-        memory_of(parameters[0].device),
-        "the sizes in arch.args and experts.ce_shared_dim",
-    )
     return build_optimiser(*_type_and_args(config, "optimizer"), net)
 
 
@@ -263,7 +266,8 @@ def build_schedule_of(config: Config, optimiser: Optimizer) -> LRScheduler:
     Raises:
         UserError: its settings do not fit (whether they last, `check_training` finds out).
     """
-    return build_schedule(*_type_and_args(config, "lr_scheduler"), optimiser, _direction(config))
+    direction = _monitor(config).direction
+    return build_schedule(*_type_and_args(config, "lr_scheduler"), optimiser, direction)
 
 
 def check_training(config: Config, device: str = "cpu") -> None:
@@ -280,14 +284,10 @@ def check_training(config: Config, device: str = "cpu") -> None:
     _check_monitor(config)
     build_loss(config)
     build_visualizer(config)
-    _rehearse(config, device)
-
-
-def _rehearse(config: Config, device: torch.device | str) -> None:
     rehearse(
         _type_and_args(config, "optimizer"),
         _type_and_args(config, "lr_scheduler"),
-        _direction(config),
+        _monitor(config).direction,
         config["trainer.epochs"],
         device,
     )
@@ -297,20 +297,14 @@ def _type_and_args(config: Config, section: str) -> tuple[str, dict[str, Any]]:
     return config[f"{section}.type"], config.get(f"{section}.args", {})
 
 
-def _monitor(config: Config) -> str:
-    return config.get("trainer.monitor", TrainingSettings.monitor)
-
-
-def _direction(config: Config) -> str | None:
-    """Return whether more ("max") or less ("min") of the monitored metric is better, if any is."""
-    direction = _monitor(config).partition(" ")[0]
-    return None if direction == "off" else direction
+def _monitor(config: Config) -> Monitor:
+    return Monitor(config.get("trainer.monitor", TrainingSettings.monitor))
 
 
 def _check_monitor(config: Config) -> None:
     ranks = Ranks(torch.ones(1), torch.ones(1))
     measured = [f"val_{name}_{key}" for name in config["metrics"] for key in METRICS[name](ranks)]
-    watched = _monitor(config).partition(" ")[2]
+    watched = _monitor(config).metric
     if watched and watched not in measured:
         raise UserError(
             f'trainer.monitor names the metric "{watched}", which this training does not '

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from trainer.checkpoint_file import read_checkpoint_file
 from trainer.published_checkpoint import translated
 from utils.command_line import LARGEST_SEED
-from utils.content import BadContent, Truncated, short
-from utils.errors import UserError
+from utils.errors import BadContent, Truncated, UserError, short
 from utils.files import reason, replacing, temporary_name
 
 # Keys of a checkpoint that people's scripts rely on, and what stands there.

@@ -16,7 +16,7 @@ from typing import IO, Any
 from data_loader.formats.pickles.machine import Machine, Maker, building_limit
 from data_loader.formats.pickles.opcodes import run_machine
 from trainer.checkpoint_values import DTYPES, Storage, find_name, plain_content
-from utils.content import BadContent, Truncated, short
+from utils.errors import BadContent, Truncated, short
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001

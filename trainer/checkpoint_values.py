@@ -16,7 +16,7 @@ from torch import Tensor
 
 from data_loader.formats.pickles.machine import Buildable, Maker
 from data_loader.formats.pickles.values import PLAIN_NAMES, PlainValues
-from utils.content import BadContent, short
+from utils.errors import BadContent, short
 
 _MAX_DEPTH = 30
 # A pickle may mention one list in many places; whoever walks the result meets each of them.

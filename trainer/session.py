@@ -1,6 +1,7 @@
-"""One run from config to results: train with one seed, test a checkpoint."""
+"""A training: all that it needs is opened and seen to fit, then it runs and is tested."""
 
 import logging
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -11,8 +12,6 @@ import numpy as np
 import torch
 
 from data_loader.loader import ExpertDataLoader
-from data_loader.retrieval_set import RetrievalSet
-from logger.predictions import write_predictions
 from logger.tensorboard import TensorBoardWriter
 from model.similarity import RetrievalModel
 from trainer.build import (
@@ -26,33 +25,18 @@ from trainer.build import (
     check_training,
     count_parameters,
 )
-from trainer.checkpoint import LARGE_KEYS, load_checkpoint, load_weights, load_what_fits
-from trainer.evaluation import (
-    Evaluation,
-    counts_of,
-    evaluate,
-    predict,
-    warn_of_other_counts,
-)
-from trainer.finding import find_checkpoint
-from trainer.memory import keeping_freed_memory
-from trainer.resuming import as_begun, check_same_data, check_same_training, fingerprint
-from trainer.run_folder import RunFolder, test_label
-from trainer.training import (
-    MINI_TRAIN_BATCHES,
-    Parts,
-    Restored,
-    Trainer,
-    TrainingSettings,
-    flat_metrics,
-    restore,
-)
+from trainer.checkpoint import load_checkpoint, load_what_fits
+from trainer.evaluation import Evaluation
+from trainer.rehearsal import only_sizes
+from trainer.runs.finding import find_checkpoint
+from trainer.runs.folder import RunFolder
+from trainer.runs.resuming import as_begun, check_same_data, check_same_training, fingerprint
+from trainer.testing import Test, TestResult
+from trainer.training import MINI_TRAIN_BATCHES, Parts, Restored, Trainer, TrainingSettings, restore
 from trainer.visualizer import rankings_text
+from utils.command_line import version
 from utils.config import Config
 from utils.errors import UserError
-from utils.files import replacing
-from utils.seeds import seed_everything
-from utils.version import version
 
 _log = logging.getLogger(__name__)
 
@@ -77,17 +61,17 @@ class Options:
         return config.get("trainer.tensorboard", True) and not self.mini_train
 
 
-@dataclass(frozen=True)
-class TestResult:
-    """The outcome of a test, and where it was left.
+def seed_everything(seed: int) -> None:
+    """Seed the global random states, for a model's initial weights and for code of others.
 
-    In challenge mode it is predictions, without metrics.
+    Our own draws do not use them: they come from generators of their own (`data_loader.draws`).
+
+    Args:
+        seed: from 0 to 2^32 - 1.
     """
-
-    metrics: dict[str, dict[str, float]]
-    split: str
-    page: Path | None
-    predictions: Path | None = None
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)  # GPUs included
 
 
 @dataclass(frozen=True)
@@ -102,8 +86,7 @@ class Training:
     options: Options
     parts: Parts
     loader: ExpertDataLoader
-    state: Restored | None  # of a training to be continued, and where it lies
-    checkpoint_path: Path | None
+    state: Restored | None  # of a training to be continued
 
     @classmethod
     def prepare(
@@ -131,7 +114,7 @@ class Training:
         loader = build_loader(config, seed, options.device)
         if checkpoint and checkpoint_path:
             check_same_data(checkpoint, checkpoint_path, loader)
-        net = build_net(config, loader, is_trained=True).to(options.device)
+        net = build_net(config, loader, trained_on=options.device).to(options.device)
         _log.info("Trainable parameters: %d", count_parameters(net))
         check_test_side(config, net, seed)
         if config.get("init_from") and not checkpoint:
@@ -151,10 +134,10 @@ class Training:
             distillation=build_distillation(config, loader, seed, options.device),
             precision=config.get("precision", "float32"),
         )
-        state = (
-            restore(parts, checkpoint, checkpoint_path) if checkpoint and checkpoint_path else None
-        )
-        return cls(config, seed, options, parts, loader, state, checkpoint_path)
+        state = None
+        if checkpoint and checkpoint_path:
+            state = restore(parts, checkpoint, checkpoint_path)
+        return cls(config, seed, options, parts, loader, state)
 
     def run(self, folder: RunFolder) -> TestResult:
         """Train, then test the best model; all results go into the run's folder.
@@ -180,7 +163,7 @@ class Training:
         with TensorBoardWriter(
             folder.log / f"seed-{seed}",
             enabled=options.use_tensorboard(config),
-            purge_step=self.state[0].epoch + 1 if self.state else None,
+            purge_step=self.state.progress.epoch + 1 if self.state else None,
         ) as writer:
             trainer = Trainer(
                 parts,
@@ -188,10 +171,10 @@ class Training:
                 folder,
                 header,
                 writer=writer,
-                on_evaluation=_on_evaluation(config, folder, parts.net, parts.retrieval, writer),
+                on_evaluation=_on_evaluation(config, folder, parts, writer),
             )
-            if self.state and self.checkpoint_path:
-                trainer.start_from(self.state, self.checkpoint_path)
+            if self.state:
+                trainer.start_from(self.state)
             config.save(folder.config)
             _forget_end(folder)
             started = time.perf_counter()
@@ -222,7 +205,7 @@ def check_test_side(config: Config, net: RetrievalModel, seed: int) -> None:
         return
     try:
         loader = build_loader(eval_config, seed)
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        with only_sizes():
             tested = build_net(eval_config, loader)
     except UserError as error:
         raise UserError(
@@ -244,133 +227,6 @@ def _forget_end(folder: RunFolder) -> None:
                 metrics.pop(key, None)
 
 
-def config_of_checkpoint(checkpoint: Path, custom_args: str | None = None) -> Config:
-    """The config of the training that wrote a checkpoint: the file beside it, or its own record.
-
-    Raises:
-        UserError: the checkpoint cannot be read, or its config is not valid.
-    """
-    beside = checkpoint.with_name("config.json")
-    if beside.is_file():
-        return Config.from_file(beside, custom_args)
-    content = load_checkpoint(checkpoint, leave_out=LARGE_KEYS)
-    return Config.from_dict(content["config"]).with_custom_args(custom_args)
-
-
-@dataclass(frozen=True)
-class Test:
-    """A test that is ready to run: the model has the checkpoint's weights, the data are open."""
-
-    __test__ = False  # of a model, not of this program
-
-    config: Config
-    checkpoint_path: Path
-    epoch: int | None
-    net: RetrievalModel
-    loader: ExpertDataLoader
-    device: torch.device
-
-    @classmethod
-    def prepare(cls, config: Config, checkpoint_path: Path, device: str, seed: int = 0) -> "Test":
-        """Build the model of a checkpoint and open the retrieval set of a config.
-
-        Raises:
-            UserError: the checkpoint does not fit the config, or cannot be read.
-        """
-        checkpoint = load_checkpoint(checkpoint_path, ("optimizer",), needs_config=False)
-        loader = build_loader(config, seed, device)
-        net = build_net(config, loader)
-        load_weights(net, checkpoint["state_dict"], checkpoint_path)
-        net.to(device)
-        return cls(config, checkpoint_path, checkpoint["epoch"], net, loader, torch.device(device))
-
-    @property
-    def split(self) -> str:
-        return self.config.get("data_loader.args.split_name", "")
-
-    @property
-    def label(self) -> str:
-        """What tells this test's files from those of tests on other splits or checkpoints."""
-        return test_label(self.split, self.checkpoint_path)
-
-    def run(self, folder: RunFolder, is_final: bool = False) -> TestResult:
-        """Evaluate; leave metrics, matrix and page in a run's folder.
-
-        The metrics file lists every test under `tests`; `test` is the one that a training ended
-        with (`is_final`), which no later test of another split or checkpoint replaces. In challenge
-        mode there are predictions instead, listed under `predictions` by split.
-        """
-        outcome = {
-            "test_split": self.split,
-            "test_label": self.label,
-            "test_videos": len(self.loader.retrieval),
-            "test_epoch": self.epoch,
-            "checkpoint": self.checkpoint_path.name,
-            "version": version(),
-        }
-        if self.config.get("challenge_mode", False):
-            return self._predict(folder, outcome, is_final)
-        retrieval = self.loader.retrieval
-        protocol = retrieval.protocol(self.net.test_caption_mode)
-        outcome |= {"test_protocol": protocol.name, "test_queries": protocol.queries}
-        outcome["test_captions"] = protocol.captions
-        with keeping_freed_memory(self.device.type == "cpu"):
-            evaluation = evaluate(self.net, retrieval, self.config["metrics"], self.device)
-        _log.info("Test on the split %s: %s", self.split, protocol)
-        for name, value in flat_metrics("test", evaluation.metrics).items():
-            _log.info(" %s: %s", name, value)
-        _save_similarities(evaluation, folder.similarities(self.label))
-        page = None
-        visualizer = build_visualizer(self.config)
-        if visualizer:
-            title = f"{self.config.name}: rankings of the test on {self.split}"
-            label = None if is_final or _is_main(folder, self.label) else self.label
-            page = visualizer.draw(self.net, evaluation, retrieval, folder.web, title, test=label)
-        # Last, as it says that a training has ended: a kill before this leaves nothing out.
-        _record_test(folder, {"test": evaluation.metrics} | outcome, is_final)
-        return TestResult(evaluation.metrics, self.split, page)
-
-    def _predict(self, folder: RunFolder, outcome: dict[str, Any], is_final: bool) -> TestResult:
-        """Leave the predictions of a challenge in place of metrics."""
-        split, loader = self.split, self.loader
-        counts = counts_of(loader.retrieval)
-        expected = loader.description.split(split).expected
-        warn_of_other_counts(counts, expected, f"{loader.description.name} {split}")
-        path = folder.predictions(self.label)
-        write_predictions(path, predict(self.net, loader.retrieval, self.device))
-        _log.info("Saved predictions of %d queries to %s", counts.queries, path)
-        made = outcome | {"test_queries": counts.queries, "file": path.name}
-        with folder.changing_metrics() as metrics:
-            _note_final(metrics, outcome, is_final)
-            metrics["predictions"] = _with_test(metrics.get("predictions", []), made)
-        return TestResult({}, split, page=None, predictions=path)
-
-
-def _is_main(folder: RunFolder, label: str) -> bool:
-    """Whether a test is, or will be, the one that its run is known by."""
-    metrics = folder.read_metrics()
-    return metrics.get("test_label", label) == label
-
-
-def _record_test(folder: RunFolder, outcome: dict[str, Any], is_final: bool) -> None:
-    """Write the metrics of a test."""
-    with folder.changing_metrics() as metrics:
-        metrics["tests"] = _with_test(metrics.get("tests", []), outcome)
-        _note_final(metrics, outcome, is_final)
-
-
-def _with_test(tests: list[dict[str, Any]], made: dict[str, Any]) -> list[dict[str, Any]]:
-    """Put a test among others, in the place of an earlier one of the same split and checkpoint."""
-    same = ("test_split", "checkpoint")
-    return [*(t for t in tests if any(t.get(key) != made[key] for key in same)), made]
-
-
-def _note_final(metrics: dict[str, Any], outcome: dict[str, Any], is_final: bool) -> None:
-    """Note what a training ended with, or, where it has not been trained here, the first test."""
-    if is_final or not ("test" in metrics or "predictions" in metrics):
-        metrics |= {key: value for key, value in outcome.items() if key.startswith("test")}
-
-
 def _settings(section: dict[str, Any], options: Options) -> TrainingSettings:
     known = {field.name for field in fields(TrainingSettings)}
     chosen = {key: value for key, value in section.items() if key in known and value is not None}
@@ -384,8 +240,7 @@ def _settings(section: dict[str, Any], options: Options) -> TrainingSettings:
 def _on_evaluation(
     config: Config,
     folder: RunFolder,
-    net: RetrievalModel,
-    retrieval: RetrievalSet,
+    parts: Parts,
     writer: TensorBoardWriter,
 ) -> Callable[[int, Evaluation], None]:
     """What an evaluation leaves for the eye: ranks, some rankings, and now and then a page."""
@@ -396,18 +251,12 @@ def _on_evaluation(
             ranks = getattr(evaluation.ranks, direction).tolist()
             writer.histogram(f"val_{direction}_ranks", ranks, epoch)
         if visualizer and writer.is_enabled:
-            sampled = visualizer.rankings(net, evaluation, retrieval, RANKINGS_IN_TENSORBOARD)
+            sampled = visualizer.rankings(
+                parts.net, evaluation, parts.retrieval, RANKINGS_IN_TENSORBOARD
+            )
             writer.text("val_rankings", rankings_text(sampled), epoch)
         if visualizer and visualizer.is_due(epoch):
             title = f"{config.name}: rankings after epoch {epoch}"
-            visualizer.draw(net, evaluation, retrieval, folder.web, title, epoch)
+            visualizer.draw(parts.net, evaluation, parts.retrieval, folder.web, title, epoch)
 
     return show
-
-
-def _save_similarities(evaluation: Evaluation, path: Path) -> None:
-    if evaluation.sims is None:
-        return
-    with replacing(path) as handle:
-        np.save(handle, evaluation.sims.numpy())
-    _log.info("Saved similarity matrix predictions to %s", path)

@@ -31,7 +31,8 @@ from trainer.distillation import Distillation
 from trainer.evaluation import Evaluation, evaluate
 from trainer.memory import keeping_freed_memory
 from trainer.optimisers import step_schedule
-from trainer.progress import (
+from trainer.runs.folder import RunFolder
+from trainer.runs.progress import (
     Course,
     Progress,
     progress_of,
@@ -40,9 +41,8 @@ from trainer.progress import (
     restore_random_state,
     restore_schedule,
 )
-from trainer.run_folder import RunFolder
 from trainer.step import TrainingStep, sum_of, warn_if_slow
-from utils.errors import UserError, did_you_mean
+from utils.errors import BadContent, UserError
 from utils.stopping import Stopped, deferred, last_words, requested, stop_behind
 
 _log = logging.getLogger(__name__)
@@ -83,28 +83,22 @@ class Parts:
 
 
 class Monitor:
-    """Says whether a validation is better than the best so far ("max <metric>", "min <metric>").
+    """What is watched: "max <metric>", "min <metric>", or "off".
 
     With "off" every epoch is the best: the last model is the one that is kept.
+
+    Attributes:
+        direction: "max" or "min", whether more or less of the metric is better; None: it is off.
+        metric: as `flat_metrics` names it, "" where it is off.
     """
 
     def __init__(self, text: str) -> None:
         direction, _, self.metric = text.partition(" ")
-        if (direction not in ("max", "min") or not self.metric) and text != "off":
-            raise UserError(
-                f'trainer.monitor "{text}" is not "max <metric>", "min <metric>" or "off".'
-            )
-        self.direction = direction
+        self.direction = None if direction == "off" else direction
 
-    def value(self, metrics: Mapping[str, float]) -> float | None:
-        if self.direction == "off":
-            return None
-        if self.metric not in metrics:
-            raise UserError(
-                f'trainer.monitor names the metric "{self.metric}", which this training does not '
-                f"measure{did_you_mean(self.metric, metrics)}."
-            )
-        return metrics[self.metric]
+    def value(self, record: Mapping[str, Any]) -> float | None:
+        """Return the metric of an epoch; None where it was not validated, or nothing is watched."""
+        return record.get(self.metric)
 
     def is_better(self, value: float | None, best: float | None) -> bool:
         if value is None or best is None:
@@ -212,7 +206,7 @@ class Trainer:
         with self._uncut():
             self.progress.epoch = epoch
             is_best = is_validated and self._note_value(epoch, record)
-            step_schedule(self.parts.schedule, self._monitored(record))
+            step_schedule(self.parts.schedule, self.monitor.value(record))
             self._course = None
             record["seconds"] = course.seconds + time.perf_counter() - started
             self.progress.history.append(record)
@@ -264,10 +258,6 @@ class Trainer:
         record |= flat_metrics("val", evaluation.metrics)
         if self.on_evaluation:
             self.on_evaluation(epoch, evaluation)
-
-    def _monitored(self, record: Mapping[str, Any]) -> float | None:
-        """The monitored metric; None for an epoch without validation, or where none is."""
-        return None if self.monitor.direction == "off" else record.get(self.monitor.metric)
 
     def _note_value(self, epoch: int, record: Mapping[str, Any]) -> bool:
         """Take down how good a validated epoch is; returns whether it is the best so far."""
@@ -348,12 +338,12 @@ class Trainer:
             state["epoch_in_course"] = course.state()
         return state
 
-    def start_from(self, state: "Restored", path: Path) -> None:
+    def start_from(self, state: "Restored") -> None:
         """Continue from a checkpoint, whose state the parts have by now, as if nothing had been."""
-        self.progress, self._course = state
-        self._find_best_checkpoint(path)
+        self.progress, self._course = state.progress, state.course
+        self._find_best_checkpoint(state.path)
         within = f" and {self._course.steps} steps of the next" if self._course else ""
-        _log.info("Continuing after epoch %d%s of %s", self.progress.epoch, within, path)
+        _log.info("Continuing after epoch %d%s of %s", self.progress.epoch, within, state.path)
 
     def _find_best_checkpoint(self, resumed: Path) -> None:
         """See to it that the run's best model is on the disk, or forget that there was one."""
@@ -379,7 +369,13 @@ class Trainer:
         return epoch == self.progress.best_epoch or is_ahead
 
 
-Restored = tuple[Progress, Course | None]
+@dataclass(frozen=True)
+class Restored:
+    """How far the training of a checkpoint had come."""
+
+    progress: Progress
+    course: Course | None
+    path: Path
 
 
 def restore(parts: Parts, checkpoint: Mapping[str, Any], path: Path) -> Restored:
@@ -392,13 +388,12 @@ def restore(parts: Parts, checkpoint: Mapping[str, Any], path: Path) -> Restored
     try:
         restore_optimiser(parts.optimiser, checkpoint["optimizer"])
         restore_schedule(parts.schedule, checkpoint["lr_scheduler"])
-        restored = progress_of(checkpoint, parts.device)
+        restored = Restored(*progress_of(checkpoint, parts.device), path)
         restore_random_state(checkpoint["random_state"], parts.device)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(
-            f"The training in {path} cannot be continued: its optimizer, schedule or progress "
-            f"is missing or does not fit this config ({error})."
-        ) from error
+        fault = "its optimizer, schedule or progress is missing, damaged or of another config"
+        fault = str(error) if isinstance(error, BadContent) else fault
+        raise UserError(f"The training in {path} cannot be continued: {fault}.") from error
     return restored
 
 

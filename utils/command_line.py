@@ -6,7 +6,9 @@ import logging
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,9 +16,10 @@ from typing import Any, NoReturn
 from utils.errors import UserError, did_you_mean
 from utils.files import reason
 from utils.stopping import answering_signals, stop_behind
-from utils.version import version
 
 LARGEST_SEED = 2**32 - 1  # of numpy's global state
+
+_PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130  # a shell's 128 + SIGINT
@@ -25,6 +28,13 @@ EXIT_BROKEN_PIPE = 141
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _log = logging.getLogger(__name__)
+
+
+@cache
+def version() -> str:
+    """Return the version of this software, as `pyproject.toml` gives it: `2.0.0`."""
+    with _PROJECT.open("rb") as handle:
+        return tomllib.load(handle)["project"]["version"]
 
 
 class _Version(argparse.Action):

@@ -1,19 +1,22 @@
-"""The config of an experiment: what to build and how to train it."""
+"""The config of an experiment: JSON with `"inherit_from": "a.json,b.json"`, read and checked."""
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from utils.config_files import merge, resolve_config
-from utils.config_kinds import LONGEST_NAME, KeyPath, Kind, is_usable, printable, split_key
-from utils.config_schema import changes_learning, check
+from utils.config_kinds import LONGEST_NAME, KeyPath, Kind, is_too_deep, shown, split_key
+from utils.config_schema import changes_learning, check, drop_args_of_other_types
 from utils.custom_args import apply_overrides, name_suffix, parse_custom_args
-from utils.errors import UserError
+from utils.errors import UserError, did_you_mean, is_writable, short
 from utils.files import read_json, write_json
 
 # In the config stored beside a checkpoint: the experiment's name, which its path no longer tells.
 NAME_KEY = "experiment_name"
+
+INHERIT = "inherit_from"
+_REPOSITORY = Path(__file__).resolve().parents[1]
 
 _MISSING = object()
 
@@ -49,7 +52,7 @@ class Config:
         """
         values = resolve_config(path)
         own_name = read_json(path, "config").get(NAME_KEY)  # not that of a config it inherits from
-        config = cls(values, own_name or config_name(path), f"In the config {printable(str(path))}")
+        config = cls(values, own_name or config_name(path), f"In the config {short(path, 200)}")
         return config.with_custom_args(custom_args)
 
     @classmethod
@@ -59,7 +62,7 @@ class Config:
         Without `name`, values that `stored` gave keep the name they had.
         """
         given = name or (values.get(NAME_KEY) if isinstance(values, dict) else None) or "config"
-        return cls(values, str(given), f'In the config "{printable(str(given))}"')
+        return cls(values, str(given), f'In the config "{short(given, 200)}"')
 
     def with_custom_args(self, custom_args: str | None) -> "Config":
         """Return this config with overrides such as "trainer.epochs@3+optimizer.args.lr@0.01"."""
@@ -139,13 +142,13 @@ def config_name(path: str | Path) -> str:
 
 def _check_name(name: str, where: str) -> None:
     fault = ""
-    if not is_usable(name):
+    if not is_writable(name, in_one_line=True):
         fault = "holds a control character or half a surrogate pair"
     elif any(len(part.encode()) > LONGEST_NAME for part in name.split("/")):
         fault = f"is longer than the {LONGEST_NAME} bytes that the name of a folder may have"
     if fault:
         raise UserError(
-            f'{where}: the experiment\'s name "{printable(name)}" {fault}: set "{NAME_KEY}", or '
+            f'{where}: the experiment\'s name "{short(name, 200)}" {fault}: set "{NAME_KEY}", or '
             "rename the config or its folder."
         )
 
@@ -155,19 +158,17 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [".".join(path) for path in _differing_paths(old, new)]
 
 
-def keys_that_change_learning(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """List the dotted keys that make training with `new` another training than that with `old`.
+def what_changes_learning(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[KeyPath]:
+    """List the keys that make training with `new` another training than that with `old`.
 
     Keys that only concern length, speed, logging, drawing, testing or places of files are none,
     nor is `trainer.epochs`, unless the learning-rate schedule of either config ends with them.
     """
+    has_end = _ends_with_training(old) or _ends_with_training(new)
     return [
-        ".".join(path)
+        path
         for path in _differing_paths(old, new)
-        if changes_learning(path)
-        or (
-            path == ("trainer", "epochs") and (_ends_with_training(old) or _ends_with_training(new))
-        )
+        if changes_learning(path) or (has_end and path == ("trainer", "epochs"))
     ]
 
 
@@ -192,3 +193,104 @@ def _ends_with_training(values: Mapping[str, Any]) -> bool:
         "OneCycleLR": [args.get("total_steps"), args.get("epochs")],
     }
     return epochs is not None and epochs in lengths.get(schedule.get("type"), [])
+
+
+def resolve_config(path: str | Path) -> dict[str, Any]:
+    """Read a config with all that it inherits, to the values that zsvision's loader gives.
+
+    Parents are named in order of increasing weight, and a child outweighs its parents: dicts are
+    merged key by key, any other value is replaced. The key `inherit_from` itself is left out, and
+    so are inherited args of a part's old type (`drop_args_of_other_types`).
+
+    Raises:
+        UserError: a file is missing, is not a JSON dict, or inherits from itself.
+    """
+    *ancestors, values = drop_args_of_other_types(_lineage(_find(path), ()))
+    # From the last to the first, as zsvision folds them: where a dict meets another kind of value
+    # the result depends on the order of merging.
+    for ancestor in reversed(ancestors):
+        values = _over(ancestor, values)
+    values.pop(INHERIT, None)
+    return copy.deepcopy(values)
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return `below` with the values of `above` over it; neither is changed."""
+    return copy.deepcopy(_over(below, above))
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Merge without copying what only one of the two has."""
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _over(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _lineage(path: Path, children: tuple[Path, ...]) -> list[dict[str, Any]]:
+    """List the configs that `path` inherits from, each after its own parents, and `path` last."""
+    seen = [child.resolve() for child in children]
+    if path.resolve() in seen:
+        loop = " -> ".join(str(p) for p in (*children[seen.index(path.resolve()) :], path))
+        raise UserError(f'Configs inherit from each other in a loop ("{INHERIT}"): {loop}.')
+    values = read_json(path, "config")
+    if not isinstance(values, dict):
+        raise UserError(f"The config {path} must hold a JSON dict ({{...}}) at its top level.")
+    if is_too_deep(values):
+        raise UserError(
+            f"The config {path} has dicts and lists nested deeper than those of any config."
+        )
+    lineage = []
+    for parent in _parents(values, path):
+        lineage += _lineage(parent, (*children, path))
+    return [*lineage, values]
+
+
+def _parents(values: dict[str, Any], path: Path) -> list[Path]:
+    if INHERIT not in values:
+        return []
+    names = values[INHERIT]
+    if not isinstance(names, str) or not all(name.strip() for name in names.split(",")):
+        raise UserError(
+            f'In the config {path}, "{INHERIT}" must name files, separated by commas ("a.json" '
+            f'or "a.json,b.json"), not {shown(names)}.'
+        )
+    return [_find(name.strip(), child=path) for name in names.split(",")]
+
+
+def _find(name: str | Path, child: Path | None = None) -> Path:
+    """Find a config file: from the working directory; a parent also beside its child or here."""
+    folders = [Path()] if child is None else [Path(), child.parent, _REPOSITORY]
+    for folder in folders:
+        if _exists(folder / name):
+            return folder / name
+    hint = did_you_mean(str(name), _names_nearby(Path(name), folders))
+    missing = short(name, 200)
+    if child is None:
+        raise UserError(f"The config {missing} does not exist{hint}.")
+    looked = "the working directory, the config's own folder and the repository"
+    raise UserError(
+        f"The config {child} inherits from {missing}, which does not exist in {looked}{hint}."
+    )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return True  # reading it will say what is wrong
+    except (OSError, ValueError):
+        return False  # no name that a file can have
+
+
+def _names_nearby(name: Path, folders: list[Path]) -> list[str]:
+    """Config files that the user may have meant: in the folder named, and under `configs/`."""
+    found = set()
+    with suppress(OSError, ValueError):  # no name that a folder can have
+        found = {str(p) for folder in folders for p in (folder / name).parent.glob("*.json")}
+    for depth in ("*.json", "*/*.json"):
+        found |= {str(path) for path in Path("configs").glob(depth)}
+    return sorted(found)

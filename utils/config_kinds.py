@@ -8,19 +8,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from utils.errors import did_you_mean
+from utils.errors import did_you_mean, is_writable, short
 
 KeyPath = tuple[str, ...]
 
-_SHOWN_CHARACTERS = 60
 # A config is nested some 8 deep; what recurses into its values must not run out of stack.
 _DEEPEST = 30
 UNWRITABLE = (
     "holds a control character or half a surrogate pair (of a letter that the locale lacks, say: "
     "LC_ALL=C.UTF-8 has all)"
 )
-# Control characters and single halves of surrogate pairs, which no file's name or log may hold.
-_UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LONGEST_TEXT = 4096
 _LONGEST_PATH = 3000  # bytes; the system's limit is 4096, and what a run makes lies below it
 LONGEST_NAME = 255  # bytes
@@ -38,24 +35,13 @@ def join_key(path: KeyPath) -> str:
 
 
 def shown(value: Any) -> str:
-    """Show a wrong value in an error message, shortened and without control characters."""
+    """Show a wrong value in an error message, shortened."""
     try:
         text = json.dumps(value, default=repr, ensure_ascii=False)
     except (ValueError, RecursionError):  # thousands of digits, or a dict within itself
         return "a value too large to show"
-    text = printable(text, _SHOWN_CHARACTERS)
+    text = short(text)
     return f"the string {text}" if isinstance(value, str) else text
-
-
-def printable(text: str, longest: int = 200) -> str:
-    """Return a text, shortened, with escapes for what a terminal or a log must not get."""
-    text = text if len(text) <= longest else text[:longest] + "..."
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def is_usable(text: str) -> bool:
-    """Tell whether a text can be written to files and logs."""
-    return not _UNUSABLE.search(text)
 
 
 def is_too_deep(value: Any) -> bool:
@@ -200,7 +186,7 @@ class Str(Kind):
     def fault(self, value: Any) -> str:
         if not isinstance(value, str):
             return ""
-        if not is_usable(value):
+        if not is_writable(value, in_one_line=True):
             return f"{UNWRITABLE}: {shown(value)}"
         is_long = len(value) > _LONGEST_TEXT
         return f"is longer than {_LONGEST_TEXT} characters: {shown(value)}" if is_long else ""
@@ -362,11 +348,12 @@ class Anything(Kind):
         return text
 
 
-@dataclass(frozen=True)
-class MapOf(Kind):
-    """A dict from names that the user chose (of experts, of sizes) to values of one kind."""
+class Dict(Kind):
+    """A dict whose keys are names."""
 
-    entry: Kind
+    @abstractmethod
+    def kind_of(self, name: str) -> Kind | None:
+        """Return the kind of value that belongs at a key, None where there is no such key."""
 
     def describe(self) -> str:
         return "a dict"
@@ -377,45 +364,41 @@ class MapOf(Kind):
             return
         for name, entry in value.items():
             if not FilePath().accepts(name):
-                yield _no_name(name, path)
+                place = f'"{name_of(path)}"' if path else "the config"
+                yield Problem(path, f"a key in {place} cannot be one: {shown(name)}")
                 return
-            yield from self.entry.problems(entry, (*path, name))
+            key = (*path, name)
+            kind = self.kind_of(name)
+            if kind is None:
+                yield Problem(key, f'there is no key "{name_of(key)}"', unknown=True)
+            else:
+                yield from kind.problems(entry, key)
 
 
 @dataclass(frozen=True)
-class Section(Kind):
+class MapOf(Dict):
+    """A dict from names that the user chose (of experts, of sizes) to values of one kind."""
+
+    entry: Kind
+
+    def kind_of(self, name: str) -> Kind:
+        return self.entry
+
+
+@dataclass(frozen=True)
+class Section(Dict):
     """A dict of known keys, each with its kind; `others` is the kind of any further key."""
 
     keys: Mapping[str, Kind]
     others: Kind | None = None
 
-    def describe(self) -> str:
-        return "a dict"
-
-    def problems(self, value: Any, path: KeyPath) -> Iterator[Problem]:
-        if not isinstance(value, dict):
-            yield self.wrong(value, path)
-            return
-        for name, entry in value.items():
-            kind = self.keys.get(name, self.others)
-            if not FilePath().accepts(name):
-                yield _no_name(name, path)
-                return
-            if kind is None:
-                key = (*path, name)
-                yield Problem(key, f'there is no key "{name_of(key)}"', unknown=True)
-            else:
-                yield from kind.problems(entry, (*path, name))
+    def kind_of(self, name: str) -> Kind | None:
+        return self.keys.get(name, self.others)
 
 
 def name_of(path: KeyPath) -> str:
     """Name a key for people to read: the dots of an expert's name stay as they are."""
-    return ".".join(printable(part, _SHOWN_CHARACTERS) for part in path)
-
-
-def _no_name(name: Any, path: KeyPath) -> Problem:
-    place = f'"{name_of(path)}"' if path else "the config"
-    return Problem(path, f"a key in {place} cannot be one: {shown(name)}")
+    return ".".join(short(part) for part in path)
 
 
 def _finite(number: float) -> bool:

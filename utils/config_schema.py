@@ -4,12 +4,14 @@ An unknown key, a wrong type or an impossible value is refused before anything i
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 from utils.config_kinds import (
     Anything,
     Bool,
     Choice,
+    Dict,
     FalseOr,
     FilePath,
     Flag,
@@ -34,6 +36,11 @@ from utils.errors import UserError, did_you_mean
 
 def _name(what: str) -> Str:
     return Str(what=f"the name of {what}")
+
+
+def _part(what: str, args: Kind, **others: Kind) -> Section:
+    """A section that names what is to be built, and its settings."""
+    return Section({"type": _name(what), "args": args, **others})
 
 
 SUMMARY = "(?:avg|max|std|ent|vlad)"
@@ -151,17 +158,11 @@ REPLACEABLE: dict[str, Kind] = {
     "experiment_name": FilePath(r"(?!\.{1,2}$)[^/\\]+", "a name without slashes"),
     "seed": Int(0, 2**32 - 1),
     "n_gpu": Int(0),
-    "precision": Choice("float32", "tf32", "bf16"),
+    "precision": _name("a precision"),
     "compile": Bool(),
-    "arch": Section({"type": _name("a model"), "args": ARCH_ARGS}),
+    "arch": _part("a model", ARCH_ARGS),
     "experts": EXPERTS,
-    "data_loader": Section(
-        {
-            "type": _name("a data loader"),
-            "args": DATA_LOADER_ARGS,
-            "batch_size": WithoutEffect(Int(1)),
-        }
-    ),
+    "data_loader": _part("a data loader", DATA_LOADER_ARGS, batch_size=WithoutEffect(Int(1))),
     "data_set_maker": Section(
         {
             "type": Choice("demo"),
@@ -181,38 +182,24 @@ REPLACEABLE: dict[str, Kind] = {
             "weight": Float(0),
         }
     ),
-    "loss": Section(
-        {
-            "type": _name("a loss"),
-            "args": Section({"margin": Float(0), "fix_norm": Bool()}, others=Anything()),
-        }
+    "loss": _part("a loss", Section({"margin": Float(0), "fix_norm": Bool()}, others=Anything())),
+    "optimizer": _part(
+        "an optimizer",
+        Section({"lr": Float(0), "weight_decay": Float(0)}, others=Anything()),
     ),
-    "optimizer": Section(
-        {
-            "type": _name("an optimizer"),
-            "args": Section({"lr": Float(0), "weight_decay": Float(0)}, others=Anything()),
-        }
-    ),
-    "lr_scheduler": Section(
-        {
-            "type": _name("a schedule"),
-            "args": Section({}, others=Anything()),
-        }
-    ),
+    "lr_scheduler": _part("a schedule", Section({}, others=Anything())),
     "trainer": TRAINER,
     "metrics": ListOf(_name("a metric")),
-    "visualizer": Section(
-        {
-            "type": _name("a visualizer"),
-            "args": Section(
-                {
-                    "src_video_dir": FilePath(),
-                    "vis_vid_freq": Int(1),
-                    "num_samples": Int(0),
-                    "top_k": Int(1),
-                }
-            ),
-        }
+    "visualizer": _part(
+        "a visualizer",
+        Section(
+            {
+                "src_video_dir": FilePath(),
+                "vis_vid_freq": Int(1),
+                "num_samples": Int(0),
+                "top_k": Int(1),
+            }
+        ),
     ),
     "eval_mode": Choice("test_run", "fixed_num_epochs"),
     "challenge_mode": Bool(),
@@ -233,43 +220,22 @@ SCHEMA = Section(
     }
 )
 
-_LENGTH = "only how long it learns, unless the schedule ends with it"
-_SPEED = "only how fast it learns"
-_LOGGING = "only what is logged or drawn"
-_KEEPING = "only which checkpoints are kept"
-_TESTING = "only what is tested"
-_PLACE = "only where files lie"
-# What may differ between a training and its continuation, by dotted key, and why: no value here
-# changes the weights that an epoch ends with. Keys without effect are known by their kind.
+# What may differ between a training and its continuation: no value here changes the weights that an
+# epoch ends with. (Keys without effect are known by their kind.)
 NOT_LEARNED = {
-    "trainer.epochs": _LENGTH,
-    "trainer.early_stop": _LENGTH,
-    "trainer.mini_train_batches": "only quick tries, which no training continues",
-    "trainer.save_dir": _PLACE,
-    "trainer.save_only_best": _KEEPING,
-    "trainer.save_period": _KEEPING,
-    "trainer.skip_first_n_saves": _KEEPING,
-    "trainer.keep_last": _KEEPING,
-    "trainer.checkpoint_minutes": _KEEPING,
-    "trainer.tensorboard": _LOGGING,
-    "trainer.verbosity": _LOGGING,
-    "metrics": _TESTING,
-    "visualizer": _LOGGING,
-    "eval_settings": _TESTING,
-    "eval_mode": _TESTING,
-    "challenge_mode": _TESTING,
-    "tester": _TESTING,
-    "n_gpu": _SPEED,
-    "disable_gpu": _SPEED,
-    "compile": _SPEED,
-    "data_loader.args.num_workers": _SPEED,
-    "data_loader.args.cache_dir": _PLACE,
-    "data_loader.args.data_dir": _PLACE,
-    "data_loader.args.root_feat_folder": _PLACE,
-    "data_loader.args.challenge_test_root_feat_folder": _PLACE,
-    "data_loader.args.num_test_captions": _TESTING,
-    "experiment_name": "only what it is called",
-    "seed": "a run keeps the seed that it began with",
+    # how long it learns, unless the schedule ends with it, and how fast
+    *("trainer.epochs", "trainer.early_stop", "trainer.mini_train_batches"),
+    *("n_gpu", "disable_gpu", "compile", "data_loader.args.num_workers"),
+    # which checkpoints are kept, what is logged, drawn and tested
+    *("trainer.save_only_best", "trainer.save_period", "trainer.skip_first_n_saves"),
+    *("trainer.keep_last", "trainer.checkpoint_minutes"),
+    *("trainer.tensorboard", "trainer.verbosity", "visualizer"),
+    *("metrics", "eval_settings", "eval_mode", "challenge_mode", "tester"),
+    "data_loader.args.num_test_captions",
+    # where files lie, and what it is called; a run keeps the seed that it began with
+    *("trainer.save_dir", "data_loader.args.cache_dir", "data_loader.args.data_dir"),
+    *("data_loader.args.root_feat_folder", "data_loader.args.challenge_test_root_feat_folder"),
+    *("experiment_name", "seed"),
 }
 
 # Without these no data can be loaded, and no training made; the rest has defaults, or depends on
@@ -334,10 +300,8 @@ def kind_at(path: KeyPath) -> Kind | None:
     for part in path:
         while isinstance(kind, FalseOr | WithoutEffect):
             kind = kind.kind
-        if isinstance(kind, Section):
-            kind = kind.keys.get(part, kind.others)
-        elif isinstance(kind, MapOf):
-            kind = kind.entry
+        if isinstance(kind, Dict):
+            kind = kind.kind_of(part)
         elif not isinstance(kind, Anything):
             return None
     return kind
@@ -364,3 +328,48 @@ def _known_keys(kind: Kind, path: KeyPath = ()) -> Iterator[KeyPath]:
         if not isinstance(entry, FalseOr | WithoutEffect):
             yield (*path, name)
             yield from _known_keys(entry, (*path, name))
+
+
+# Args of parts whose types take different ones: those that the types share. Other parts have one
+# type, or types that let be what is not theirs.
+SHARED_ARGS: dict[str, set[str]] = {
+    "optimizer": {"lr", "weight_decay"},
+    "lr_scheduler": set(),
+    "loss": set(),
+}
+# The one optimizer that lacks a shared arg.
+_LACKING = {"Rprop": {"weight_decay"}}
+
+
+def drop_args_of_other_types(lineage: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return configs without the args that a later one of them has no use for.
+
+    Args:
+        lineage: configs in order of increasing weight. Where one of them gives a part another type
+            than those before it, their args of that part go, but for those that its types share.
+    """
+    kept = list(lineage)
+    for part in SHARED_ARGS:
+        kinds = [_kind_in(values, part) for values in lineage]
+        known = [(place, kind) for place, kind in enumerate(kinds) if kind is not None]
+        changes = [after for before, after in pairwise(known) if before[1] != after[1]]
+        if changes:
+            place, kind = changes[-1]
+            kept[:place] = [without_args(values, part, kind) for values in kept[:place]]
+    return kept
+
+
+def without_args(values: dict[str, Any], part: str, kind: str) -> dict[str, Any]:
+    """Return a config without the args of a part that only types other than `kind` take."""
+    section = values.get(part)
+    if not isinstance(section, dict) or not isinstance(section.get("args"), dict):
+        return values
+    stays = SHARED_ARGS[part] - _LACKING.get(kind, set())
+    args = {name: value for name, value in section["args"].items() if name in stays}
+    return {**values, part: {**section, "args": args}}
+
+
+def _kind_in(values: dict[str, Any], part: str) -> str | None:
+    section = values.get(part)
+    kind = section.get("type") if isinstance(section, dict) else None
+    return kind if isinstance(kind, str) else None

@@ -10,15 +10,12 @@ from utils.config_kinds import (
     Kind,
     MapOf,
     is_too_deep,
-    is_usable,
     join_key,
-    printable,
     shown,
     split_key,
 )
-from utils.config_schema import kind_at, nearest_key
-from utils.config_types import SHARED_ARGS, drop_args_of_other_types
-from utils.errors import UserError, did_you_mean
+from utils.config_schema import SHARED_ARGS, drop_args_of_other_types, kind_at, nearest_key
+from utils.errors import UserError, did_you_mean, is_writable, short
 from utils.files import safe_name
 
 FORM = '"key.sub@value+key2@value2"'
@@ -49,19 +46,20 @@ def parse_custom_args(text: str) -> list[Override]:
     Raises:
         UserError: an override has no "@" or no key, or a key is given twice.
     """
-    if not is_usable(re.sub(r"\s", " ", text)):  # lines of a script may be broken anywhere
+    if not is_writable(
+        re.sub(r"\s", " ", text), in_one_line=True
+    ):  # lines of a script may be broken anywhere
         raise UserError(
-            "--custom_args holds a control character or half a surrogate pair: "
-            f'"{printable(text)}".'
+            f'--custom_args holds a control character or half a surrogate pair: "{_shown(text)}".'
         )
     overrides: list[Override] = []
     for part in re.split(_SEPARATOR, text) if text.strip() else ():
         key, at, value = part.replace("_+", "+").partition("@")
         if not at or not all(split_key(key.strip())):
-            raise UserError(f'--custom_args: "{printable(part)}" is not of the form {FORM}.')
+            raise UserError(f'--custom_args: "{_shown(part)}" is not of the form {FORM}.')
         override = Override(split_key(key.strip()), value.strip())
         if override.path in [other.path for other in overrides]:
-            raise UserError(f'--custom_args: the key "{printable(override.key)}" is given twice.')
+            raise UserError(f'--custom_args: the key "{_shown(override.key)}" is given twice.')
         overrides.append(override)
     return overrides
 
@@ -70,7 +68,7 @@ def apply_overrides(values: dict[str, Any], overrides: list[Override]) -> dict[s
     """Return config `values` with the overrides, read as the kinds that their keys want.
 
     An override replaces the whole value at its key, a dict included. A new type of a part leaves
-    out args that belong to the old one (`utils.config_types`).
+    out args that belong to the old one (`drop_args_of_other_types`).
 
     Raises:
         UserError: there is no such key, or the text is no value for it.
@@ -94,6 +92,10 @@ def name_suffix(overrides: list[Override]) -> str:
     return safe_name(suffix, _SUFFIXES_CHARACTERS)
 
 
+def _shown(text: str) -> str:
+    return short(text, 200)
+
+
 def _read(override: Override) -> Any:
     kind = _kind_of(override)
     try:
@@ -102,7 +104,7 @@ def _read(override: Override) -> Any:
         value = override.text  # not even the form is right: the check below says what is
     if is_too_deep(value):
         raise UserError(
-            f'--custom_args: the value of "{printable(override.key)}" is nested deeper than any '
+            f'--custom_args: the value of "{_shown(override.key)}" is nested deeper than any '
             "value of a config."
         )
     for problem in kind.problems(value, override.path):
@@ -118,7 +120,7 @@ def _kind_of(override: Override) -> Kind:
         kind = kind_at(start)
         if kind is None:
             hint = nearest_key(start, join_key)
-            raise UserError(f'--custom_args: there is no key "{printable(join_key(start))}"{hint}.')
+            raise UserError(f'--custom_args: there is no key "{_shown(join_key(start))}"{hint}.')
     assert kind is not None  # a key has at least one part
     return kind
 
@@ -141,7 +143,7 @@ def _dict_at(override: Override, values: dict[str, Any]) -> dict[str, Any]:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
             raise UserError(
-                f'--custom_args: "{printable(override.key)}" cannot be set, because '
+                f'--custom_args: "{_shown(override.key)}" cannot be set, because '
                 f'"{join_key(override.path[:depth])}" is {shown(values)} in this config.'
             )
     return values
@@ -156,7 +158,7 @@ def _check_expert(override: Override, values: dict[str, Any]) -> None:
         known = [*held, *experts, "text"]
         if isinstance(kind_at(override.path[:depth]), MapOf) and name not in known:
             raise UserError(
-                f'--custom_args: "{printable(override.key)}" names "{printable(name)}", which is '
+                f'--custom_args: "{_shown(override.key)}" names "{_shown(name)}", which is '
                 f"no expert of this config{did_you_mean(name, known)}."
             )
         held = held.get(name)

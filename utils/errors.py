@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake of the user, not of the program."""
+"""What stands for a mistake of the user or of a file, and how a message shows foreign text."""
 
 import re
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ _UNPRINTABLE = re.compile(
     "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
+_NOT_IN_ONE_LINE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class UserError(Exception):
@@ -24,6 +25,14 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+class BadContent(ValueError):
+    """The content of a file cannot be accepted; who opened it adds the file's name for the user."""
+
+
+class Truncated(BadContent):
+    """The file ends before what its own text announces."""
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -41,9 +50,25 @@ def printable(text: str, keep: str = "") -> str:
     return _UNPRINTABLE.sub(escaped, text)
 
 
-def is_writable(text: str) -> bool:
-    """Tell whether a file and its name can hold a text: no NUL, no half of a surrogate pair."""
-    return not _UNWRITABLE.search(text)
+def short(value: object, limit: int = 60) -> str:
+    """Return a name or value from outside as `printable` shows it, cut to fit in one sentence."""
+    text = str(value)
+    return printable(text if len(text) <= limit else f"{text[:limit]}...")
+
+
+def listed(names: Iterable[str], most: int = 5, separator: str = ", ") -> str:
+    """Join the first few names, and say how many there are besides."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
+
+
+def is_writable(text: str, in_one_line: bool = False) -> bool:
+    """Tell whether a file can hold a text (no NUL, no half of a surrogate pair).
+
+    With `in_one_line`, whether names of files and lines of logs can: no control character either.
+    """
+    return not (_NOT_IN_ONE_LINE if in_one_line else _UNWRITABLE).search(text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

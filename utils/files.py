@@ -16,8 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from utils.content import BadContent, short
-from utils.errors import UserError
+from utils.errors import BadContent, UserError, short
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +46,10 @@ _ABANDONED_SECONDS = 2.0
 _TRIES = 3
 # Folders in which this process has removed what others left.
 _tidied: set[str] = set()
+
+# Deflate reaches about 1000:1 on zeros; features that compress this well carry nothing.
+_MAX_RATIO = 200
+_FREE_BYTES = 64 << 20
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -316,6 +319,21 @@ def make_folder(folder: str | Path) -> Path:
     return folder
 
 
+def largest_unpacked(packed: int) -> int:
+    """Return how many bytes `packed` bytes may unpack to."""
+    return _MAX_RATIO * packed + _FREE_BYTES
+
+
+def check_unpacked_size(what: str, unpacked: int, packed: int) -> None:
+    """Refuse compressed data that would unpack to many times their size.
+
+    Raises:
+        BadContent: `unpacked` bytes are out of proportion to `packed` bytes.
+    """
+    if unpacked > largest_unpacked(packed):
+        raise BadContent(f"{what} would unpack to {unpacked} bytes")
+
+
 def read_json(path: str | Path, what: str = "file") -> Any:
     """Read a JSON file; `what` names its role in the error message ("config", "captions").
 
@@ -333,12 +351,8 @@ def read_json(path: str | Path, what: str = "file") -> Any:
         raise UserError(f"The {what} {path} {error}.") from error
 
 
-def parse_json(data: bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+def parse_json(data: bytes) -> Any:
     """Return what a JSON text in UTF-8 says; a byte-order mark is passed over.
-
-    Args:
-        data: the text.
-        pairs: makes the value of an object; by default a dict.
 
     Raises:
         BadContent: it is none, or says what no file here has to say: a number that is not finite
@@ -349,10 +363,7 @@ def parse_json(data: bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None
         raise BadContent("is UTF-16 text: save it as UTF-8")
     try:
         value = json.loads(
-            data.decode("utf-8-sig"),
-            object_pairs_hook=pairs,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
+            data.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_float=_finite
         )
         if _SURROGATE.search(data):  # whole pairs of them, or text that cannot be written anywhere
             json.dumps(value, ensure_ascii=False).encode("utf-8")

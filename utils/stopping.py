@@ -44,6 +44,12 @@ class Stopped(KeyboardInterrupt):
         return f"{how}; {self.saved}" if self.saved else how
 
 
+def quiet_while_loading() -> None:
+    """Let Ctrl-C end a program that is still being loaded without a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def answering_signals() -> Iterator[None]:
     """Answer signals while a program runs; those that were ignored (nohup) stay ignored."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from data_loader.formats.pickles.values import read_pickle
-from utils.content import BadContent, Truncated, largest_unpacked
+from utils.errors import BadContent, Truncated
+from utils.files import largest_unpacked
 
 _FAILURES = {"bad": BadContent, "truncated": Truncated}
 _PROGRAM = ["-m", __name__]

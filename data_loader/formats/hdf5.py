@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 
 from data_loader.formats.pickles.machine import checked_key, text_of
-from utils.content import BadContent, Truncated, check_unpacked_size, short
+from utils.errors import BadContent, Truncated, short
+from utils.files import check_unpacked_size
 
 _MAX_DEPTH = 12
 # Deflate, shuffle, checksums and lzf are built in; any other filter would load a plug-in.

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from data_loader.formats.apart import read_apart
-from utils.content import BadContent, Truncated, check_unpacked_size, short
+from utils.errors import BadContent, Truncated, short
+from utils.files import check_unpacked_size
 
 _HEAD = 128
 _MAX_DEPTH = 4

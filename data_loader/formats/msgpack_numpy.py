@@ -14,7 +14,7 @@ import msgpack
 
 from data_loader.formats.pickles.machine import checked_key, text_of
 from data_loader.formats.pickles.values import checked_array, plain_type
-from utils.content import BadContent, Truncated, short
+from utils.errors import BadContent, Truncated, short
 
 _MAX_DEPTH = 30
 _READ_SIZE = 1 << 20

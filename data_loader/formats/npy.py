@@ -15,7 +15,8 @@ from typing import IO, Any
 import numpy as np
 
 from data_loader.formats.pickles.values import read_pickle
-from utils.content import BadContent, Truncated, check_unpacked_size, short
+from utils.errors import BadContent, Truncated, short
+from utils.files import check_unpacked_size
 
 _MAGIC = b"\x93NUMPY"
 _MAX_HEADER = 1 << 16

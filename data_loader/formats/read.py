@@ -31,8 +31,7 @@ from data_loader.formats.tables import (
     grouped_features,
     unique,
 )
-from utils.content import BadContent, Truncated, short
-from utils.errors import UserError
+from utils.errors import BadContent, Truncated, UserError, short
 from utils.files import reason
 
 # What the parsers raise on broken input; RuntimeError covers zipfile's unsupported methods and

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.content import BadContent, short
-from utils.errors import is_writable
+from utils.errors import BadContent, is_writable, short
 
 _FREE_VALUES = 16 << 20
 _VALUES_PER_BYTE = 4

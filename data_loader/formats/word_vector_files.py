@@ -18,8 +18,7 @@ from typing import IO, cast
 
 import numpy as np
 
-from utils.content import BadContent, Truncated, short
-from utils.errors import UserError
+from utils.errors import BadContent, Truncated, UserError, short
 from utils.files import reason
 
 Blocks = Iterator[tuple[list[str], np.ndarray]]

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.content import short
-from utils.errors import UserError, did_you_mean, is_writable
+from utils.errors import UserError, did_you_mean, is_writable, short
 from utils.files import exists, read_json
 
 

@@ -6,8 +6,7 @@ from data_loader.formats.read import read_id_list
 from data_loader.formats.tables import unique
 from data_loader.sets.description import DataDescription, ListEntry
 from data_loader.sets.layout import FileFinder
-from utils.content import BadContent
-from utils.errors import UserError
+from utils.errors import BadContent, UserError
 
 
 def videos_of(entry: ListEntry, finder: FileFinder) -> list[str]:

@@ -20,8 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from utils.content import BadContent
-from utils.errors import UserError
+from utils.errors import BadContent, UserError
 from utils.files import (
     PATH_ERRORS,
     alone,

@@ -18,8 +18,7 @@ from data_loader.sets.layout import ExpertSource, TextSource
 from data_loader.sets.near_ids import hint
 from data_loader.store.packed import Part, Recipe, offsets_of
 from data_loader.store.word_vectors import WordCount, read_word_vectors, wanted_words
-from utils.content import short
-from utils.errors import UserError
+from utils.errors import UserError, short
 
 _GROUP_BYTES = 4 << 20
 _FLOAT16, _FLOAT32 = np.dtype("<f2"), np.dtype("<f4")

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_loader.formats.word_vector_files import open_word_vectors
-from utils.content import short
-from utils.errors import UserError
+from utils.errors import UserError, short
 
 logger = logging.getLogger(__name__)
 

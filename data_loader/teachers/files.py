@@ -26,8 +26,7 @@ from data_loader.store.packed import (
     write_packed,
 )
 from data_loader.teachers.published import pack_published
-from utils.content import BadContent
-from utils.errors import UserError
+from utils.errors import BadContent, UserError
 from utils.files import PATH_ERRORS, reason
 
 KIND = "teacher"

@@ -13,8 +13,7 @@ import numpy as np
 
 from data_loader.formats.read import read_plain_mapping
 from data_loader.store.packed import Part, offsets_of
-from utils.content import short
-from utils.errors import UserError, did_you_mean
+from utils.errors import UserError, did_you_mean, short
 from utils.files import replacing
 
 _SIDES = ("vid_embds", "text_embds")

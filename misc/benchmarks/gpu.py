@@ -18,7 +18,7 @@ from logger.log_file import open_log
 from misc.benchmarks import synthetic
 from misc.tools import tool_parser
 from trainer.build import build_net, count_parameters, inputs_of
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 from trainer.session import Options, Training
 from trainer.step import PRECISIONS
 from utils.command_line import run_main, select_device

@@ -9,7 +9,7 @@ from misc.benchmarks.measure import Job, Workload
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND_LINE = ("train",)
-TRAINING = ("train", "trainer.run_folder", "trainer.session")
+TRAINING = ("train", "trainer.runs.folder", "trainer.session")
 TORCH = ("torch",)
 # All libraries of requirements/pip-requirements.txt, as a program has them that imports whatever it
 # may need at its top.

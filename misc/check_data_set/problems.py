@@ -26,8 +26,7 @@ from data_loader.store.word_vectors import WordCount, read_word_vectors, wanted_
 from logger.progress import progress
 from misc.check_data_set.report import Report, Row
 from misc.check_data_set.use import Use, usual_use
-from utils.content import short
-from utils.errors import UserError
+from utils.errors import UserError, short
 
 Counts = dict[str, int]
 """Video id -> number of vectors of an expert, or of words or captions; absent where missing."""

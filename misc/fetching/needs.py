@@ -7,8 +7,7 @@ from typing import Any
 
 from data_loader.sets.layout import aggregated
 from misc.fetching import catalogue
-from utils.config import config_name
-from utils.config_files import merge, resolve_config
+from utils.config import config_name, merge, resolve_config
 from utils.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from misc.results.rows import final_split
 from misc.results.runs import Run, runs_of
-from trainer.finding import Wanted
-from trainer.run_folder import RunFolder
+from trainer.runs.finding import Wanted
+from trainer.runs.folder import RunFolder
 from utils.command_line import EXIT_WRONG_INPUT
 from utils.config import Config, differences
 from utils.errors import UserError

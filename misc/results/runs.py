@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.run_folder import BEST, RunFolder, age_of
+from trainer.runs.folder import BEST, RunFolder, age_of
 from utils.config import NAME_KEY, Config
 from utils.errors import UserError
 from utils.files import read_json

@@ -15,8 +15,7 @@ from misc.text_embeddings.settings import Settings
 from misc.text_embeddings.token_reader import TokenReader
 from misc.text_embeddings.tokens import Job
 from model.text_encoders import HiddenStates
-from utils.content import short
-from utils.errors import UserError
+from utils.errors import UserError, short
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,7 @@ from misc.text_embeddings.record import file_hash, first_line, versions
 from misc.text_embeddings.settings import Settings
 from misc.text_embeddings.tokens import Job, Tokens
 from model.text_encoders import MilNceText
-from utils.content import BadContent, short
-from utils.errors import UserError
+from utils.errors import BadContent, UserError, short
 from utils.files import reason
 
 logger = logging.getLogger(__name__)

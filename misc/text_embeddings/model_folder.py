@@ -12,8 +12,7 @@ from typing import Any
 
 from misc.text_embeddings.known_encoders import KNOWN
 from misc.text_embeddings.record import file_hash, first_line
-from utils.content import short
-from utils.errors import UserError, did_you_mean
+from utils.errors import UserError, did_you_mean, short
 from utils.files import is_there, read_json
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from utils.content import short
-from utils.errors import UserError
+from utils.errors import UserError, short
 from utils.files import reason
 
 

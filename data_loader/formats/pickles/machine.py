@@ -12,7 +12,7 @@ file: one byte of a pickle can ask for an object of hundreds, or for a copy of t
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from utils.content import BadContent, Truncated
+from utils.errors import BadContent, Truncated
 
 _KEY_TYPES = (str, int, float, type(None))
 # Beyond this, integers can be chosen to share one hash, which makes dictionaries quadratic.

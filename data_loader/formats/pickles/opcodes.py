@@ -16,7 +16,7 @@ from data_loader.formats.pickles.machine import (
     Maker,
     checked_key,
 )
-from utils.content import BadContent, Truncated, short
+from utils.errors import BadContent, Truncated, short
 
 _PROTOCOLS = range(6)
 # So many instructions are run between two looks at the size of the stack.

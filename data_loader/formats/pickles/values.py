@@ -23,7 +23,7 @@ from data_loader.formats.pickles.machine import (
     text_of,
 )
 from data_loader.formats.pickles.opcodes import run_machine
-from utils.content import BadContent, short
+from utils.errors import BadContent, short
 
 _MAX_DEPTH = 30
 _MAX_ITEM_SIZE = 1 << 20

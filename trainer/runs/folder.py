@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from trainer.run_marks import FORMAT, MARK, locked, make_marked, read_mark, remove_start
+from trainer.runs.marks import FORMAT, MARK, locked, make_marked, read_mark, remove_start
 from utils.errors import UserError
 from utils.files import read_json, reason, safe_name, write_json
 from utils.stopping import deferred
@@ -147,12 +147,6 @@ class RunFolder:
             if ancestor.name == "log":
                 return cls.at(ancestor.parent, folder.relative_to(ancestor))
         return None
-
-    @staticmethod
-    def place_of(folder: Path) -> str | None:
-        """Where a marked folder was made, below `models`, `log` or `web`; None without a mark."""
-        mark = read_mark(folder)
-        return None if mark is None else str(mark["place"])
 
     @classmethod
     def at(cls, save_dir: Path, place: Path) -> "RunFolder":

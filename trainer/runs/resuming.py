@@ -12,12 +12,12 @@ from typing import Any
 
 from data_loader.loader import ExpertDataLoader
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint
-from trainer.finding import Wanted, newest_checkpoint
-from trainer.run_folder import RunFolder
-from utils.config import NAME_KEY, Config, keys_that_change_learning
-from utils.errors import UserError
-
-_SHOWN_KEYS = 5
+from trainer.runs.finding import Wanted, newest_checkpoint
+from trainer.runs.folder import RunFolder
+from trainer.runs.marks import read_mark
+from utils.config import NAME_KEY, Config, what_changes_learning
+from utils.config_kinds import KeyPath
+from utils.errors import UserError, listed, short
 
 _log = logging.getLogger(__name__)
 
@@ -64,14 +64,13 @@ def run_to_continue(
     run = RunFolder.of_checkpoint(checkpoint)
     if run is None:
         load_checkpoint(checkpoint, LARGE_KEYS, needs_config=False)  # says what is wrong with it
-        place = RunFolder.place_of(checkpoint.parent)
+        mark = read_mark(checkpoint.parent)
         where = "a run of this version"
-        if place is not None:
-            where = f"the place of its run any more (.../models/{place}): move it back"
+        if mark is not None:
+            where = f"the place of its run any more (.../models/{mark['place']}): move it back"
         raise UserError(
-            f"{checkpoint} does not lie in {where}, so that its training cannot be continued; "
-            "or start a new run from its weights with --init_from "
-            f"{shlex.quote(str(checkpoint))}."
+            f"{checkpoint} does not lie in {where}, so that its training cannot be continued; or "
+            f"{_start_anew(checkpoint)}."
         )
     facts = run.facts
     if seeds is not None and list(seeds) != [facts.get("seed")]:
@@ -134,14 +133,16 @@ def check_same_training(
         UserError: the config changes what is learned; says which keys.
     """
     stored = Config.from_dict(checkpoint["config"]).values
-    keys = keys_that_change_learning(stored, as_begun(config, checkpoint["config"]).values)
-    if keys:
-        shown = "; ".join(_change(key, stored, config) for key in keys[:_SHOWN_KEYS])
-        more = f"; and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
+    now = as_begun(config, checkpoint["config"]).values
+    changes = [
+        f"{'.'.join(key)}: {_value_at(key, stored)} -> {_value_at(key, now)}"
+        for key in what_changes_learning(stored, now)
+    ]
+    if changes:
         raise UserError(
             f"--resume continues the very training of {path}, but this config changes what is "
-            f"learned ({shown}{more}): leave that as it was, or start a new run from its weights "
-            f"with --init_from {shlex.quote(str(path))}."
+            f"learned ({listed(changes, separator='; ')}): leave that as it was, or "
+            f"{_start_anew(path)}."
         )
     if (checkpoint.get("quick_try") is True) != quick_try:
         is_try = "no quick try" if quick_try else "a quick try"
@@ -158,17 +159,16 @@ def as_begun(config: Config, stored: Mapping[str, Any]) -> Config:
     return Config.from_dict(values, stored.get(NAME_KEY, config.name))
 
 
-def _change(key: str, stored: Mapping[str, Any], config: Config) -> str:
-    def value_in(values: Any) -> str:
-        for part in key.split("."):
-            if not isinstance(values, Mapping) or part not in values:
-                return "not set"
-            values = values[part]
-        text = json.dumps(values, ensure_ascii=False, default=str)
-        return text if len(text) <= 60 else text[:60] + "..."
+def _value_at(path: KeyPath, values: Any) -> str:
+    for part in path:
+        if not isinstance(values, Mapping) or part not in values:
+            return "not set"
+        values = values[part]
+    return short(json.dumps(values, ensure_ascii=False, default=str))
 
-    before, now = value_in(stored), value_in(config.values)
-    return key if before == now else f"{key}: {before} -> {now}"  # an expert's name has dots
+
+def _start_anew(checkpoint: Path) -> str:
+    return f"start a new run from its weights with --init_from {shlex.quote(str(checkpoint))}"
 
 
 def fingerprint(loader: ExpertDataLoader) -> dict[str, Any]:
@@ -193,8 +193,7 @@ def check_same_data(checkpoint: Mapping[str, Any], path: Path, loader: ExpertDat
     if others:
         raise UserError(
             f"The data are not those that the training of {path} began with (other "
-            f"{' and '.join(others)}): give it the data it had, or start a new run from its "
-            f"weights with --init_from {shlex.quote(str(path))}."
+            f"{' and '.join(others)}): give it the data it had, or {_start_anew(path)}."
         )
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from utils.errors import BadContent, short
+
 
 @dataclass
 class Progress:
@@ -54,10 +56,10 @@ class Course:
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any], device: torch.device) -> "Course":
-        """Undo `state` (ValueError: it was not made by it)."""
+        """Undo `state` (BadContent, ...: it was not made by it)."""
         losses, distances = state["losses"].to(device), state["distances"]
         if losses.shape != (state["steps"],) or type(state["epoch"]) is not int:
-            raise ValueError("the epoch that was interrupted is damaged")
+            raise BadContent("the epoch that was interrupted is damaged")
         return cls(
             state["epoch"],
             float(state["lr"]),
@@ -84,60 +86,51 @@ def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> N
 def progress_of(
     checkpoint: Mapping[str, Any], device: torch.device
 ) -> tuple[Progress, Course | None]:
-    """Return how far the training of a checkpoint had come (ValueError, ...: it is damaged)."""
+    """Return how far the training of a checkpoint had come (BadContent, ...: it is damaged)."""
     made = Progress(**copy.deepcopy(checkpoint["progress"]))
-    counts = (
-        made.epoch,
-        made.best_epoch,
-        made.validations_without_improvement,
-    )
-    is_value = made.best_value is None or isinstance(made.best_value, int | float)
+    counts = (made.epoch, made.best_epoch, made.validations_without_improvement)
+    best = made.best_value, checkpoint["monitor_best"]
+    is_value = all(value is None or type(value) in (int, float) for value in best)
     if not is_value or any(type(count) is not int or count < 0 for count in counts):
-        raise ValueError("its progress is damaged")
-    if not _same_value(made.best_value, checkpoint["monitor_best"]):
-        raise ValueError("its monitor_best is another than that of its progress")
+        raise BadContent("its progress is damaged")
+    if best[0] != best[1]:
+        raise BadContent("its monitor_best is another than that of its progress")
     if len(made.history) != made.epoch or made.epoch != checkpoint["epoch"]:
-        raise ValueError("its progress is of another epoch")
+        raise BadContent("its progress is of another epoch")
     for record in made.history:
         json.dumps(record, allow_nan=False)  # as it will be written (ValueError, TypeError)
         if not isinstance(record, dict):
-            raise ValueError("its progress is damaged")
+            raise BadContent("its progress is damaged")
     if "epoch_in_course" not in checkpoint:
         return made, None
     course = Course.of_state(checkpoint["epoch_in_course"], device)
     if course.epoch != made.epoch + 1:
-        raise ValueError("the epoch that was interrupted is another one")
+        raise BadContent("the epoch that was interrupted is another one")
     return made, course
 
 
-def _same_value(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and one == other
-
-
 def restore_optimiser(optimiser: Optimizer, state: Mapping[str, Any]) -> None:
-    """Load an optimiser's state (ValueError, TypeError, ...: it is not of this optimiser)."""
+    """Load an optimiser's state (BadContent, ...: it is not of this optimiser)."""
     expected = optimiser.state_dict()["param_groups"]
     groups = state["param_groups"]
     if len(groups) != len(expected) or not all(isinstance(group, dict) for group in groups):
-        raise ValueError("its optimizer has other groups of parameters")
+        raise BadContent("its optimizer has other groups of parameters")
     for own, group in zip(expected, groups, strict=True):
         _compare(own, {key: group.get(key) for key in own}, "its optimizer")
     optimiser.load_state_dict(dict(state))
     for parameter, entries in optimiser.state.items():
         for name, value in entries.items():
-            is_scalar = isinstance(value, int | float) or value is None
-            if isinstance(value, Tensor):
-                is_scalar = value.numel() == 1
-            if not is_scalar and getattr(value, "shape", None) != parameter.shape:
-                raise ValueError(f'the "{name}" of its optimizer has another shape')
+            shapes = (torch.Size(), torch.Size([1]), parameter.shape)
+            is_number = value is None or isinstance(value, int | float)
+            if not is_number and getattr(value, "shape", None) not in shapes:
+                raise BadContent(f'the "{name}" of its optimizer has another shape')
 
 
 def restore_schedule(schedule: LRScheduler, state: Mapping[str, Any]) -> None:
-    """Load a schedule's state (ValueError, TypeError: it is not of this schedule)."""
+    """Load a schedule's state (BadContent, ...: it is not of this schedule)."""
     own = schedule.state_dict()
-    unknown = [key for key in state if key not in own]
-    if unknown:
-        raise ValueError(f'its schedule has a value "{unknown[0]}"')
+    if unknown := [key for key in state if key not in own]:
+        raise BadContent(f'its schedule has an unknown value "{short(unknown[0])}"')
     _compare(own, {**own, **state}, "its schedule")
     schedule.load_state_dict(copy.deepcopy(dict(state)))
 
@@ -151,11 +144,11 @@ def _compare(own: Any, stored: Any, where: str) -> None:
             _compare(own[key], stored[key], f'{where}, "{key}",')
     elif isinstance(own, list | tuple) and isinstance(stored, list | tuple):
         if len(own) != len(stored):
-            raise ValueError(f"{where} has {len(stored)} values instead of {len(own)}")
+            raise BadContent(f"{where} has {len(stored)} values instead of {len(own)}")
         for one, other in zip(own, stored, strict=True):
             _compare(one, other, where)
     else:
         numbers = (int, float, Tensor)
         both = isinstance(own, numbers) and isinstance(stored, numbers)
         if not both and type(own) is not type(stored):
-            raise ValueError(f"{where} holds {type(stored).__name__}")
+            raise BadContent(f"{where} is of another kind than that of this config")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.run_folder import BEST, RunFolder, age_of, files_below, runs_below
+from trainer.runs.folder import BEST, RunFolder, age_of, files_below, runs_below
 from utils.config import NAME_KEY, Config, differences
-from utils.errors import UserError
+from utils.errors import UserError, listed
 from utils.files import is_there, read_json
 
 _log = logging.getLogger(__name__)
@@ -89,7 +89,8 @@ def _best_of(path: Path, runs: list[RunFolder], is_one: bool) -> Path:
     if finished:
         passed = [r for r in with_model if age_of(r.models) > age_of(finished[-1].models)]
         if passed:
-            _log.info("%d newer runs in %s are not finished: passed over.", len(passed), path)
+            names = listed(str(r.models) for r in passed)
+            _log.info("Not finished, and so passed over: %s", names)
         return finished[-1].best_checkpoint
     marked = {r.best_checkpoint for r in runs}
     others = [p for p in files_below(path, BEST) if p.resolve() not in marked]
@@ -101,6 +102,21 @@ def _best_of(path: Path, runs: list[RunFolder], is_one: bool) -> Path:
             f"checkpoint ({with_model[-1].best_checkpoint})."
         )
     raise UserError(f"There is no {BEST} of a training in {path}.")
+
+
+def config_of_checkpoint(checkpoint: Path, custom_args: str | None = None) -> Config:
+    """The config of the training that wrote a checkpoint: the file beside it, or its own record.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or its config is not valid.
+    """
+    from trainer.checkpoint import LARGE_KEYS, load_checkpoint
+
+    beside = checkpoint.with_name("config.json")
+    if beside.is_file():
+        return Config.from_file(beside, custom_args)
+    content = load_checkpoint(checkpoint, leave_out=LARGE_KEYS)
+    return Config.from_dict(content["config"]).with_custom_args(custom_args)
 
 
 def newest_checkpoint(run: RunFolder) -> Path | None:

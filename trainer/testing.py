@@ -1,0 +1,147 @@
+"""A test: a checkpoint's model on the retrieval set of a config, and what it leaves in a run."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_loader.loader import ExpertDataLoader
+from logger.predictions import write_predictions
+from model.similarity import RetrievalModel
+from trainer.build import build_loader, build_net, build_visualizer
+from trainer.checkpoint import load_checkpoint, load_weights
+from trainer.evaluation import counts_of, evaluate, predict, warn_of_other_counts
+from trainer.memory import keeping_freed_memory
+from trainer.runs.folder import RunFolder, test_label
+from trainer.training import flat_metrics
+from utils.command_line import version
+from utils.config import Config
+from utils.files import replacing
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """The outcome of a test, and where it was left.
+
+    In challenge mode it is predictions, without metrics.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    split: str
+    page: Path | None = None
+    predictions: Path | None = None
+
+
+@dataclass(frozen=True)
+class Test:
+    """A test that is ready to run: the model has the checkpoint's weights, the data are open."""
+
+    __test__ = False  # of a model, not of this program
+
+    config: Config
+    checkpoint_path: Path
+    epoch: int | None
+    net: RetrievalModel
+    loader: ExpertDataLoader
+    device: torch.device
+
+    @classmethod
+    def prepare(cls, config: Config, checkpoint_path: Path, device: str, seed: int = 0) -> "Test":
+        """Build the model of a checkpoint and open the retrieval set of a config.
+
+        Raises:
+            UserError: the checkpoint does not fit the config, or cannot be read.
+        """
+        checkpoint = load_checkpoint(checkpoint_path, ("optimizer",), needs_config=False)
+        loader = build_loader(config, seed, device)
+        net = build_net(config, loader)
+        load_weights(net, checkpoint["state_dict"], checkpoint_path)
+        net.to(device)
+        return cls(config, checkpoint_path, checkpoint["epoch"], net, loader, torch.device(device))
+
+    @property
+    def split(self) -> str:
+        return self.config.get("data_loader.args.split_name", "")
+
+    @property
+    def label(self) -> str:
+        """What tells this test's files from those of tests on other splits or checkpoints."""
+        return test_label(self.split, self.checkpoint_path)
+
+    def run(self, folder: RunFolder, is_final: bool = False) -> TestResult:
+        """Evaluate; leave metrics, matrix and page in a run's folder.
+
+        The metrics file lists every test under `tests`; `test` is the one that a training ended
+        with (`is_final`), which no later test of another split or checkpoint replaces. In challenge
+        mode there are predictions instead, listed under `predictions` by split.
+        """
+        if self.config.get("challenge_mode", False):
+            return self._predict(folder, is_final)
+        retrieval = self.loader.retrieval
+        protocol = retrieval.protocol(self.net.test_caption_mode)
+        with keeping_freed_memory(self.device.type == "cpu"):
+            evaluation = evaluate(self.net, retrieval, self.config["metrics"], self.device)
+        _log.info("Test on the split %s: %s", self.split, protocol)
+        for name, value in flat_metrics("test", evaluation.metrics).items():
+            _log.info(" %s: %s", name, value)
+        if evaluation.sims is not None:
+            path = folder.similarities(self.label)
+            with replacing(path) as handle:
+                np.save(handle, evaluation.sims.numpy())
+            _log.info("Saved similarity matrix predictions to %s", path)
+        page = None
+        if visualizer := build_visualizer(self.config):
+            title = f"{self.config.name}: rankings of the test on {self.split}"
+            # The page without a label is that of the test by which the run is, or will be, known.
+            is_main = is_final or folder.read_metrics().get("test_label") in (None, self.label)
+            label = None if is_main else self.label
+            page = visualizer.draw(self.net, evaluation, retrieval, folder.web, title, test=label)
+        found = {
+            "test_protocol": protocol.name,
+            "test_queries": protocol.queries,
+            "test_captions": protocol.captions,
+            "test": evaluation.metrics,
+        }
+        # Last, as it says that a training has ended: a kill before this leaves nothing out.
+        self._record(folder, "tests", found, is_final)
+        return TestResult(evaluation.metrics, self.split, page)
+
+    def _predict(self, folder: RunFolder, is_final: bool) -> TestResult:
+        """Leave the predictions of a challenge in place of metrics."""
+        retrieval, description = self.loader.retrieval, self.loader.description
+        counts = counts_of(retrieval)
+        expected = description.split(self.split).expected
+        warn_of_other_counts(counts, expected, f"{description.name} {self.split}")
+        path = folder.predictions(self.label)
+        write_predictions(path, predict(self.net, retrieval, self.device))
+        _log.info("Saved predictions of %d queries to %s", counts.queries, path)
+        found = {"test_queries": counts.queries, "file": path.name}
+        self._record(folder, "predictions", found, is_final)
+        return TestResult({}, self.split, predictions=path)
+
+    def _record(
+        self, folder: RunFolder, list_name: str, found: dict[str, Any], is_final: bool
+    ) -> None:
+        """Put this test in the metrics file, over an earlier one of its split and checkpoint."""
+        made = {
+            "test_split": self.split,
+            "test_label": self.label,
+            "test_videos": len(self.loader.retrieval),
+            "test_epoch": self.epoch,
+            "checkpoint": self.checkpoint_path.name,
+            "version": version(),
+        } | found
+        same = ("test_split", "checkpoint")
+        with folder.changing_metrics() as metrics:
+            # What a training ended with or, where none has been made here, the first test.
+            if is_final or not ("test" in metrics or "predictions" in metrics):
+                metrics |= {key: value for key, value in made.items() if key.startswith("test")}
+            others = [
+                t for t in metrics.get(list_name, []) if any(t.get(k) != made[k] for k in same)
+            ]
+            metrics[list_name] = [*others, made]
