@@ -47,6 +47,7 @@ class ExpertDataLoader:
             ones; None: all of them for a data set of one's own, one for a published set.
         restrict_train_captions: use the first n captions of training videos only; 0 uses all.
         text_dropout: probability that a training caption keeps each word with probability 0.5.
+        captions_per_video: captions of each video in a training step, each compared by itself.
         use_zeros_for_missing: accepted for the configs that set it. A missing expert is zeros with
             `ind` 0 here, with or without it.
         cache_dir: folder of the packed files, see `FeatureStore`.
@@ -90,6 +91,7 @@ class ExpertDataLoader:
         num_test_captions: int | None = None,
         restrict_train_captions: int = 0,
         text_dropout: float = 0.0,
+        captions_per_video: int = 1,
         use_zeros_for_missing: bool = False,
         cache_dir: str | None = None,
         num_workers: int = 0,
@@ -140,6 +142,7 @@ class ExpertDataLoader:
             restrict_train_captions,
             batch_size=batch_size,
             text_dropout=text_dropout,
+            captions_per_video=captions_per_video,
             seed=seed,
         )
         self.retrieval = self._retrieval_set(features, retrieval_text, num_test_captions)
@@ -233,9 +236,9 @@ class ExpertDataLoader:
         teacher.move_to(self._device)
         return teacher
 
-    def training_queries(self) -> RetrievalSet:
-        """Return the training videos with all of their captions as a retrieval set."""
-        video_ids = self.train.video_ids
+    def training_queries(self, video_ids: list[str] | None = None) -> RetrievalSet:
+        """Return all training videos, or some, with all of their captions as a retrieval set."""
+        video_ids = self.train.video_ids if video_ids is None else video_ids
         experts = self._expert_views(self._features, video_ids, "all training captions")
         view = self._text_view(self._text, video_ids, "all training captions")
         counts = view.queries_per_video

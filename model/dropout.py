@@ -7,14 +7,12 @@ Axes: B items, D features, M experts.
 """
 
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# What is applied to pooled features: a name (an expert, or "text") and (rows, D) -> (rows, D).
-PooledDropout = Callable[[str, Tensor], Tensor]
+from model.similarity import PooledDropout
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # as signed numbers of 64 bits, which wrap around
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64

@@ -10,13 +10,14 @@ Axes: Q queries (captions), N videos, B bank items, K candidates (videos, or cap
 search).
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from model.ranks import BlockSource, Ranks, best_own, rank_captions, rank_videos
+from model.ranks import BlockSource, Ranks, best_own, holds_nan, rank_captions, rank_videos
 
 NEAREST, INVERTED_SOFTMAX, QUERYBANK = "nearest", "inverted_softmax", "querybank"
 KINDS = (NEAREST, INVERTED_SOFTMAX, QUERYBANK)
@@ -76,7 +77,7 @@ class Hubness:
         nearest: k -> (K,) mean similarity to the k most similar bank items; to all of a smaller
             bank.
         softmax: temperature t -> (K,) t log mean exp(similarity / t) over the bank.
-        is_hub: (K,) bool, whether some bank item has none more similar.
+        is_hub: (K,) bool, whether a bank item finds it first (of equals the first one counts).
     """
 
     nearest: dict[int, Tensor]
@@ -92,44 +93,83 @@ class Hubness:
         return torch.zeros(len(self.is_hub), device=self.is_hub.device)
 
 
-@torch.no_grad()
-def measure_hubness(bank: Iterable[Tensor], wanted: Iterable[Rule]) -> Hubness:
-    """Walk the similarities of a bank to K candidates once, block by block.
+class HubnessMeter:
+    """Measures hubness from blocks of similarities of a bank of B items to K candidates.
 
-    Beside a block it holds the max(k) largest similarities of each candidate and a few numbers.
+    Blocks are added either of some bank items to all candidates, or of all bank items to some
+    candidates. Beside them it holds the max(k) largest similarities of each candidate at a time.
 
     Args:
-        bank: blocks (b, K) of the similarities of b bank items to the candidates.
         wanted: the rules that are to be used.
-
-    Raises:
-        ValueError: the bank is empty, or a similarity is NaN.
     """
-    wanted = list(wanted)
-    counts = sorted({rule.k for rule in wanted if rule.kind == NEAREST})
-    temperatures = sorted({rule.temperature for rule in wanted if rule.temperature})
-    largest: Tensor | None = None
-    sums: dict[float, Tensor] = {}
-    size, is_hub = 0, torch.zeros(0, dtype=torch.bool)
-    for block in bank:
-        if bool(torch.isnan(block).any()):
-            raise ValueError("A similarity to the bank is NaN.")
-        if largest is None:
-            largest, is_hub = block[:0], block.new_zeros(block.shape[1], dtype=torch.bool)
-        size += len(block)
-        is_hub |= (block == block.amax(dim=1, keepdim=True)).any(dim=0)
-        if counts:
-            joined = torch.cat([largest, block])
-            largest = joined.topk(min(counts[-1], len(joined)), dim=0).values
-        for t in temperatures:
-            here = torch.logsumexp(block / t, dim=0)
-            sums[t] = torch.logaddexp(sums[t], here) if t in sums else here
-    if largest is None or not size:
-        raise ValueError("The bank is empty.")
-    totals = largest.cumsum(dim=0)
-    nearest = {k: totals[min(k, size) - 1] / min(k, size) for k in counts}
-    log_size = torch.tensor(float(size)).log().item()
-    return Hubness(nearest, {t: t * (sums[t] - log_size) for t in temperatures}, is_hub)
+
+    def __init__(self, wanted: Iterable[Rule]) -> None:
+        wanted = list(wanted)
+        self.counts = sorted({rule.k for rule in wanted if rule.kind == NEAREST})
+        self.temperatures = sorted({rule.temperature for rule in wanted if rule.temperature})
+
+    @torch.no_grad()
+    def of_bank_blocks(self, bank: Iterable[Tensor]) -> Hubness:
+        """Walk a bank, a block (b, K) of some of its items at a time.
+
+        Raises:
+            ValueError: the bank is empty, or a similarity is NaN.
+        """
+        largest: Tensor | None = None
+        sums: dict[float, Tensor] = {}
+        size, is_hub = 0, torch.zeros(0, dtype=torch.bool)
+        for block in bank:
+            if holds_nan(block):
+                raise ValueError("A similarity to the bank is NaN.")
+            if largest is None:
+                largest, is_hub = block[:0], block.new_zeros(block.shape[1], dtype=torch.bool)
+            size += len(block)
+            is_hub[block.max(dim=1).indices] = True
+            if self.counts:
+                joined = torch.cat([largest, block])
+                largest = joined.topk(min(self.counts[-1], len(joined)), dim=0).values
+            for t in self.temperatures:
+                here = torch.logsumexp(block / t, dim=0)
+                sums[t] = torch.logaddexp(sums[t], here) if t in sums else here
+        if largest is None or not size:
+            raise ValueError("The bank is empty.")
+        totals = largest.cumsum(dim=0)
+        nearest = {k: totals[min(k, size) - 1] / min(k, size) for k in self.counts}
+        softmax = {t: t * (sums[t] - math.log(size)) for t in self.temperatures}
+        return Hubness(nearest, softmax, is_hub)
+
+    @torch.no_grad()
+    def of_candidate_blocks(self, candidates: Iterable[Tensor]) -> Hubness:
+        """Walk the candidates: blocks (k, B) of some of them to the whole bank.
+
+        Raises:
+            ValueError: there are no candidates, the bank is empty, or a similarity is NaN.
+        """
+        found: list[Hubness] = []
+        start = 0
+        for block in candidates:
+            found.append(self.of_bank_blocks([block.T]))
+            values_B, places_B = block.max(dim=0)
+            if not start:
+                best_B, nearest_B = values_B, places_B
+            else:
+                nearest_B = torch.where(values_B > best_B, places_B + start, nearest_B)
+                best_B = torch.maximum(values_B, best_B)
+            start += len(block)
+        if not start:
+            raise ValueError("There are no candidates.")
+        is_hub = torch.zeros(start, dtype=torch.bool, device=nearest_B.device)
+        is_hub[nearest_B] = True
+        return Hubness(
+            {k: torch.cat([part.nearest[k] for part in found]) for k in self.counts},
+            {t: torch.cat([part.softmax[t] for part in found]) for t in self.temperatures},
+            is_hub,
+        )
+
+
+def measure_hubness(bank: Iterable[Tensor], wanted: Iterable[Rule]) -> Hubness:
+    """See `HubnessMeter.of_bank_blocks`."""
+    return HubnessMeter(wanted).of_bank_blocks(bank)
 
 
 def corrected(sims: Tensor, rule: Rule, hubness: Hubness) -> Tensor:
@@ -137,7 +177,7 @@ def corrected(sims: Tensor, rule: Rule, hubness: Hubness) -> Tensor:
     less = sims - hubness.offsets(rule)
     if rule.kind != QUERYBANK:
         return less
-    return torch.where(hubness.is_hub[sims.argmax(dim=1)].unsqueeze(1), less, sims)
+    return torch.where(hubness.is_hub[sims.max(dim=1).indices].unsqueeze(1), less, sims)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """Averages of weights against loops over the single numbers."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.averaging import MovingAverage, mean_weights
+from trainer.averaging import BestWeights, MovingAverage, mean_weights
+from utils.errors import BadContent
 
 
 class Net(nn.Module):
@@ -61,23 +64,60 @@ def test_going_on_is_bit_for_bit_the_unbroken_average() -> None:
     for _ in range(3):
         train_a_step(net)
         whole.update(net)
-    weights = {name: value.clone() for name, value in whole.net.state_dict().items()}
     later = MovingAverage(Net(seed=5), 0.9)
-    later.restore(weights, whole.state())
+    later.restore(copy.deepcopy(whole.state()))
     for _ in range(3):
         train_a_step(net)
         whole.update(net)
         later.update(net)
     for one, other in zip(whole.net.parameters(), later.net.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert whole.state() == later.state()
+    assert whole.updates == later.updates == 6
 
 
 @pytest.mark.parametrize("updates", [-1, 1.5, "3", None])
 def test_a_damaged_state_is_refused(updates: object) -> None:
     average = MovingAverage(Net(), 0.9)
-    with pytest.raises(ValueError, match="damaged"):
-        average.restore(average.net.state_dict(), {"updates": updates})
+    with pytest.raises(BadContent, match="damaged"):
+        average.restore(average.state() | {"updates": updates})
+
+
+def bigger(value: float | None, other: float | None) -> bool:
+    return value is None or other is None or value > other
+
+
+def test_the_best_weights_are_kept_and_averaged() -> None:
+    best, nets = BestWeights(2), [Net(seed) for seed in range(4)]
+    for epoch, (net, value) in enumerate(zip(nets, [3.0, 1.0, 2.0, 2.5], strict=True), 1):
+        best.offer(epoch, value, bigger, net)
+    assert best.epochs == [1, 4] and [entry["value"] for entry in best.kept] == [3.0, 2.5]
+    expected = mean_weights([nets[0].state_dict(), nets[3].state_dict()])
+    assert all(torch.equal(value, expected[name]) for name, value in best.mean().items())
+    before = best.mean()["fc.weight"].clone()
+    train_a_step(nets[0])
+    assert torch.equal(best.mean()["fc.weight"], before)  # copies, not the model itself
+    later = BestWeights(2)
+    later.restore(best.kept, nets[0])
+    assert later.epochs == best.epochs
+
+
+def test_where_nothing_is_watched_the_newest_are_kept() -> None:
+    best = BestWeights(3)
+    for epoch in range(1, 6):
+        best.offer(epoch, None, bigger, Net())
+    assert best.epochs == [3, 4, 5]
+    none = BestWeights(1)
+    none.offer(1, 1.0, bigger, Net())
+    assert not none.kept
+
+
+@pytest.mark.parametrize(
+    "damage", [{"epoch": "1"}, {"value": "x"}, {"weights": {"fc.weight": torch.ones(1)}}]
+)
+def test_damaged_best_weights_are_refused(damage: dict) -> None:
+    entry = {"epoch": 1, "value": 1.0, "weights": Net().state_dict()} | damage
+    with pytest.raises(BadContent, match="damaged"):
+        BestWeights(2).restore([entry], Net())
 
 
 def test_mean_of_weights_is_the_mean_of_each_number() -> None:

@@ -15,6 +15,7 @@ from model.hubness import (
     KINDS,
     Correction,
     Hubness,
+    HubnessMeter,
     Rule,
     choose,
     corrected,
@@ -58,7 +59,7 @@ def naive_corrected(query: list[float], bank: list[list[float]], rule: Rule) -> 
     """One query's similarities to K candidates, by loops over a bank (B, K)."""
     count = len(query)
     less = [query[j] - naive_offset([row[j] for row in bank], rule) for j in range(count)]
-    hubs = {j for row in bank for j in range(count) if row[j] == max(row)}
+    hubs = {row.index(max(row)) for row in bank}
     is_left = rule.kind == "querybank" and query.index(max(query)) not in hubs
     return query if is_left else less
 
@@ -73,6 +74,8 @@ def test_corrected_similarities_are_the_loops(
     bank = random_sims(seed, bank_size, count, levels)
     sims = random_sims(seed + 1, 4, count, levels)
     found = corrected(sims, rule, measure_hubness(bank.split(rows), [rule]))
+    by_candidates = HubnessMeter([rule]).of_candidate_blocks(bank.T.split(rows))
+    torch.testing.assert_close(corrected(sims, rule, by_candidates), found)
     naive = [naive_corrected(query, bank.tolist(), rule) for query in sims.tolist()]
     torch.testing.assert_close(found, torch.tensor(naive).double())
 
@@ -159,6 +162,9 @@ def test_what_one_query_finds_does_not_depend_on_the_others(rule: Rule) -> None:
 def test_the_bank_is_all_that_hubness_is_measured_from() -> None:
     """Neither what measures nor what chooses has a parameter through which queries could come."""
     assert list(inspect.signature(measure_hubness).parameters) == ["bank", "wanted"]
+    for walk, blocks in (("of_bank_blocks", "bank"), ("of_candidate_blocks", "candidates")):
+        taken = inspect.signature(getattr(HubnessMeter, walk)).parameters
+        assert list(taken) == ["self", blocks]
     assert list(inspect.signature(Hubness.offsets).parameters) == ["self", "rule"]
     assert list(inspect.signature(choose).parameters) == ["candidates", "score"]
     with_sims = {
@@ -210,6 +216,11 @@ def test_a_small_temperature_does_not_overflow() -> None:
     rule = Rule("inverted_softmax", temperature=0.001)
     offsets = measure_hubness([random_sims(0, 9, 4).float()], [rule]).offsets(rule)
     assert offsets.isfinite().all()
+
+
+def test_no_candidates_are_refused() -> None:
+    with pytest.raises(ValueError, match="no candidates"):
+        HubnessMeter(rules()).of_candidate_blocks([])
 
 
 @pytest.mark.parametrize("bank", [[], [torch.ones(0, 3)]])

@@ -5,13 +5,17 @@ Running statistics of batch normalisation are averaged like weights, whole numbe
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from model.similarity import RetrievalModel
+from utils.errors import BadContent
+
+# Whether a monitored value is better than another, see `trainer.training.Monitor`.
+Better = Callable[[float | None, float | None], bool]
 
 # After n updates the decay is at most (1 + n) / (10 + n): the random start is soon forgotten.
 _WARM_UP = 10
@@ -48,20 +52,68 @@ class MovingAverage:
                 value.copy_(newest)
 
     def state(self) -> dict[str, Any]:
-        """Return what beside the averaged weights continuing exactly needs."""
-        return {"updates": self.updates}
+        """Return what continuing exactly needs."""
+        return {"updates": self.updates, "weights": self.net.state_dict()}
 
-    def restore(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Go on from averaged weights and what `state` returned with them.
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned.
 
         Raises:
-            KeyError, ValueError: the state was not made by it.
+            KeyError, RuntimeError, BadContent, ...: it was not made by it.
         """
         updates = state["updates"]
         if type(updates) is not int or updates < 0:
-            raise ValueError("its moving average is damaged")
-        self.net.load_state_dict(weights)
+            raise BadContent("its moving average is damaged")
+        self.net.load_state_dict(state["weights"])
         self.updates = updates
+
+
+class BestWeights:
+    """The weights of the best epochs so far, to be averaged at the end.
+
+    Args:
+        count: how many; 1 keeps none, as the best one lies on the disk.
+
+    Attributes:
+        kept: the epochs with their monitored values and weights (on the host), the best first.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.kept: list[dict[str, Any]] = []
+
+    def offer(self, epoch: int, value: float | None, is_better: Better, net: nn.Module) -> None:
+        """Keep the weights of an epoch if they are among the best; of equals the newest."""
+        if self.count < 2:
+            return
+        place = sum(not is_better(value, other["value"]) for other in self.kept)
+        if place >= self.count:
+            return
+        weights = {n: v.detach().to("cpu", copy=True) for n, v in net.state_dict().items()}
+        self.kept.insert(place, {"epoch": epoch, "value": value, "weights": weights})
+        del self.kept[self.count :]
+
+    @property
+    def epochs(self) -> list[int]:
+        return sorted(entry["epoch"] for entry in self.kept)
+
+    def mean(self) -> dict[str, Tensor]:
+        """Return the mean of all weights that are kept."""
+        return mean_weights(entry["weights"] for entry in self.kept)
+
+    def restore(self, kept: Sequence[Mapping[str, Any]], net: nn.Module) -> None:
+        """Go on with what was kept.
+
+        Raises:
+            KeyError, TypeError, BadContent, ...: it was not kept by this training.
+        """
+        shapes = {name: value.shape for name, value in net.state_dict().items()}
+        for entry in kept:
+            is_number = entry["value"] is None or isinstance(entry["value"], int | float)
+            found = {name: value.shape for name, value in entry["weights"].items()}
+            if type(entry["epoch"]) is not int or not is_number or found != shapes:
+                raise BadContent("its best weights are damaged")
+        self.kept = [dict(entry) for entry in kept]
 
 
 def mean_weights(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from data_loader.loader import ExpertDataLoader
 from logger.predictions import write_predictions
 from model.similarity import RetrievalModel
 from trainer.build import build_loader, build_net, build_visualizer
-from trainer.checkpoint import load_checkpoint, load_weights
+from trainer.checkpoint import NOT_TESTED, load_checkpoint, load_weights
 from trainer.evaluation import counts_of, evaluate, predict, warn_of_other_counts
 from trainer.memory import keeping_freed_memory
 from trainer.runs.folder import RunFolder, test_label
@@ -57,7 +57,7 @@ class Test:
         Raises:
             UserError: the checkpoint does not fit the config, or cannot be read.
         """
-        checkpoint = load_checkpoint(checkpoint_path, ("optimizer",), needs_config=False)
+        checkpoint = load_checkpoint(checkpoint_path, NOT_TESTED, needs_config=False)
         loader = build_loader(config, seed, device)
         net = build_net(config, loader)
         load_weights(net, checkpoint["state_dict"], checkpoint_path)

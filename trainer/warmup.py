@@ -17,8 +17,6 @@ class WarmupCosineLR(lr_scheduler.LRScheduler):
         last_epoch: the number of steps so far, less one.
     """
 
-    by_step = True
-
     def __init__(
         self,
         optimizer: Optimizer,

@@ -191,6 +191,7 @@ def _ends_with_training(values: Mapping[str, Any]) -> bool:
         "CosineAnnealingLR": [args.get("T_max")],
         "PolynomialLR": [args.get("total_iters")],
         "OneCycleLR": [args.get("total_steps"), args.get("epochs")],
+        "WarmupCosineLR": [args.get("steps") or epochs],
     }
     return epochs is not None and epochs in lengths.get(schedule.get("type"), [])
 
