@@ -29,19 +29,19 @@ class Rule:
 
     - "nearest": `alpha` times the mean similarity to the `k` bank items that are most similar to
       the candidate (nearest-neighbour normalisation, Chowdhury et al. 2024).
-    - "inverted_softmax": the candidate's probability of the query, in a softmax over the bank at
-      `temperature` (Smith et al. 2017); its logarithm is the similarity less one number.
+    - "inverted_softmax": `alpha` times the logarithm of a softmax's sum over the bank at
+      `temperature`; with 1 the candidate's probability of the query (Smith et al. 2017).
     - "querybank": the same, but only for queries whose most similar candidate is a hub: the most
       similar one of a bank item (QB-Norm with dynamic inverted softmax, Bogolin et al. 2022).
     """
 
     kind: str = ""
     k: int = 0
-    alpha: float = 0.0
+    alpha: float = 1.0
     temperature: float = 0.0
 
     def __str__(self) -> str:
-        given = [(field.name, getattr(self, field.name)) for field in fields(self)[1:]]
+        given = [(f.name, getattr(self, f.name)) for f in fields(self)[1:] if self.kind]
         return " ".join(
             [self.kind or "none", *(f"{name} {value:g}" for name, value in given if value)]
         )
@@ -65,7 +65,8 @@ def rules(kinds: Sequence[str] = KINDS) -> tuple[Rule, ...]:
         if kind == NEAREST:
             found += [Rule(kind, k=k, alpha=alpha) for k in NEIGHBOURS for alpha in ALPHAS]
         else:
-            found += [Rule(kind, temperature=temperature) for temperature in TEMPERATURES]
+            shares = ALPHAS[1::2] if kind == INVERTED_SOFTMAX else (1.0,)
+            found += [Rule(kind, 0, alpha, t) for t in TEMPERATURES for alpha in shares]
     return tuple(found)
 
 
@@ -89,7 +90,7 @@ class Hubness:
         if rule.kind == NEAREST:
             return rule.alpha * self.nearest[rule.k]
         if rule.kind in (INVERTED_SOFTMAX, QUERYBANK):
-            return self.softmax[rule.temperature]
+            return rule.alpha * self.softmax[rule.temperature]
         return torch.zeros(len(self.is_hub), device=self.is_hub.device)
 
 

@@ -33,6 +33,7 @@ SOME = (
     Rule("nearest", k=3, alpha=0.5),
     Rule("nearest", k=64, alpha=0.75),  # more than most banks have
     Rule("inverted_softmax", temperature=0.1),
+    Rule("inverted_softmax", temperature=0.05, alpha=0.5),
     Rule("querybank", temperature=0.05),
 )
 seeds, some = st.integers(0, 2**31), st.sampled_from(SOME)
@@ -51,7 +52,7 @@ def naive_offset(bank: list[float], rule: Rule) -> float:
         return rule.alpha * sum(nearest) / len(nearest)
     if rule.kind:
         mean = sum(math.exp(s / rule.temperature) for s in bank) / len(bank)
-        return rule.temperature * math.log(mean)
+        return rule.alpha * rule.temperature * math.log(mean)
     return 0.0
 
 
@@ -243,5 +244,5 @@ def test_rules_begin_with_none_and_have_all_kinds() -> None:
 
 def test_of_equal_rules_the_first_is_chosen() -> None:
     assert choose(SOME, lambda rule: 1.0) == Rule()
-    assert choose(SOME, lambda rule: rule.alpha) == SOME[1]
+    assert choose(SOME, lambda rule: rule.temperature) == SOME[4]
     assert str(SOME[2]) == "nearest k 3 alpha 0.5" and str(Rule()) == "none"

@@ -27,13 +27,13 @@ from model.hubness import (
     rank_corrected_videos,
     rules,
 )
-from model.metric import rank_metrics
 from model.ranks import Ranks
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity_to
 from trainer.evaluation import (
     BLOCK_VALUES,
     QUERIES_PER_BLOCK,
     Compared,
+    Evaluation,
     Queries,
     compare,
     embed_videos,
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 SUFFIX = "_corrected"
 BANK_SIZE = 5000
 # Where there is no validation split to choose on.
-DEFAULT = Rule(NEAREST, k=16, alpha=0.75)
+DEFAULT = Rule(NEAREST, k=64, alpha=0.5)
 # Blocks of the bank are of 512 captions and less.
 _WIDE = BLOCK_VALUES // QUERIES_PER_BLOCK
 _VIDEO_STREAM, _CAPTION_STREAM = 201, 202
@@ -120,9 +120,14 @@ class Searched:
 
     @classmethod
     def by(
-        cls, net: RetrievalModel, retrieval: RetrievalSet, bank: Bank, device: torch.device
+        cls,
+        net: RetrievalModel,
+        retrieval: RetrievalSet,
+        bank: Bank,
+        device: torch.device,
+        compared: Compared | None = None,
     ) -> "Searched":
-        compared = compare(net, retrieval, device)
+        compared = compared or compare(net, retrieval, device)
         masks = torch.from_numpy(np.asarray(retrieval.query_masks))
         if compared.averaged:
             masks = masks[:, :1]
@@ -174,9 +179,43 @@ def choose_rules(validation: Searched, kinds: Sequence[str]) -> tuple[Rule, Rule
 
 
 def _score(ranks: Tensor) -> float:
-    return rank_metrics(ranks)["geometric_mean_R1-R5-R10"]
+    """Return a score of ranks that says more of a few hundred queries than a recall does.
+
+    The mean logarithm moves with every rank, and with the first ones most.
+    """
+    return -ranks.log().mean().item()
 
 
-def corrected_ranks(test: Searched, t2v: Rule, v2t: Rule) -> Ranks:
-    """Rank a retrieval set with rules that were chosen elsewhere."""
-    return test.correction([t2v], [v2t]).ranks(test.compared.blocks, test.masks)
+def correct(
+    net: RetrievalModel,
+    loader: ExpertDataLoader,
+    validation: RetrievalSet | None,
+    evaluation: Evaluation,
+    settings: CorrectionSettings,
+    device: torch.device,
+) -> tuple[Ranks, dict[str, str]]:
+    """Rank the retrieval set of a test anew, its hubs corrected.
+
+    Args:
+        net: the model.
+        loader: of the test: its retrieval set, and the training set for the bank.
+        validation: on which the rules are chosen; None: those that are good in general are taken.
+        evaluation: of the test.
+        settings: see there.
+        device: of the model.
+
+    Returns:
+        The corrected ranks, and what was done in words.
+    """
+    bank = embed_bank(net, loader, settings, device)
+    tested = set(loader.retrieval.video_ids)
+    if validation is None or not tested.isdisjoint(validation.video_ids):
+        # To choose by the videos that are reported would flatter the numbers.
+        t2v, v2t, how = DEFAULT, DEFAULT, "by default, as no other videos validate"
+    else:
+        searched = Searched.by(net, validation, bank, device)
+        (t2v, v2t), how = choose_rules(searched, settings.kinds), "on the validation split"
+    compared = Compared(evaluation.video, evaluation.blocks, evaluation.sims, evaluation.averaged)
+    test = Searched.by(net, loader.retrieval, bank, device, compared)
+    ranks = test.correction([t2v], [v2t]).ranks(compared.blocks, test.masks)
+    return ranks, {"t2v": str(t2v), "v2t": str(v2t), "chosen": how}

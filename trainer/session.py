@@ -190,7 +190,7 @@ class Training:
                     metrics["parameters"] = count_parameters(parts.net)
                 _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
                 _log.info("It is the model of epoch %d.", progress.best_epoch)
-                final = (config.eval_config(), folder.best_checkpoint, options.device, seed)
+                final = (config.eval_config(), folder.best_checkpoint, options.device, seed, config)
                 result = Test.prepare(*final).run(folder, is_final=True)
         folder.last_checkpoint.unlink(missing_ok=True)
         return result

@@ -9,11 +9,14 @@ import numpy as np
 import torch
 
 from data_loader.loader import ExpertDataLoader
+from data_loader.retrieval_set import RetrievalSet
 from logger.predictions import write_predictions
+from model.metric import METRICS
 from model.similarity import RetrievalModel
 from trainer.build import build_loader, build_net, build_visualizer
 from trainer.checkpoint import NOT_TESTED, load_checkpoint, load_weights
-from trainer.evaluation import counts_of, evaluate, predict, warn_of_other_counts
+from trainer.correction import SUFFIX, CorrectionSettings, correct
+from trainer.evaluation import Evaluation, counts_of, evaluate, predict, warn_of_other_counts
 from trainer.memory import keeping_freed_memory
 from trainer.runs.folder import RunFolder, test_label
 from trainer.training import flat_metrics
@@ -49,10 +52,20 @@ class Test:
     net: RetrievalModel
     loader: ExpertDataLoader
     device: torch.device
+    validation: RetrievalSet | None = None  # on which a correction is chosen
 
     @classmethod
-    def prepare(cls, config: Config, checkpoint_path: Path, device: str, seed: int = 0) -> "Test":
+    def prepare(
+        cls,
+        config: Config,
+        checkpoint_path: Path,
+        device: str,
+        seed: int = 0,
+        training: Config | None = None,
+    ) -> "Test":
         """Build the model of a checkpoint and open the retrieval set of a config.
+
+        The config of the training has the validation split, where that is another one.
 
         Raises:
             UserError: the checkpoint does not fit the config, or cannot be read.
@@ -62,7 +75,14 @@ class Test:
         net = build_net(config, loader)
         load_weights(net, checkpoint["state_dict"], checkpoint_path)
         net.to(device)
-        return cls(config, checkpoint_path, checkpoint["epoch"], net, loader, torch.device(device))
+        epoch, validation = checkpoint["epoch"], None
+        if (
+            config.get("correction", False) is not False
+            and training
+            and training.values != config.values
+        ):
+            validation = build_loader(training, seed, device).retrieval
+        return cls(config, checkpoint_path, epoch, net, loader, torch.device(device), validation)
 
     @property
     def split(self) -> str:
@@ -86,8 +106,13 @@ class Test:
         protocol = retrieval.protocol(self.net.test_caption_mode)
         with keeping_freed_memory(self.device.type == "cpu"):
             evaluation = evaluate(self.net, retrieval, self.config["metrics"], self.device)
+            metrics, correction = evaluation.metrics, self._corrected(evaluation)
+        if correction:
+            corrected, rules = correction
+            metrics = metrics | corrected
+            _log.info("Hubness correction, chosen %(chosen)s: t2v %(t2v)s, v2t %(v2t)s", rules)
         _log.info("Test on the split %s: %s", self.split, protocol)
-        for name, value in flat_metrics("test", evaluation.metrics).items():
+        for name, value in flat_metrics("test", metrics).items():
             _log.info(" %s: %s", name, value)
         if evaluation.sims is not None:
             path = folder.similarities(self.label)
@@ -105,11 +130,27 @@ class Test:
             "test_protocol": protocol.name,
             "test_queries": protocol.queries,
             "test_captions": protocol.captions,
-            "test": evaluation.metrics,
+            "test": metrics,
         }
+        if correction:
+            found["test_correction"] = rules
         # Last, as it says that a training has ended: a kill before this leaves nothing out.
         self._record(folder, "tests", found, is_final)
-        return TestResult(evaluation.metrics, self.split, page)
+        return TestResult(metrics, self.split, page)
+
+    def _corrected(
+        self, evaluation: Evaluation
+    ) -> tuple[dict[str, dict[str, float]], dict[str, str]] | None:
+        """Return the metrics with hubs corrected, where the config asks for it, and the rules."""
+        section = self.config.get("correction")
+        if not section and section != {}:
+            return None
+        settings = CorrectionSettings(**section, seed=self.config.get("seed", 0))
+        ranks, rules = correct(
+            self.net, self.loader, self.validation, evaluation, settings, self.device
+        )
+        names = self.config["metrics"]
+        return {name + SUFFIX: METRICS[name](ranks) for name in names}, rules
 
     def _predict(self, folder: RunFolder, is_final: bool) -> TestResult:
         """Leave the predictions of a challenge in place of metrics."""
