@@ -99,6 +99,7 @@ def test_what_a_modern_training_leaves(run: Run, config_path: Path, tmp_path: Pa
     assert "step 2: loss" in log and "gradient_norm" in log and "step 3:" not in log
 
     checkpoint = stored(models / "trained_model.pth")
+    assert checkpoint["moving_average"]["updates"] == 3 * checkpoint["epoch"]
     kept = checkpoint["best_weights"]
     assert len(kept) == min(3, checkpoint["epoch"]) and all(
         not torch.equal(checkpoint["trained_weights"][n], v)
@@ -141,6 +142,18 @@ def test_rules_do_not_depend_on_the_test_queries(
             [line.split("chosen ")[1] for line in output.splitlines() if "chosen " in line]
         )
     assert rules[0] == rules[1] and rules[0]
+
+
+def test_nothing_is_chosen_on_the_videos_that_are_reported(
+    run: Run, config_path: Path, tmp_path: Path
+) -> None:
+    def same_videos(values: dict) -> None:
+        modern(values)
+        values["eval_settings"] = {"data_loader": {"args": {"num_test_captions": 2}}}
+
+    changed(config_path, same_videos)
+    code, output = run(train_program, "--config", config_path)
+    assert code == 0 and "chosen by default" in output
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ class WarmupCosineLR(lr_scheduler.LRScheduler):
     def __init__(
         self,
         optimizer: Optimizer,
-        warmup: float = 0.05,
+        warmup: float = 0.1,
         final: float = 0.0,
         steps: int | None = None,
         last_epoch: int = -1,
