@@ -41,7 +41,7 @@ def modern(values: dict) -> None:
         "save_only_best": True,
         "log_every": 2,
         "clip_norm": 1.0,
-        "batch_parts": 2,
+        "accumulate": 2,
         "ema": 0.9,
         "average_best": 3,
         "dropout": {"features": 0.2, "text": 0.1, "experts": 0.1},
@@ -212,7 +212,7 @@ def test_a_step_with_dropout_in_parts_is_that_of_the_whole_batch() -> None:
     nets = [make_net().eval(), make_net().eval()]
     batch = make_batch(7, captions=2)
     losses = [
-        make_step(net, batch_parts=parts, dropout=dropout)(batch, 2)[0]
+        make_step(net, accumulate=parts, dropout=dropout)(batch, 2)[0]
         for net, parts in zip(nets, (1, 3), strict=True)
     ]
     torch.testing.assert_close(*losses)

@@ -309,7 +309,7 @@ def _check_recipe(config: Config) -> None:
     dropout = config.get("trainer.dropout", {})
     asked = {
         "trainer.dropout": max(dropout.values(), default=0) > 0,
-        "trainer.batch_parts": config.get("trainer.batch_parts", 1) > 1,
+        "trainer.accumulate": config.get("trainer.accumulate", 1) > 1,
         "data_loader.args.captions_per_video": (
             config.get("data_loader.args.captions_per_video", 1) > 1
         ),

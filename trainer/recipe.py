@@ -23,7 +23,7 @@ class Recipe:
 
     Attributes:
         clip_norm: the longest that all gradients together may be; None: as long as they are.
-        batch_parts: the parts in which a batch goes through the model, see `trainer.accumulation`.
+        accumulate: the parts in which a batch goes through the model, see `trainer.accumulation`.
         dropout: what is dropped of experts and captions.
         average: the moving average of the weights, which is evaluated and saved in their place.
         average_best: the best epochs whose weights are averaged at the end; 1: no others.
@@ -32,7 +32,7 @@ class Recipe:
     """
 
     clip_norm: float | None = None
-    batch_parts: int = 1
+    accumulate: int = 1
     dropout: Dropout = field(default_factory=Dropout)
     average: MovingAverage | None = None
     average_best: int = 1
@@ -51,7 +51,7 @@ class Recipe:
         decay = section.get("ema")
         return cls(
             clip_norm=section.get("clip_norm"),
-            batch_parts=section.get("batch_parts", 1),
+            accumulate=section.get("accumulate", 1),
             dropout=Dropout(**section.get("dropout", {}), seed=seed),
             average=MovingAverage(net, decay) if decay else None,
             average_best=section.get("average_best", 1),

@@ -45,7 +45,7 @@ class TrainingStep:
         """
         self.optimiser.zero_grad(set_to_none=True)
         with matrix_products_in(self.precision):
-            if self.recipe.batch_parts > 1:
+            if self.recipe.accumulate > 1:
                 loss, distance = self._in_parts(batch, epoch)
             else:
                 with self.recipe.dropping(self.net, batch, epoch) as left:
@@ -80,7 +80,7 @@ class TrainingStep:
             with self.recipe.dropping(self.net, part, epoch) as left:
                 return self._embed(left)
 
-        parts = split_batch(batch, self.recipe.batch_parts)
+        parts = split_batch(batch, self.recipe.accumulate)
         accumulate_gradients(self.net, parts, encode, backward)
         return made[0]
 

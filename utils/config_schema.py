@@ -152,7 +152,7 @@ TRAINER = Section(
         "tensorboard": Bool(),
         "log_every": Int(1),
         "clip_norm": Float(0),
-        "batch_parts": Int(1, vast=10_000),
+        "accumulate": Int(1, vast=10_000),
         "ema": Float(0, 1),
         "average_best": Int(1, vast=100),
         "dropout": Section({name: Float(0, 1) for name in ("features", "text", "experts")}),
