@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
 
         from trainer.testing import Test
 
-        test = Test.prepare(config, checkpoint, device)
+        test = Test.prepare(config, checkpoint, device, training=training_config)
         # What lies beside a published checkpoint, say, is not ours to change.
         own = RunFolder.of_checkpoint(checkpoint)
         new = RunFolder.new(Path(config["trainer.save_dir"]), config.name)

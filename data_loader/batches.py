@@ -39,7 +39,8 @@ class Batch:
         text: (B, 1, T, D) float32 word features.
         text_token_mask: (B, 1) float32, the number of tokens of each caption.
         video_indices: (B,) int64 places in the training list.
-        caption_indices: (B,) int64 which of the video's captions.
+        caption_indices: (B,) int64 which of the video's captions; (B, C) where a step takes
+            several, and `text` and its mask have C in place of 1.
     """
 
     experts: dict[str, torch.Tensor]
@@ -48,6 +49,18 @@ class Batch:
     text_token_mask: torch.Tensor
     video_indices: torch.Tensor
     caption_indices: torch.Tensor
+
+    def with_caption(self, place: int) -> "Batch":
+        """Return the same batch with one of the C captions of each video."""
+        if self.caption_indices.dim() == 1:
+            return self
+        one = slice(place, place + 1)
+        return replace(
+            self,
+            text=self.text[:, one],
+            text_token_mask=self.text_token_mask[:, one],
+            caption_indices=self.caption_indices[:, place],
+        )
 
     def to(self, device: torch.device) -> "Batch":
         """Return the same batch on a device (the indices stay on the host)."""
@@ -92,6 +105,17 @@ class CaptionChoice:
         place = np.minimum((uniform * count).astype(np.int64), count - 1)
         return self.captions[first + place]
 
+    def draw_several(self, videos: np.ndarray, uniform: np.ndarray, count: int) -> np.ndarray:
+        """Return (B, count) captions for each video: the drawn one, and those that follow it.
+
+        After its last one a video begins with its first again.
+        """
+        first = self.offsets[videos]
+        available = self.offsets[videos + 1] - first
+        drawn = np.minimum((uniform * available).astype(np.int64), available - 1)
+        places = (drawn[:, None] + np.arange(count)) % available[:, None]
+        return self.captions[first[:, None] + places]
+
 
 class TrainingSet:
     """The training videos of a split. Its length is the number of batches of an epoch.
@@ -110,6 +134,7 @@ class TrainingSet:
         choice: CaptionChoice,
         batch_size: int,
         text_dropout: float = 0.0,
+        captions_per_video: int = 1,
         seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
@@ -126,6 +151,7 @@ class TrainingSet:
         self.batch_size = batch_size
         self._experts, self._text, self._choice = experts, text, choice
         self._text_dropout, self._seed = text_dropout, seed
+        self._captions_per_video = captions_per_video
         self.device = torch.device(device)
         # A single video has no negative, and batch normalisation cannot take it.
         self._used = len(video_ids) - (len(video_ids) % batch_size == 1)
@@ -164,8 +190,13 @@ class TrainingSet:
             yield self.collate(videos, captions, self._draw_words(epoch, videos, captions))
 
     def draw_captions(self, epoch: int, videos: np.ndarray) -> np.ndarray:
-        """Return which caption is drawn for each video (places in the training list)."""
+        """Return which caption is drawn for each video (places in the training list), (B,).
+
+        With several captions a video in a step, (B, C).
+        """
         uniform = item_uniform(self._seed, epoch, videos, stream=_CAPTION_STREAM)
+        if self._captions_per_video > 1:
+            return self._choice.draw_several(videos, uniform, self._captions_per_video)
         return self._choice.draw(videos, uniform)
 
     def collate(
@@ -178,18 +209,19 @@ class TrainingSet:
 
         Args:
             video_indices: (B,) places in the training list.
-            caption_indices: (B,) which of each video's captions.
-            word_keep: (B, words) bool, the words that text dropout leaves; None keeps all.
+            caption_indices: (B,) which of each video's captions, or (B, C).
+            word_keep: (B C, words) bool, the words that text dropout leaves; None keeps all.
         """
         videos = np.asarray(video_indices, dtype=np.int64)
         captions = np.asarray(caption_indices, dtype=np.int64)
-        text, tokens = self._text.gather(videos, captions, word_keep)
+        width = captions.size // max(1, len(videos))
+        text, tokens = self._text.gather(videos.repeat(width), captions.reshape(-1), word_keep)
         experts, ind = gather_experts(self._experts, videos)
         return Batch(
             experts=experts,
             ind=ind,
-            text=text[:, None],
-            text_token_mask=send(tokens[:, None].astype(np.float32), text.device),
+            text=text.view(-1, width, *text.shape[1:]),
+            text_token_mask=send(tokens.reshape(-1, width).astype(np.float32), text.device),
             video_indices=torch.from_numpy(videos),
             caption_indices=torch.from_numpy(captions),
         )
@@ -197,17 +229,19 @@ class TrainingSet:
     def _draw_words(
         self, epoch: int, videos: np.ndarray, captions: np.ndarray
     ) -> np.ndarray | None:
-        """Return which words text dropout leaves, (B, words) bool.
+        """Return which words text dropout leaves, (B C, words) bool.
 
         A caption that would lose every word keeps them all: without words there is no query.
         """
         if not self._text_dropout:
             return None
-        counts = self._text.word_counts(videos, captions)
-        shortened = item_uniform(self._seed, epoch, videos, stream=_DROPOUT_STREAM)
+        width = captions.size // max(1, len(videos))
+        items = (videos[:, None] * width + np.arange(width)).reshape(-1)  # each caption is one
+        counts = self._text.word_counts(videos.repeat(width), captions.reshape(-1))
+        shortened = item_uniform(self._seed, epoch, items, stream=_DROPOUT_STREAM)
         kept = np.stack(
             [
-                item_uniform(self._seed, epoch, videos, stream=_WORD_STREAM + word) < _KEEP_WORD
+                item_uniform(self._seed, epoch, items, stream=_WORD_STREAM + word) < _KEEP_WORD
                 for word in range(max(1, int(counts.max())))
             ],
             axis=1,

@@ -113,7 +113,10 @@ class ExpertDataLoader:
             path = self._finder.find_given(settings.caption_masks, "the caption masks")
             choice = choice.where(_allowed(path, video_ids, self._text, view))
         return TrainingSet(
-            video_ids, experts, view, choice, settings.batch_size, settings.text_dropout, seed
+            *(video_ids, experts, view, choice, settings.batch_size),
+            text_dropout=settings.text_dropout,
+            captions_per_video=settings.captions_per_video,
+            seed=seed,
         )
 
     def _retrieval_set(self) -> RetrievalSet:
@@ -160,9 +163,10 @@ class ExpertDataLoader:
         teacher.move_to(self.train.device)
         return teacher
 
-    def training_queries(self) -> RetrievalSet:
-        """Return the training videos with all of their captions as a retrieval set."""
-        video_ids, role = self.train.video_ids, "all training captions"
+    def training_queries(self, video_ids: list[str] | None = None) -> RetrievalSet:
+        """Return all training videos, or some, with all of their captions as a retrieval set."""
+        video_ids = self.train.video_ids if video_ids is None else video_ids
+        role = "all training captions"
         experts = self._expert_views(video_ids, role)
         view = self._text_view(self._text, video_ids, role)
         counts = view.queries_per_video

@@ -119,7 +119,7 @@ def _table(rows: Mapping[str, Mapping[str, str]]) -> str:
     names += [name for name in present if name not in COLUMNS]
     lines = [["task", *(COLUMNS.get(name, name) for name in names)]]
     for task, row in rows.items():
-        lines.append([task.removesuffix("_metrics"), *(row.get(name, "-") for name in names)])
+        lines.append([task.replace("_metrics", ""), *(row.get(name, "-") for name in names)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])

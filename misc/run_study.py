@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from misc.results.recipe import NAME as RECIPE
+from misc.results.recipe import recipe_study, validation_lines
 from misc.results.rows import row_of_config
 from misc.results.sbatch import Limits, from_here, write_job_array
 from misc.results.studies import Job, Study, load_study, run_jobs, state_of, study_names
@@ -38,6 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     print(f"\n{study.title} (seeds: {', '.join(map(str, args.seeds))}):\n")
     print_table(rows, args, study.row)
+    if study.name == RECIPE:
+        print("\n" + "\n".join(validation_lines(rows, study, args.custom_args)))
     if failed:
         which = ", ".join(f"{job.label} with seed {job.seed}" for job in failed)
         raise UserError(
@@ -48,7 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def study_parser() -> Parser:
     parser = tool_parser("run_study")
-    parser.add_argument("--study", metavar="NAME", help=f"which one: {', '.join(study_names())}")
+    parser.add_argument(
+        "--study", metavar="NAME", help=f"which one: {', '.join([*study_names(), RECIPE])}"
+    )
     parser.add_argument("--dataset", metavar="NAME", help="folder below configs/ (demo, msrvtt)")
     parser.add_argument(
         "--configs", nargs="+", metavar="PATH", help="configs of your own in place of a study"
@@ -118,6 +124,8 @@ def chosen_study(args: argparse.Namespace) -> Study:
             f"Say what to run: --study (one of {', '.join(study_names())}) with --dataset, or "
             "--configs."
         )
+    if args.study == RECIPE:
+        return recipe_study(args.dataset)
     return load_study(args.study, args.dataset)
 
 

@@ -120,13 +120,17 @@ class CENet(RetrievalModel):
         tokens = text_BCTD.flatten(0, 1)  # (B C, T, D)
         if self.text_pooling is not None:
             num_tokens = None if num_tokens_BC is None else num_tokens_BC.flatten()
-            return self.ce.encode_text(self.text_pooling(tokens, num_tokens))
-        if tokens.shape[1] != 1:
+            pooled_QD = self.text_pooling(tokens, num_tokens)
+        elif tokens.shape[1] != 1:
             raise ValueError(
                 f"Captions of {tokens.shape[1]} tokens need text NetVLAD (vlad_clusters.text > 0) "
                 "or text_agg avg."
             )
-        return self.ce.encode_text(tokens.squeeze(1))
+        else:
+            pooled_QD = tokens.squeeze(1)
+        if self.dropout is not None:
+            pooled_QD = self.dropout("text", pooled_QD)
+        return self.ce.encode_text(pooled_QD)
 
     def pool_experts(
         self, experts: Mapping[str, Tensor], ind: Mapping[str, Tensor]
@@ -154,7 +158,7 @@ class CENet(RetrievalModel):
                 pool = self.pooling[_module_name(name)]
                 skips = skips_missing(self.training, x.device)
                 x = once_for_missing(pool, x, present_B) if skips else pool(x)  # (B, D K)
-            pooled.append(x)
+            pooled.append(x if self.dropout is None else self.dropout(name, x))
             availability.append(present_B)
         return pooled, torch.stack(availability, dim=1)
 

@@ -1,6 +1,7 @@
 """Losses on the similarity matrix of a batch: ranking, and distillation from teachers."""
 
 import logging
+import math
 
 import torch
 import torch.nn.functional as F
@@ -31,9 +32,7 @@ class MaxMarginRankingLoss(nn.Module):
         Raises:
             ValueError: the matrix is not square.
         """
-        n = len(sims)
-        if sims.shape != (n, n):
-            raise ValueError(f"The ranking loss needs a square matrix, got {tuple(sims.shape)}.")
+        n = _check_square(sims, "ranking")
         own = sims.diagonal()
         if not self.fix_norm:
             return (self._hinges(sims, own.view(-1, 1)) + self._hinges(sims, own)).mean() / 2
@@ -47,6 +46,101 @@ class MaxMarginRankingLoss(nn.Module):
 
     def _hinges(self, sims: Tensor, own: Tensor) -> Tensor:
         return F.relu(self.margin - own + sims)
+
+
+def _check_square(sims: Tensor, which: str) -> int:
+    n = len(sims)
+    if sims.shape != (n, n):
+        raise ValueError(f"The {which} loss needs a square matrix, got {tuple(sims.shape)}.")
+    return n
+
+
+class NormSoftmaxLoss(nn.Module):
+    """Symmetric cross-entropy over the batch (Bain et al. 2021, eq. 1; Radford et al. 2021).
+
+    A caption's own video among the videos of the batch and a video's own caption among the
+    captions, with softmax over similarities / temperature; the mean of both directions.
+
+    Args:
+        temperature: what similarities are divided by; where a learned one begins.
+        learned: learn the temperature between `lowest` and `highest`, which it only approaches.
+        lowest: lower bound of a learned temperature.
+        highest: upper bound of a learned temperature.
+        label_smoothing: the share of the target that is spread over the whole batch.
+
+    Raises:
+        ValueError: the temperature is not above 0, or a learned one begins outside its bounds.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        learned: bool = False,
+        lowest: float = 0.01,
+        highest: float = 1.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature {temperature} is not above 0")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing {label_smoothing} is not from 0 to below 1")
+        self.fixed, self.bounds = temperature, (lowest, highest)
+        self.label_smoothing = label_smoothing
+        self.position: nn.Parameter | None = None
+        if learned:
+            if not 0 < lowest < temperature < highest:
+                raise ValueError(
+                    f"a learned temperature begins between its bounds, not {lowest} < "
+                    f"{temperature} < {highest}"
+                )
+            # On the logarithmic way from bound to bound, by a sigmoid: its gradient never ends.
+            share = math.log(temperature / lowest) / math.log(highest / lowest)
+            self.position = nn.Parameter(torch.tensor(math.log(share / (1 - share))))
+
+    @property
+    def temperature(self) -> Tensor | float:
+        """The temperature in force; a scalar tensor with gradient where it is learned."""
+        if self.position is None:
+            return self.fixed
+        lowest, highest = self.bounds
+        return lowest * (highest / lowest) ** torch.sigmoid(self.position)
+
+    def forward(self, sims: Tensor) -> Tensor:
+        """Loss of a square similarity matrix (n, n), true pairs on the diagonal.
+
+        Raises:
+            ValueError: the matrix is not square.
+        """
+        _check_square(sims, "softmax")
+        logits, own = sims / self.temperature, torch.arange(len(sims), device=sims.device)
+        of_captions = F.cross_entropy(logits, own, label_smoothing=self.label_smoothing)
+        of_videos = F.cross_entropy(logits.T, own, label_smoothing=self.label_smoothing)
+        return (of_captions + of_videos) / 2
+
+
+class MarginSoftmaxLoss(nn.Module):
+    """The sum of `MaxMarginRankingLoss` and `weight` times `NormSoftmaxLoss`."""
+
+    def __init__(
+        self,
+        margin: float = 0.2,
+        fix_norm: bool = True,
+        weight: float = 1.0,
+        temperature: float = 0.1,
+        learned: bool = False,
+        lowest: float = 0.01,
+        highest: float = 1.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.weight = weight
+        self.ranking = MaxMarginRankingLoss(margin, fix_norm)
+        self.softmax = NormSoftmaxLoss(temperature, learned, lowest, highest, label_smoothing)
+
+    def forward(self, sims: Tensor) -> Tensor:
+        """Loss of a square similarity matrix (n, n), true pairs on the diagonal."""
+        return self.ranking(sims) + self.weight * self.softmax(sims)
 
 
 class DistillationLoss(nn.Module):
@@ -71,7 +165,11 @@ class DistillationLoss(nn.Module):
 
 # What `loss.type` of a config may name: modules that take a square matrix of similarities, true
 # pairs on the diagonal, and give the loss. To add one is to add a row.
-LOSSES: dict[str, type[nn.Module]] = {"MaxMarginRankingLoss": MaxMarginRankingLoss}
+LOSSES: dict[str, type[nn.Module]] = {
+    "MaxMarginRankingLoss": MaxMarginRankingLoss,
+    "NormSoftmaxLoss": NormSoftmaxLoss,
+    "MarginSoftmaxLoss": MarginSoftmaxLoss,
+}
 
 AGGREGATES = ("mean", "max", "min", "median", "random")
 

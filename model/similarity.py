@@ -21,6 +21,9 @@ VIDEOS_PER_TILE = 4096
 # Videos up to this size are laid out for many blocks once, larger ones anew for each block.
 PREPARED_BYTES = 2**27
 
+# What a training takes from pooled features, (rows, D) by the name of an expert, or "text".
+PooledDropout = Callable[[str, Tensor], Tensor]
+
 TASKS = ("retrieval", "compute_video_embeddings")
 CAPTION_MODES = ("indep", "avg")
 
@@ -110,6 +113,7 @@ class RetrievalModel(nn.Module, ABC):
         self.task = task
         self.test_caption_mode = test_caption_mode
         self.products = TORCH  # see `fast.choose_products`
+        self.dropout: PooledDropout | None = None  # set while a training step runs
 
     @abstractmethod
     def encode_text(self, text_BCTD: Tensor, num_tokens_BC: Tensor | None = None) -> TextEmbeddings:

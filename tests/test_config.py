@@ -195,7 +195,10 @@ def test_every_optimiser_and_schedule_of_torch_is_known_or_refused_with_a_reason
         return {name for name, made in found.items() if made is not base}
 
     optimisers = classes(torch.optim, torch.optim.Optimizer) | {"Ranger"}
-    schedules = classes(lr_scheduler, lr_scheduler.LRScheduler) | {"CosineAnnealingWithRestartsLR"}
+    schedules = classes(lr_scheduler, lr_scheduler.LRScheduler) | {
+        "CosineAnnealingWithRestartsLR",
+        "WarmupCosineLR",
+    }
     assert optimisers == {*OPTIMISERS, *REFUSED_OPTIMISERS}
     assert schedules == {*SCHEDULES, *REFUSED_SCHEDULES}
 

@@ -16,6 +16,7 @@ from data_loader.sets.declared import LoaderSettings, ModelInputs, declared_inpu
 from data_loader.teachers.teacher import Teacher
 from model import CENet, MNNet
 from model.collaborative_gating import GATINGS
+from model.hubness import KINDS
 from model.loss import AGGREGATES, LOSSES
 from model.metric import METRICS, REFUSED_METRICS
 from model.ranks import Ranks
@@ -32,7 +33,7 @@ from trainer.optimisers import (
     build_schedule,
 )
 from trainer.rehearsal import TRAINING_COPIES, check_fits, only_sizes, rehearse
-from trainer.settings import check_settings
+from trainer.settings import check_settings, does_not_fit
 from trainer.step import PRECISIONS
 from trainer.training import Monitor, TrainingSettings
 from utils.config import Config
@@ -62,6 +63,7 @@ def check_names(config: Config) -> None:
         "metrics": ListOf(Choice(*METRICS, refused=REFUSED_METRICS)),
         "visualizer.type": Choice(*VISUALIZERS),
         "precision": Choice(*PRECISIONS),
+        "correction.kinds": ListOf(Choice(*KINDS)),
     }
     config.check(choices)
 
@@ -215,7 +217,10 @@ def build_loss(config: Config) -> nn.Module:
     """
     kind, args = _type_and_args(config, "loss")
     check_settings("loss", kind, LOSSES[kind], args, given=0)
-    return LOSSES[kind](**args)
+    try:
+        return LOSSES[kind](**args)
+    except ValueError as error:
+        raise does_not_fit("loss", kind, error) from error
 
 
 def build_distillation(
@@ -250,23 +255,28 @@ def build_visualizer(config: Config) -> Visualizer | None:
     return _call("visualizer", kind, VISUALIZERS[kind], args)
 
 
-def build_optimiser_of(config: Config, net: nn.Module) -> Optimizer:
-    """Build the optimiser of a config for a model.
+def build_optimiser_of(config: Config, net: nn.Module, loss: nn.Module | None = None) -> Optimizer:
+    """Build the optimiser of a config for a model, and for what its loss learns.
 
     Raises:
         UserError: the settings do not fit.
     """
-    return build_optimiser(*_type_and_args(config, "optimizer"), net)
+    learning = nn.ModuleList([net] if loss is None else [net, loss])
+    decay_biases = config.get("optimizer.decay_biases", True)
+    return build_optimiser(*_type_and_args(config, "optimizer"), learning, decay_biases)
 
 
-def build_schedule_of(config: Config, optimiser: Optimizer) -> LRScheduler:
+def build_schedule_of(
+    config: Config, optimiser: Optimizer, steps_per_epoch: int = 1
+) -> LRScheduler:
     """Build the schedule of a config for the optimiser of the same config.
 
     Raises:
         UserError: its settings do not fit (whether they last, `check_training` finds out).
     """
     direction = _monitor(config).direction
-    return build_schedule(*_type_and_args(config, "lr_scheduler"), optimiser, direction)
+    steps = config["trainer.epochs"] * steps_per_epoch
+    return build_schedule(*_type_and_args(config, "lr_scheduler"), optimiser, direction, steps)
 
 
 def check_training(config: Config, device: str = "cpu") -> None:
@@ -283,6 +293,7 @@ def check_training(config: Config, device: str = "cpu") -> None:
     _check_monitor(config)
     build_loss(config)
     build_visualizer(config)
+    _check_recipe(config)
     rehearse(
         _type_and_args(config, "optimizer"),
         _type_and_args(config, "lr_scheduler"),
@@ -290,6 +301,30 @@ def check_training(config: Config, device: str = "cpu") -> None:
         config["trainer.epochs"],
         device,
     )
+
+
+def _check_recipe(config: Config) -> None:
+    """Refuse what a recipe asks of a training that cannot do it."""
+    dropout = config.get("trainer.dropout", {})
+    asked = {
+        "trainer.dropout": max(dropout.values(), default=0) > 0,
+        "trainer.accumulate": config.get("trainer.accumulate", 1) > 1,
+        "data_loader.args.captions_per_video": (
+            config.get("data_loader.args.captions_per_video", 1) > 1
+        ),
+    }
+    for key in (key for key, is_asked in asked.items() if is_asked):
+        if config["arch.type"] == "MNNet":
+            raise UserError(f"{key} is set, but MNNet learns nothing: leave it out.")
+    for name, share in [*dropout.items(), ("ema", config.get("trainer.ema", 0))]:
+        if share == 1:
+            key = "trainer.ema" if name == "ema" else f"trainer.dropout.{name}"
+            raise UserError(f"{key} is 1, with which nothing is learned: set it below 1.")
+    if asked["trainer.dropout"] and config.get("compile", False):
+        raise UserError(
+            "compile and trainer.dropout exclude each other: every step drops something else, and "
+            "would be compiled anew; leave one of them out."
+        )
 
 
 def _type_and_args(config: Config, section: str) -> tuple[str, dict[str, Any]]:

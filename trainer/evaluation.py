@@ -82,7 +82,7 @@ def compare(net: RetrievalModel, retrieval: RetrievalSet, device: torch.device) 
     with evaluating(net):
         video = embed_videos(net, retrieval, device)
         averaged = net.test_caption_mode == "avg" and retrieval.query_masks.shape[1] > 1
-        blocks, sims = _similarity_blocks(_Queries(net, retrieval, device), video, averaged)
+        blocks, sims = _similarity_blocks(Queries(net, retrieval, device), video, averaged)
     return Compared(video, blocks, sims, averaged)
 
 
@@ -111,7 +111,7 @@ def embed_videos(
 
 
 @dataclass(frozen=True)
-class _Queries:
+class Queries:
     """Embeds the captions of a retrieval set, and those alone that exist."""
 
     net: RetrievalModel
@@ -137,7 +137,7 @@ class _Queries:
 
 
 def _similarity_blocks(
-    queries: _Queries, video: VideoEmbeddings, average: bool
+    queries: Queries, video: VideoEmbeddings, average: bool
 ) -> tuple[BlockSource, Tensor | None]:
     """Choose between a matrix kept in memory and blocks made anew in each pass."""
     num_videos, num_captions = queries.retrieval.query_masks.shape

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
 from trainer.settings import NONSENSE, check_settings, does_not_fit
+from trainer.warmup import WarmupCosineLR
 from utils.errors import UserError
 
 
@@ -287,6 +288,7 @@ SCHEDULES: dict[str, type[lr_scheduler.LRScheduler]] = {
     "OneCycleLR": lr_scheduler.OneCycleLR,
     "PolynomialLR": lr_scheduler.PolynomialLR,
     "ReduceLROnPlateau": lr_scheduler.ReduceLROnPlateau,
+    "WarmupCosineLR": WarmupCosineLR,
 }
 # Args with which a schedule may be made to end with the training: then more epochs are another one.
 SCHEDULE_LENGTHS = {
@@ -294,6 +296,8 @@ SCHEDULE_LENGTHS = {
     "OneCycleLR": ("total_steps", "epochs"),
     "PolynomialLR": ("total_iters",),
 }
+# Schedules that end with the training unless this arg says otherwise.
+SCHEDULE_LENGTH_GIVEN = {"WarmupCosineLR": "steps"}
 # Others of torch, and why no training here can use them.
 REFUSED_OPTIMISERS = {
     "LBFGS": "it measures the loss several times a step, which a training here does once",
@@ -314,8 +318,12 @@ _IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 _FUSED = ("Adam", "AdamW", "SGD", "RAdam", "Ranger")
 
 
-def build_optimiser(kind: str, settings: dict[str, Any], net: nn.Module) -> Optimizer:
+def build_optimiser(
+    kind: str, settings: dict[str, Any], net: nn.Module, decay_biases: bool = True
+) -> Optimizer:
     """Build the optimiser that a config names, over the parameters that learn.
+
+    Without `decay_biases` weight decay leaves out biases and normalisations.
 
     It takes torch's fastest implementation, unless the settings choose one by `fused` or `foreach`.
 
@@ -324,7 +332,19 @@ def build_optimiser(kind: str, settings: dict[str, Any], net: nn.Module) -> Opti
     """
     learned = [p for p in net.parameters() if p.requires_grad]
     chosen = _fastest(kind, settings, learned) | settings
-    return _build("optimizer", kind, OPTIMISERS[kind], learned, chosen)
+    what: Any = learned if decay_biases else split_decay(learned)
+    return _build("optimizer", kind, OPTIMISERS[kind], what, chosen)
+
+
+def split_decay(learned: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Return groups of parameters: those that decay as the optimiser says, and those that do not.
+
+    Biases, the weights of normalisations and single numbers do not: what has one dimension at most.
+    """
+    decaying = [p for p in learned if p.dim() > 1]
+    others = [p for p in learned if p.dim() <= 1]
+    groups: list[dict[str, Any]] = [{"params": others, "weight_decay": 0.0}] if others else []
+    return [{"params": decaying}, *groups] if decaying else groups
 
 
 def _fastest(kind: str, settings: dict[str, Any], learned: list[nn.Parameter]) -> dict[str, bool]:
@@ -343,7 +363,11 @@ def _fastest(kind: str, settings: dict[str, Any], learned: list[nn.Parameter]) -
 
 
 def build_schedule(
-    kind: str, settings: dict[str, Any], optimiser: Optimizer, direction: str | None = None
+    kind: str,
+    settings: dict[str, Any],
+    optimiser: Optimizer,
+    direction: str | None = None,
+    steps: int = 1,
 ) -> lr_scheduler.LRScheduler:
     """Build the learning-rate schedule that a config names; `step_schedule` moves it on.
 
@@ -352,6 +376,7 @@ def build_schedule(
         optimiser: whose learning rate it sets.
         direction: "max" or "min", whether a larger or smaller value of the monitored metric is
             better; None where no metric is monitored.
+        steps: of the whole training, for a schedule that moves with each of them.
 
     Raises:
         UserError: the settings do not fit, or the schedule follows a metric and there is none.
@@ -363,17 +388,21 @@ def build_schedule(
                 '"max <metric>" or "min <metric>" instead of "off", or choose another schedule.'
             )
         settings = {"mode": direction} | settings
+    if issubclass(SCHEDULES[kind], WarmupCosineLR):
+        settings = {"steps": steps} | settings
     return _build("lr_scheduler", kind, SCHEDULES[kind], optimiser, settings)
 
 
 def step_schedule(schedule: lr_scheduler.LRScheduler, value: float | None) -> None:
-    """Move a schedule on by one epoch.
+    """Move a schedule on by one epoch, unless it moves with each step (`moves_by_step`).
 
     Args:
         schedule: of `build_schedule`.
         value: the monitored metric of the epoch's validation, None where there was none: then a
             schedule that follows the metric stays where it is.
     """
+    if moves_by_step(schedule):
+        return
     with warnings.catch_warnings():
         # A training that goes on at the end of an epoch has made its steps in another process.
         warnings.filterwarnings("ignore", "Detected call of", UserWarning)
@@ -381,6 +410,11 @@ def step_schedule(schedule: lr_scheduler.LRScheduler, value: float | None) -> No
             schedule.step()
         elif value is not None:
             schedule.step(value)
+
+
+def moves_by_step(schedule: lr_scheduler.LRScheduler) -> bool:
+    """Whether a schedule moves with each step of a training, by its own `step`."""
+    return isinstance(schedule, WarmupCosineLR)
 
 
 def _build(part: str, kind: str, made: type, what: Any, settings: dict[str, Any]) -> Any:

@@ -26,9 +26,10 @@ from trainer.build import (
     check_training,
     count_parameters,
 )
-from trainer.checkpoints.checkpoint import load_checkpoint, load_what_fits
+from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_what_fits
 from trainer.closeup import rankings_text
 from trainer.evaluation import Evaluation
+from trainer.recipe import Recipe
 from trainer.rehearsal import only_sizes
 from trainer.runs.finding import find_checkpoint
 from trainer.runs.folder import RunFolder
@@ -123,20 +124,22 @@ class Training:
         test_loader = open_test_side(config, loader, net, seed)
         if config.get("init_from") and not checkpoint:
             source = find_checkpoint(Path(config["init_from"]))
-            weights = load_checkpoint(source, ("optimizer",), needs_config=False)["state_dict"]
+            weights = load_checkpoint(source, NOT_TESTED, needs_config=False)["state_dict"]
             _log.info("Weights of %s:\n%s", source, load_what_fits(net, weights, source))
-        optimiser = build_optimiser_of(config, net)
+        loss = build_loss(config).to(options.device)
+        optimiser = build_optimiser_of(config, net, loss)
         parts = Parts(
             net=net,
-            loss=build_loss(config),
+            loss=loss,
             optimiser=optimiser,
-            schedule=build_schedule_of(config, optimiser),
+            schedule=build_schedule_of(config, optimiser, len(loader.train)),
             train=loader.train,
             retrieval=loader.retrieval,
             metric_names=config["metrics"],
             device=torch.device(options.device),
             distillation=build_distillation(config, loader, seed, options.device),
             precision=config.get("precision", "float32"),
+            recipe=Recipe.of(config["trainer"], net, seed),
         )
         state = None
         if checkpoint and checkpoint_path:
@@ -193,7 +196,12 @@ class Training:
                 _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
                 _log.info("It is the model of epoch %d.", progress.best_epoch)
                 best, device = folder.best_checkpoint, options.device
-                test = Test.prepare(config.eval_config(), best, device, seed, self.test_loader)
+                validation = None if self.test_loader is self.loader else self.loader.retrieval
+                test = Test.prepare(
+                    *(config.eval_config(), best, device, seed),
+                    loader=self.test_loader,
+                    validation=validation,
+                )
                 result = test.run(folder, is_final=True)
         folder.last_checkpoint.unlink(missing_ok=True)
         return result
@@ -261,11 +269,11 @@ def _on_evaluation(
             writer.histogram(f"val_{direction}_ranks", ranks, epoch)
         if visualizer and writer.is_enabled:
             sampled = visualizer.rankings(
-                parts.net, evaluation, parts.retrieval, RANKINGS_IN_TENSORBOARD
+                parts.evaluated, evaluation, parts.retrieval, RANKINGS_IN_TENSORBOARD
             )
             writer.text("val_rankings", rankings_text(sampled), epoch)
         if visualizer and visualizer.is_due(epoch):
             title = f"{config.name}: rankings after epoch {epoch}"
-            visualizer.draw(parts.net, evaluation, parts.retrieval, folder.web, title, epoch)
+            visualizer.draw(parts.evaluated, evaluation, parts.retrieval, folder.web, title, epoch)
 
     return show

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,10 @@ from torch.optim import Optimizer
 
 from data_loader.batches import Batch
 from model.fast import TORCH, products_by
+from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity
+from trainer.accumulation import accumulate_gradients, split_batch
 from trainer.distillation import Distillation
+from trainer.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,15 @@ class TrainingStep:
         optimiser: updates the model's parameters.
         precision: see `trainer.step`.
         distillation: the teachers, for a student of TeachText.
+        recipe: what is done beyond the published step.
     """
 
-    net: nn.Module
+    net: RetrievalModel
     loss: nn.Module
     optimiser: Optimizer
     precision: str = "float32"
     distillation: Distillation | None = None
+    recipe: Recipe = field(default_factory=Recipe)
 
     def __call__(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor | None]:
         """Learn from a batch on the model's device.
@@ -42,17 +47,54 @@ class TrainingStep:
         self.optimiser.zero_grad(set_to_none=True)
         products = products_by(getattr(self.net, "products", TORCH))
         with matrix_products_in(self.precision), products:
-            sims = self.similarities(batch)
-            loss, distance = self.loss(sims), None
-            if self.distillation:
-                distance = self.distillation.loss(sims, batch, epoch)
-                loss = loss + distance
-            loss.backward()
-        self.optimiser.step()
+            if self.recipe.accumulate > 1:
+                loss, distance = self._in_parts(batch, epoch)
+            else:
+                with self.recipe.dropping(self.net, batch, epoch) as left:
+                    sims = self.similarities(left)
+                loss, distance = self._objective(sims, batch, epoch)
+                loss.backward()
+        self.recipe.update(self.net, self.optimiser)
         return loss.detach(), None if distance is None else distance.detach()
 
+    def _objective(self, sims: Tensor, batch: Batch, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """Loss of the similarities (B C, B) of C captions a video: the mean over one of each."""
+        num_captions = batch.text.shape[1]
+        losses, distances = [], []
+        for place in range(num_captions):
+            block = sims if num_captions == 1 else sims[place::num_captions]
+            losses.append(self.loss(block))
+            if self.distillation:
+                of_one = batch.with_caption(place)
+                distances.append(self.distillation.loss(block, of_one, epoch))
+        loss, distance = _mean(losses), _mean(distances) if distances else None
+        return (loss if distance is None else loss + distance), distance
+
+    def _in_parts(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """Add to the gradients what a batch gives that goes through the model in parts."""
+        made: list[tuple[Tensor, Tensor | None]] = []
+
+        def backward(sims: Tensor) -> None:
+            made.append(self._objective(sims, batch, epoch))
+            made[0][0].backward()
+
+        def encode(part: Batch) -> tuple[TextEmbeddings, VideoEmbeddings]:
+            with self.recipe.dropping(self.net, part, epoch) as left:
+                return self._embed(left)
+
+        parts = split_batch(batch, self.recipe.accumulate)
+        accumulate_gradients(self.net, parts, encode, backward)
+        return made[0]
+
+    def _embed(self, batch: Batch) -> tuple[TextEmbeddings, VideoEmbeddings]:
+        with computing_in(self.precision, batch.text.device):
+            text = self.net.encode_text(batch.text, batch.text_token_mask)
+            return text, self.net.encode_video(batch.experts, batch.ind)
+
     def similarities(self, batch: Batch) -> Tensor:
-        """Compare the captions of a batch with its videos, (B, B)."""
+        """Compare the captions of a batch with its videos, (B C, B)."""
+        if batch.text.shape[1] > 1:  # the model itself would give their mean
+            return similarity(*self._embed(batch))
         with computing_in(self.precision, batch.text.device):
             output = self.net(
                 experts=batch.experts,
@@ -61,6 +103,10 @@ class TrainingStep:
                 text_token_mask=batch.text_token_mask,
             )
         return output["cross_view_conf_matrix"]
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean()
 
 
 def sum_of(values: list[Tensor]) -> float:

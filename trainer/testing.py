@@ -9,13 +9,16 @@ import numpy as np
 import torch
 
 from data_loader.loader import ExpertDataLoader
+from data_loader.retrieval_set import RetrievalSet
 from logger.predictions import write_predictions
 from logger.results import describe_run
 from model.fast import choose_products
+from model.metric import METRICS
 from model.similarity import RetrievalModel
 from trainer.build import build_loader, build_net, build_visualizer
-from trainer.checkpoints.checkpoint import load_checkpoint, load_weights
-from trainer.evaluation import counts_of, evaluate, predict, warn_of_other_counts
+from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_weights
+from trainer.correction import SUFFIX, CorrectionSettings, correct
+from trainer.evaluation import Evaluation, counts_of, evaluate, predict, warn_of_other_counts
 from trainer.memory import keeping_freed_memory
 from trainer.runs.folder import RunFolder, test_label
 from trainer.training import flat_metrics
@@ -58,6 +61,7 @@ class Test:
     net: RetrievalModel
     loader: ExpertDataLoader
     device: torch.device
+    validation: RetrievalSet | None = None  # on which a correction is chosen
 
     @classmethod
     def prepare(
@@ -66,7 +70,9 @@ class Test:
         checkpoint_path: Path,
         device: str,
         seed: int = 0,
+        training: Config | None = None,
         loader: ExpertDataLoader | None = None,
+        validation: RetrievalSet | None = None,
     ) -> "Test":
         """Build the model of a checkpoint and open the retrieval set of a config.
 
@@ -75,12 +81,14 @@ class Test:
             checkpoint_path: the weights.
             device: where to compute.
             seed: of the run.
+            training: the config of the training, which has the validation split.
             loader: the data of the config, where they are open already.
+            validation: the validation split, where it is open already and another one.
 
         Raises:
             UserError: the checkpoint does not fit the config, or cannot be read.
         """
-        checkpoint = load_checkpoint(checkpoint_path, ("optimizer",), needs_config=False)
+        checkpoint = load_checkpoint(checkpoint_path, NOT_TESTED, needs_config=False)
         if loader is None:
             loader = build_loader(config, seed, device)
         elif loader.retrieval.device != torch.device(device):
@@ -88,7 +96,10 @@ class Test:
         net = build_net(config, loader)
         load_weights(net, checkpoint["state_dict"], checkpoint_path)
         net.to(device).products = choose_products(net, checkpoint.get("products"))
-        return cls(config, checkpoint_path, checkpoint["epoch"], net, loader, torch.device(device))
+        if training and training.values != config.values and corrects(config):
+            validation = build_loader(training, seed, device).retrieval
+        epoch = checkpoint["epoch"]
+        return cls(config, checkpoint_path, epoch, net, loader, torch.device(device), validation)
 
     @property
     def split(self) -> str:
@@ -112,8 +123,13 @@ class Test:
         protocol = retrieval.protocol(self.net.test_caption_mode)
         with keeping_freed_memory(self.device.type == "cpu"):
             evaluation = evaluate(self.net, retrieval, self.config["metrics"], self.device)
+            metrics, correction = evaluation.metrics, self._corrected(evaluation)
+        if correction:
+            corrected, rules = correction
+            metrics = metrics | corrected
+            _log.info("Hubness correction, chosen %(chosen)s: t2v %(t2v)s, v2t %(v2t)s", rules)
         _log.info("Test on the split %s: %s", self.split, protocol)
-        for name, value in flat_metrics("test", evaluation.metrics).items():
+        for name, value in flat_metrics("test", metrics).items():
             _log.info(" %s: %s", name, value)
         if evaluation.sims is not None:
             path = folder.similarities(self.label)
@@ -131,11 +147,26 @@ class Test:
             "test_protocol": protocol.name,
             "test_queries": protocol.queries,
             "test_captions": protocol.captions,
-            "test": evaluation.metrics,
+            "test": metrics,
         }
+        if correction:
+            found["test_correction"] = rules
         # Last, as it says that a training has ended: a kill before this leaves nothing out.
         self._record(folder, "tests", found, is_final)
-        return TestResult(evaluation.metrics, self.split, page)
+        return TestResult(metrics, self.split, page)
+
+    def _corrected(
+        self, evaluation: Evaluation
+    ) -> tuple[dict[str, dict[str, float]], dict[str, str]] | None:
+        """Return the metrics with hubs corrected, where the config asks for it, and the rules."""
+        if not corrects(self.config):
+            return None
+        settings = CorrectionSettings(**self.config["correction"], seed=self.config.get("seed", 0))
+        ranks, rules = correct(
+            self.net, self.loader, self.validation, evaluation, settings, self.device
+        )
+        names = self.config["metrics"]
+        return {name + SUFFIX: METRICS[name](ranks) for name in names}, rules
 
     def _predict(self, folder: RunFolder, is_final: bool) -> TestResult:
         """Leave the predictions of a challenge in place of metrics."""
@@ -171,3 +202,8 @@ class Test:
                 t for t in metrics.get(list_name, []) if any(t.get(k) != made[k] for k in same)
             ]
             metrics[list_name] = [*others, made]
+
+
+def corrects(config: Config) -> bool:
+    """Whether a test reports corrected metrics too."""
+    return config.get("correction", False) is not False

@@ -1,5 +1,6 @@
 """The training loop: epochs, validation, the best model, early stopping, exact resuming."""
 
+import copy
 import logging
 import math
 import shlex
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -20,6 +21,7 @@ from data_loader.retrieval_set import RetrievalSet
 from logger.progress import progress
 from logger.tensorboard import TensorBoardWriter
 from model.similarity import RetrievalModel
+from trainer.averaging import BestWeights
 from trainer.checkpoints.checkpoint import (
     LARGE_KEYS,
     link_checkpoint,
@@ -30,7 +32,8 @@ from trainer.checkpoints.checkpoint import (
 from trainer.distillation import Distillation
 from trainer.evaluation import Evaluation, evaluate
 from trainer.memory import keeping_freed_memory
-from trainer.optimisers import step_schedule
+from trainer.optimisers import moves_by_step, step_schedule
+from trainer.recipe import Recipe
 from trainer.runs.folder import RunFolder
 from trainer.runs.progress import (
     Course,
@@ -64,6 +67,7 @@ class TrainingSettings:
     keep_last: int = 3  # checkpoints kept (without save_only_best)
     checkpoint_minutes: float = 10  # the most that a kill may cost, see `_save`
     batches_per_epoch: int | None = None  # None: all
+    log_every: int | None = None  # steps between two that are logged
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,12 @@ class Parts:
     device: torch.device
     distillation: Distillation | None = None  # the teachers, for a student of TeachText
     precision: str = "float32"  # see `trainer.step`
+    recipe: Recipe = field(default_factory=Recipe)
+
+    @property
+    def evaluated(self) -> RetrievalModel:
+        """The model that is evaluated and saved."""
+        return self.recipe.evaluated(self.net)
 
 
 class Monitor:
@@ -132,8 +142,14 @@ class Trainer:
         parts = self.parts
         self.monitor = Monitor(self.settings.monitor)
         self.step = TrainingStep(
-            parts.net, parts.loss, parts.optimiser, parts.precision, parts.distillation
+            parts.net,
+            parts.loss,
+            parts.optimiser,
+            parts.precision,
+            parts.distillation,
+            parts.recipe,
         )
+        self.best_weights = BestWeights(parts.recipe.average_best)
         warn_if_slow(parts.precision, parts.device)
         self._course: Course | None = None
         self._is_whole = True
@@ -149,7 +165,29 @@ class Trainer:
         with keeping_freed_memory(self.parts.device.type == "cpu"), self.saved_if_stopped():
             while self.progress.epoch < self.settings.epochs and not self._is_stopped():
                 self._run_epoch(self.progress.epoch + 1)
+            with self._uncut():
+                self._average_best()
         return self.progress
+
+    def _average_best(self) -> None:
+        """Let the mean of the best epochs' weights be the best model, where it is better."""
+        if len(self.best_weights.kept) < 2:
+            return
+        parts, epochs = self.parts, self.best_weights.epochs
+        net = copy.deepcopy(parts.evaluated)
+        net.load_state_dict(self.best_weights.mean())
+        evaluation = evaluate(net, parts.retrieval, parts.metric_names, parts.device)
+        value = self.monitor.value(flat_metrics("val", evaluation.metrics))
+        is_better = self.monitor.is_better(value, self.progress.best_value)
+        what = "is the best model" if is_better else "is not better than the best"
+        _log.info("The mean of the epochs %s %s.", ", ".join(map(str, epochs)), what)
+        if is_better:
+            self.progress.best_value, self.progress.best_epoch = value, self.progress.epoch
+            state = self.state() | {"state_dict": net.state_dict(), "averaged_epochs": epochs}
+            state["trained_weights"] = parts.net.state_dict()
+            save_checkpoint(self.folder.best_checkpoint, state)
+            with self.folder.changing_metrics() as metrics:
+                metrics |= {"best_epoch": self.progress.best_epoch, "averaged_epochs": epochs}
 
     @contextmanager
     def saved_if_stopped(self) -> Iterator[None]:
@@ -202,6 +240,10 @@ class Trainer:
         with self._uncut():
             self.progress.epoch = epoch
             is_best = is_validated and self._note_value(epoch, record)
+            if is_validated:
+                value = self.monitor.value(record)
+                better = self.monitor.is_better
+                self.best_weights.offer(epoch, value, better, self.parts.evaluated)
             step_schedule(self.parts.schedule, self.monitor.value(record))
             self._course = None
             record["seconds"] = course.seconds + time.perf_counter() - started
@@ -226,12 +268,27 @@ class Trainer:
             course.losses.append(loss)
             if distance is not None:
                 course.distances.append(distance)
+            if moves_by_step(parts.schedule):
+                parts.schedule.step()
+            self._log_step((course.epoch - 1) * len(parts.train) + course.steps, loss, distance)
             if requested():
                 course.seconds += time.perf_counter() - started
                 break
         # Validation may draw random numbers; who continues after it must find these.
         course.random_state = random_state(parts.device)
         return (course.steps - first) / (time.perf_counter() - started)
+
+    def _log_step(self, number: int, loss: Tensor, distance: Tensor | None) -> None:
+        """Log every so many steps; for these alone the host waits for the device."""
+        if not self.settings.log_every or number % self.settings.log_every:
+            return
+        values = {"loss": loss.item(), "lr": self.parts.optimiser.param_groups[0]["lr"]}
+        if distance is not None:
+            values["distil_loss"] = distance.item()
+        if self.parts.recipe.gradient_norm is not None:
+            values["gradient_norm"] = self.parts.recipe.gradient_norm.item()
+        _log.info("step %d: %s", number, "  ".join(f"{k} {v:.4g}" for k, v in values.items()))
+        self.writer.scalars("step", values, number)
 
     def _record(self, course: Course) -> dict[str, Any]:
         """Return what the steps of an epoch amount to; here the host waits for the device."""
@@ -250,7 +307,7 @@ class Trainer:
 
     def _validate(self, epoch: int, record: dict[str, Any]) -> None:
         parts = self.parts
-        evaluation = evaluate(parts.net, parts.retrieval, parts.metric_names, parts.device)
+        evaluation = evaluate(parts.evaluated, parts.retrieval, parts.metric_names, parts.device)
         record |= flat_metrics("val", evaluation.metrics)
         if self.on_evaluation:
             self.on_evaluation(epoch, evaluation)
@@ -323,13 +380,20 @@ class Trainer:
         parts, course = self.parts, self._course
         state = self.header | {
             "epoch": self.progress.epoch,
-            "state_dict": parts.net.state_dict(),
+            "state_dict": parts.evaluated.state_dict(),
             "monitor_best": self.progress.best_value,
             "optimizer": parts.optimiser.state_dict(),
             "lr_scheduler": parts.schedule.state_dict(),
             "progress": asdict(self.progress),
             "random_state": (course and course.random_state) or random_state(parts.device),
         }
+        if parts.recipe.average:
+            state["trained_weights"] = parts.net.state_dict()
+            state["moving_average"] = parts.recipe.average.state()
+        if learned_by_loss := parts.loss.state_dict():
+            state["loss_state"] = learned_by_loss
+        if self.best_weights.kept:
+            state["best_weights"] = self.best_weights.kept
         if course is not None and course.steps:
             state["epoch_in_course"] = course.state()
         return state
@@ -337,6 +401,7 @@ class Trainer:
     def start_from(self, state: "Restored") -> None:
         """Continue from a checkpoint, whose state the parts have by now, as if nothing had been."""
         self.progress, self._course = state.progress, state.course
+        self.best_weights = state.best_weights
         self._find_best_checkpoint(state.path)
         within = f" and {self._course.steps} steps of the next" if self._course else ""
         _log.info("Continuing after epoch %d%s of %s", self.progress.epoch, within, state.path)
@@ -372,6 +437,7 @@ class Restored:
     progress: Progress
     course: Course | None
     path: Path
+    best_weights: BestWeights
 
 
 def restore(parts: Parts, checkpoint: Mapping[str, Any], path: Path) -> Restored:
@@ -380,11 +446,16 @@ def restore(parts: Parts, checkpoint: Mapping[str, Any], path: Path) -> Restored
     Raises:
         UserError: the checkpoint is of another architecture, or lacks the training's state.
     """
-    load_weights(parts.net, checkpoint["state_dict"], path)
+    load_weights(parts.net, checkpoint.get("trained_weights", checkpoint["state_dict"]), path)
     try:
+        if parts.recipe.average:
+            parts.recipe.average.restore(checkpoint["moving_average"])
+        parts.loss.load_state_dict(checkpoint.get("loss_state", {}))
         restore_optimiser(parts.optimiser, checkpoint["optimizer"])
         restore_schedule(parts.schedule, checkpoint["lr_scheduler"])
-        restored = Restored(*progress_of(checkpoint, parts.device), path)
+        best_weights = BestWeights(parts.recipe.average_best)
+        best_weights.restore(checkpoint.get("best_weights", []), parts.net)
+        restored = Restored(*progress_of(checkpoint, parts.device), path, best_weights)
         restore_random_state(checkpoint["random_state"], parts.device)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         fault = "its optimizer, schedule or progress is missing, damaged or of another config"

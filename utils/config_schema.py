@@ -113,6 +113,7 @@ DATA_LOADER_ARGS = Section(
         "restrict_train_captions": Int(0),
         "fuse_captions": Bool(),
         "text_dropout": Float(0, 1),
+        "captions_per_video": Int(1, vast=1000),
         "max_tokens": MapOf(Int(1, vast=1_000_000)),
         "feat_aggregation": MapOf(EXPERT),
         "use_zeros_for_missing": Bool(),
@@ -148,6 +149,12 @@ TRAINER = Section(
         "checkpoint_minutes": Float(0),
         "mini_train_batches": Int(1),
         "tensorboard": Bool(),
+        "log_every": Int(1),
+        "clip_norm": Float(0),
+        "accumulate": Int(1, vast=10_000),
+        "ema": Float(0, 1),
+        "average_best": Int(1, vast=100),
+        "dropout": Section({name: Float(0, 1) for name in ("features", "text", "experts")}),
         "verbosity": Int(0),
     }
 )
@@ -185,6 +192,7 @@ REPLACEABLE: dict[str, Kind] = {
     "optimizer": _part(
         "an optimizer",
         Section({"lr": Float(0), "weight_decay": Float(0)}, others=Anything()),
+        decay_biases=Bool(),
     ),
     "lr_scheduler": _part("a schedule", Section({}, others=Anything())),
     "trainer": TRAINER,
@@ -199,6 +207,10 @@ REPLACEABLE: dict[str, Kind] = {
                 "top_k": Int(1),
             }
         ),
+    ),
+    "correction": Section(
+        {"kinds": ListOf(_name("a kind of correction"), minimum=1), "bank_size": Int(1)},
+        or_false=True,
     ),
     "eval_mode": Choice("test_run", "fixed_num_epochs"),
     "challenge_mode": Bool(),
@@ -228,8 +240,8 @@ NOT_LEARNED = {
     # which checkpoints are kept, what is logged, drawn and tested
     *("trainer.save_only_best", "trainer.save_period", "trainer.skip_first_n_saves"),
     *("trainer.keep_last", "trainer.checkpoint_minutes"),
-    *("trainer.tensorboard", "trainer.verbosity", "visualizer"),
-    *("metrics", "eval_settings", "eval_mode", "challenge_mode", "tester"),
+    *("trainer.tensorboard", "trainer.log_every", "trainer.verbosity", "visualizer"),
+    *("metrics", "correction", "eval_settings", "eval_mode", "challenge_mode", "tester"),
     "data_loader.args.num_test_captions",
     # where files lie, and what it is called; a run keeps the seed that it began with
     *("trainer.save_dir", "data_loader.args.cache_dir", "data_loader.args.data_dir"),

@@ -31,6 +31,7 @@ class LoaderSettings:
             ones; None: all of them for a data set of one's own, one for a published set.
         restrict_train_captions: use the first n captions of training videos only; 0 uses all.
         text_dropout: probability that a training caption keeps each word with probability 0.5.
+        captions_per_video: captions of each video in a training step, each compared by itself.
         cache_dir: folder of the packed files, see `FeatureStore`.
         caption_masks: file of video -> 0/1 for each caption; only captions with 1 are drawn.
         training_file: list of training videos that takes the place of the split's.
@@ -54,6 +55,7 @@ class LoaderSettings:
     num_test_captions: int | None = None
     restrict_train_captions: int = 0
     text_dropout: float = 0.0
+    captions_per_video: int = 1
     cache_dir: str | None = None
     caption_masks: str | None = None
     training_file: str | None = None

@@ -18,7 +18,9 @@ from utils.files import replacing, temporary_name
 # Keys of a checkpoint that people's scripts rely on, and what stands there.
 REQUIRED_KEYS = {"arch": str, "epoch": int, "state_dict": object, "config": object}
 # Left out by those who only ask what a checkpoint says of its training.
-LARGE_KEYS = ("state_dict", "optimizer")
+LARGE_KEYS = ("state_dict", "optimizer", "trained_weights", "moving_average", "best_weights")
+# Left out by those who only want the model.
+NOT_TESTED = LARGE_KEYS[1:]
 SHOWN_MODULES = 40
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from data_loader.loader import ExpertDataLoader
 from trainer.checkpoints.checkpoint import LARGE_KEYS, load_checkpoint
-from trainer.optimisers import SCHEDULE_LENGTHS
+from trainer.optimisers import SCHEDULE_LENGTH_GIVEN, SCHEDULE_LENGTHS
 from trainer.runs.finding import Wanted, newest_checkpoint
 from trainer.runs.folder import RunFolder
 from trainer.runs.marks import read_mark
@@ -159,7 +159,10 @@ def what_changes_learning(old: Mapping[str, Any], new: Mapping[str, Any]) -> lis
 def _ends_with_training(values: Mapping[str, Any]) -> bool:
     """Tell whether the schedule of a config is made to end with its last epoch."""
     schedule, epochs = values.get("lr_scheduler", {}), values.get("trainer", {}).get("epochs")
-    args, names = schedule.get("args", {}), SCHEDULE_LENGTHS.get(schedule.get("type"), ())
+    args, kind = schedule.get("args", {}), schedule.get("type")
+    if kind in SCHEDULE_LENGTH_GIVEN:
+        return args.get(SCHEDULE_LENGTH_GIVEN[kind]) is None
+    names = SCHEDULE_LENGTHS.get(kind, ())
     return epochs is not None and epochs in [args.get(name) for name in names]
 
 

@@ -1,0 +1,97 @@
+"""The loss of a batch that is larger than memory: embeddings are cached, and made twice.
+
+The ranking losses compare every caption of a batch with every video of it, so that the gradients of
+parts do not add up to the batch's. A first pass embeds the parts without a graph; the loss of all
+embeddings gives each of them its gradient; a second pass embeds the parts again and takes these
+gradients to the weights (GradCache, Gao et al. 2021). Only one part's activations are ever held.
+
+Batch normalisation sees a part at a time: in training its statistics, and so the loss, are those of
+the parts. Where statistics are fixed the gradients are those of the whole batch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from data_loader.batches import Batch
+from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity
+
+Encode = Callable[[Batch], tuple[TextEmbeddings, VideoEmbeddings]]
+
+
+def split_batch(batch: Batch, count: int) -> list[Batch]:
+    """Split a batch into `count` parts of nearly one size, fewer where one would be of one video.
+
+    Batch normalisation cannot take a single video.
+    """
+    size = len(batch.video_indices)
+    count = max(1, min(count, size // 2))
+    edges = [size * part // count for part in range(count + 1)]
+    return [_rows(batch, slice(*edge)) for edge in pairwise(edges)]
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    return replace(
+        batch,
+        experts={name: x[rows] for name, x in batch.experts.items()},
+        ind={name: x[rows] for name, x in batch.ind.items()},
+        text=batch.text[rows],
+        text_token_mask=batch.text_token_mask[rows],
+        video_indices=batch.video_indices[rows],
+        caption_indices=batch.caption_indices[rows],
+    )
+
+
+def accumulate_gradients(
+    net: RetrievalModel,
+    parts: Sequence[Batch],
+    encode: Encode,
+    backward: Callable[[Tensor], None],
+) -> None:
+    """Add to the weights' gradients what the loss of several parts together gives.
+
+    Args:
+        net: the model.
+        parts: of one batch.
+        encode: embeds a part with the model; twice in the same way.
+        backward: computes the loss of the similarities (Q, B) of all parts, and its gradient.
+    """
+    with torch.no_grad(), _left_as_it_was(net):
+        texts, videos = zip(*(encode(part) for part in parts), strict=True)
+    # Leaves of a graph of their own: the loss ends at the embeddings.
+    text, video = TextEmbeddings.cat(texts), VideoEmbeddings.cat(videos)
+    cached = [*text.embeddings, *video.embeddings]
+    cached += [] if text.weights is None else [text.weights]
+    for leaf in cached:
+        leaf.requires_grad_()
+    backward(similarity(text, video))
+    query = first = 0
+    for part in parts:
+        text, video = encode(part)
+        queries, rows = slice(query, query + len(text)), slice(first, first + len(video))
+        query, first = queries.stop, rows.stop
+        made = [*text.embeddings, *video.embeddings]
+        made += [] if text.weights is None else [text.weights]
+        of_videos = range(len(text.embeddings), len(text.embeddings) + len(video.embeddings))
+        pairs = [
+            (value, leaf.grad[rows if place in of_videos else queries])
+            for place, (value, leaf) in enumerate(zip(made, cached, strict=True))
+            if value.requires_grad and leaf.grad is not None
+        ]
+        torch.autograd.backward([value for value, _ in pairs], [grad for _, grad in pairs])
+
+
+@contextmanager
+def _left_as_it_was(net: nn.Module) -> Iterator[None]:
+    """Put running statistics and random numbers back, so that a second pass meets them again."""
+    buffers = list(net.buffers())
+    before = [buffer.clone() for buffer in buffers]
+    devices = {buffer.device for buffer in net.parameters() if buffer.device.type == "cuda"}
+    with torch.random.fork_rng(devices=list(devices)):
+        yield
+    for buffer, value in zip(buffers, before, strict=True):
+        buffer.copy_(value)
