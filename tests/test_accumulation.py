@@ -10,7 +10,7 @@ from data_loader.batches import Batch
 from model.ce_net import CENet
 from model.loss import NormSoftmaxLoss
 from model.similarity import TextEmbeddings, VideoEmbeddings
-from trainer.accumulation import accumulate_gradients, split_batch
+from trainer.recipe.accumulation import accumulate_gradients, split_batch
 
 EXPERTS = {"audio": (8, 6), "rgb": (7, 6), "scene": (3, 6)}
 

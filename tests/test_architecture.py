@@ -18,14 +18,14 @@ FLOORS = {
     "data_loader": 5,
     "logger.page": 1,
     "logger": 5,
-    "trainer.settings": 6,
-    "trainer.optimisers": 7,
     "trainer.checkpoints": 6,
-    "trainer.runs": 8,
-    "trainer": 9,
-    "misc": 10,
-    "train": 11,
-    "test": 11,
+    "trainer.optimisation": 6,
+    "trainer.recipe": 6,
+    "trainer.runs": 7,
+    "trainer": 8,
+    "misc": 9,
+    "train": 10,
+    "test": 10,
 }
 # Rooms beside one another, of which neither knows the other.
 STRANGERS = [("data_loader", "logger"), ("data_loader", "model"), ("logger", "model")]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.averaging import BestWeights, MovingAverage, mean_weights
+from trainer.recipe.averaging import BestWeights, MovingAverage, mean_weights
 from utils.errors import BadContent
 
 

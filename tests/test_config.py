@@ -187,7 +187,12 @@ def test_every_optimiser_and_schedule_of_torch_is_known_or_refused_with_a_reason
     import torch
     from torch.optim import lr_scheduler
 
-    from trainer.optimisers import OPTIMISERS, REFUSED_OPTIMISERS, REFUSED_SCHEDULES, SCHEDULES
+    from trainer.optimisation.optimisers import (
+        OPTIMISERS,
+        REFUSED_OPTIMISERS,
+        REFUSED_SCHEDULES,
+        SCHEDULES,
+    )
 
     def classes(module, base):
         found = {name: getattr(module, name) for name in module.__all__}
@@ -350,7 +355,7 @@ def test_a_new_type_on_the_command_line_leaves_out_args_of_the_old_one():
 def test_shared_args_are_those_that_the_types_share():
     import inspect
 
-    from trainer.optimisers import OPTIMISERS
+    from trainer.optimisation.optimisers import OPTIMISERS
 
     for name, made in OPTIMISERS.items():
         everything = {"type": "?", "args": {"lr": 1, "weight_decay": 0, "own": 1}}

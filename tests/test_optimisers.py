@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.optimisers import (
+from trainer.optimisation.optimisers import (
     OPTIMISERS,
     CosineAnnealingWithRestartsLR,
     Ranger,
@@ -195,7 +195,7 @@ def test_unknown_arguments_are_refused() -> None:
 
 def test_an_optimiser_is_built_without_the_compiler() -> None:
     program = (
-        "import sys, torch; from trainer.optimisers import build_optimiser as build\n"
+        "import sys, torch; from trainer.optimisation.optimisers import build_optimiser as build\n"
         "net = torch.nn.Linear(2, 2); made = build('Ranger', {'lr': 0.1}, net)\n"
         "made.zero_grad(); net(torch.ones(1, 2)).sum().backward(); made.step()\n"
         "made.load_state_dict(made.state_dict())\n"

@@ -18,9 +18,9 @@ from model.loss import MaxMarginRankingLoss, NormSoftmaxLoss
 from tests.run_files import Run, beside, only_run
 from tests.test_accumulation import make_batch, make_net
 from tests.test_runs import changed, results, stop_after  # noqa: F401  (a fixture)
-from trainer.averaging import mean_weights
-from trainer.optimisers import build_optimiser
-from trainer.recipe import Recipe
+from trainer.optimisation.optimisers import build_optimiser
+from trainer.recipe.averaging import mean_weights
+from trainer.recipe.recipe import Recipe
 from trainer.step import TrainingStep
 
 

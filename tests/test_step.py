@@ -13,7 +13,7 @@ from data_loader.batches import Batch
 from model.ce_net import CENet
 from model.loss import MaxMarginRankingLoss
 from trainer.distillation import Distillation
-from trainer.optimisers import RAdam, Ranger
+from trainer.optimisation.optimisers import RAdam, Ranger
 from trainer.step import PRECISIONS, TrainingStep, matrix_products_in, warn_if_slow
 
 B, D, TEXT = 5, 6, 4

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.warmup import WarmupCosineLR
+from trainer.optimisation.warmup import WarmupCosineLR
 
 
 def rates(steps: int, **settings: float) -> list[float]:

@@ -24,7 +24,7 @@ from model.similarity import RetrievalModel
 from trainer.closeup import Visualizer
 from trainer.distillation import Distillation
 from trainer.evaluation import VIDEOS_PER_BLOCK
-from trainer.optimisers import (
+from trainer.optimisation.optimisers import (
     OPTIMISERS,
     REFUSED_OPTIMISERS,
     REFUSED_SCHEDULES,
@@ -32,8 +32,8 @@ from trainer.optimisers import (
     build_optimiser,
     build_schedule,
 )
+from trainer.optimisation.settings import check_settings, does_not_fit
 from trainer.rehearsal import TRAINING_COPIES, check_fits, only_sizes, rehearse
-from trainer.settings import check_settings, does_not_fit
 from trainer.step import PRECISIONS
 from trainer.training import Monitor, TrainingSettings
 from utils.config import Config

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from trainer.optimisers import build_optimiser, build_schedule, step_schedule
-from trainer.settings import NONSENSE, does_not_fit
+from trainer.optimisation.optimisers import build_optimiser, build_schedule, step_schedule
+from trainer.optimisation.settings import NONSENSE, does_not_fit
 from utils.errors import UserError
 
 # Weights, gradients, and the two moments of an optimizer.

@@ -29,7 +29,7 @@ from trainer.build import (
 from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_what_fits
 from trainer.closeup import rankings_text
 from trainer.evaluation import Evaluation
-from trainer.recipe import Recipe
+from trainer.recipe.recipe import Recipe
 from trainer.rehearsal import only_sizes
 from trainer.runs.finding import find_checkpoint
 from trainer.runs.folder import RunFolder

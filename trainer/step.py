@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 from data_loader.batches import Batch
 from model.fast import TORCH, products_by
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity
-from trainer.accumulation import accumulate_gradients, split_batch
 from trainer.distillation import Distillation
-from trainer.recipe import Recipe
+from trainer.recipe.accumulation import accumulate_gradients, split_batch
+from trainer.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from data_loader.retrieval_set import RetrievalSet
 from logger.progress import progress
 from logger.tensorboard import TensorBoardWriter
 from model.similarity import RetrievalModel
-from trainer.averaging import BestWeights
 from trainer.checkpoints.checkpoint import (
     LARGE_KEYS,
     link_checkpoint,
@@ -32,8 +31,9 @@ from trainer.checkpoints.checkpoint import (
 from trainer.distillation import Distillation
 from trainer.evaluation import Evaluation, evaluate
 from trainer.memory import keeping_freed_memory
-from trainer.optimisers import moves_by_step, step_schedule
-from trainer.recipe import Recipe
+from trainer.optimisation.optimisers import moves_by_step, step_schedule
+from trainer.recipe.averaging import BestWeights
+from trainer.recipe.recipe import Recipe
 from trainer.runs.folder import RunFolder
 from trainer.runs.progress import (
     Course,

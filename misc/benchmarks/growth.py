@@ -149,7 +149,7 @@ def step(num_experts: int) -> Job:
     from model.ce_net import CENet
     from model.loss import MaxMarginRankingLoss
     from trainer.memory import keeping_freed_memory
-    from trainer.optimisers import build_optimiser
+    from trainer.optimisation.optimisers import build_optimiser
 
     torch.manual_seed(0)
     names = [f"expert{number:02}" for number in range(num_experts)]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from trainer.settings import NONSENSE, check_settings, does_not_fit
-from trainer.warmup import WarmupCosineLR
+from trainer.optimisation.settings import NONSENSE, check_settings, does_not_fit
+from trainer.optimisation.warmup import WarmupCosineLR
 from utils.errors import UserError
 
 

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from data_loader.batches import Batch
 from model.dropout import Dropout
 from model.similarity import RetrievalModel
-from trainer.averaging import MovingAverage
+from trainer.recipe.averaging import MovingAverage
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Recipe:
 
     Attributes:
         clip_norm: the longest that all gradients together may be; None: as long as they are.
-        accumulate: the parts in which a batch goes through the model, see `trainer.accumulation`.
+        accumulate: the parts in which a batch goes through the model (`accumulation`).
         dropout: what is dropped of experts and captions.
         average: the moving average of the weights, which is evaluated and saved in their place.
         average_best: the best epochs whose weights are averaged at the end; 1: no others.
