@@ -1,10 +1,12 @@
 """The log, progress bars, curves, tables and summaries over seeds."""
 
 import io
+import itertools
 import logging
 import re
 import statistics
 import sys
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -232,7 +234,10 @@ def read_curves(folder):
     }
 
 
-def test_curves_are_written_and_a_resumed_run_replaces_their_end(tmp_path):
+def test_curves_are_written_and_a_resumed_run_replaces_their_end(tmp_path, monkeypatch):
+    # Files are read in the order of their names, which begin with the second.
+    seconds = itertools.count(1_000_000_000)
+    monkeypatch.setattr(time, "time", lambda: float(next(seconds)))
     with TensorBoardWriter(tmp_path / "curves") as curves:
         for step in range(4):
             curves.scalars("train", {"loss": 4 - step, "lr": 0.5}, step)
