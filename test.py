@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from logger.log_file import open_log
-from logger.report import describe_run, other_split
+from logger.report import other_split
 from misc.make_data_set import make_data_set
 from utils.command_line import run_main, select_device, test_parser
 from utils.config import Config
@@ -55,17 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
         key = "data_loader.args.split_name"
         splits = training_config.get(key, ""), training_config.eval_config().get(key, "")
         given = sys.argv[1:] if arguments is None else arguments
-        _log.info(
-            describe_run(
-                result.metrics,
-                split=result.split,
-                checkpoint=checkpoint,
-                log=folder.log,
-                page=result.page,
-                predictions=result.predictions,
-                note=other_split(splits, given),
-            )
-        )
+        note = other_split(splits, given)
+        _log.info(result.describe(checkpoint, folder.log, note=note))
 
 
 def read_config(args: Namespace, checkpoint: Path) -> Config:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from logger.log_file import open_log
-from logger.report import describe_run
 from logger.results import append_to_leaderboard, write_summary
 from logger.tables import seeds_table
 from misc.make_data_set import make_data_set
@@ -29,20 +28,18 @@ from utils.files import check_writable
 if TYPE_CHECKING:
     from trainer.session import Options
 
-AUTO = "auto"
-
 _log = logging.getLogger("train")
 
 
 def main(arguments: list[str] | None = None) -> None:
     args = train_parser().parse_args(arguments)
-    is_new = args.resume in (None, AUTO)
+    is_new = args.resume in (None, "auto")
     for flag, given in (
         ("--purge_exp_dir", args.purge_exp_dir and args.resume),
         ("--init_from", args.init_from and not is_new),
     ):
         if given:
-            raise UserError(f"--resume continues an earlier run, {flag} wants a new one: give one.")
+            raise UserError(f"--resume continues a run, {flag} is for a new one: give one of them.")
     if not is_new:
         from trainer.runs.finding import find_checkpoint
 
@@ -94,35 +91,20 @@ def train_seed(
 ) -> dict[str, dict[str, float]]:
     """Train and test with one seed; returns the metrics, none of a challenge."""
     from trainer.runs.finding import Wanted
-    from trainer.runs.resuming import named_run, new_run, unfinished_run
+    from trainer.runs.resuming import earlier_run
     from trainer.session import Training
 
     wanted = Wanted(config, seed, args.group_id or "", is_one_of_many, options.is_quick_try)
-    if not args.resume:
-        held = nullcontext()
-    elif args.resume == AUTO:
-        held = unfinished_run(wanted)
-    else:
-        held = named_run(args.resume)
-    with open_log(None) as log, held as run:
+    with open_log(None) as log, earlier_run(wanted, args.resume) as run:
         if run and run.is_done:
             _log.info("Seed %d is done: %s", seed, run.folder.log)
             return run.folder.read_metrics().get("test", {})
         training = Training.prepare(config, seed, options, run and run.checkpoint)
-        with nullcontext(run.folder) if run else new_run(wanted) as folder:
+        with nullcontext(run.folder) if run else wanted.new_run() as folder:
             log.into(folder.log)
             result = training.run(folder)
-            _log.info(
-                describe_run(
-                    result.metrics,
-                    split=result.split,
-                    checkpoint=folder.best_checkpoint,
-                    log=folder.log,
-                    page=result.page,
-                    tensorboard=options.use_tensorboard(config),
-                    predictions=result.predictions,
-                )
-            )
+            with_curves = options.use_tensorboard(config)
+            _log.info(result.describe(folder.best_checkpoint, folder.log, with_curves))
     return result.metrics
 
 
@@ -139,7 +121,7 @@ def read_config(args: Namespace) -> Config:
     overrides = {"init_from": args.init_from} if args.init_from else {}
     if args.config:
         return Config.from_file(args.config, args.custom_args).merged(overrides)
-    if not args.resume or args.resume == AUTO:
+    if not args.resume or args.resume == "auto":
         raise UserError("Say what to train: --config <config.json>, or --resume <run>.")
     from trainer.runs.finding import config_of_checkpoint
 

@@ -17,7 +17,6 @@ from utils.command_line import (
     parse_seeds,
     run_main,
     select_device,
-    select_devices,
     test_parser,
     train_parser,
     version,
@@ -146,25 +145,24 @@ def two_gpus(monkeypatch):
 
 @pytest.mark.parametrize("text", [None, "", "cpu", "CPU"])
 def test_without_ids_it_is_the_cpu(text, two_gpus):
-    assert select_devices(text) == ["cpu"] and select_device(text) == "cpu"
+    assert select_device(text) == "cpu"
 
 
 def test_ids_choose_gpus(two_gpus, caplog):
     assert select_device("1") == "cuda:1" and not caplog.records
-    assert select_devices("1, 0") == ["cuda:1", "cuda:0"]
-    assert select_device("1,0") == "cuda:1"
+    assert select_device("1, 0") == "cuda:1"
     assert "cuda:1" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "0,", "0,0", "cuda:0", "1.5", "0 1"])
 def test_what_is_no_device_is_refused(text, two_gpus):
     with pytest.raises(UserError, match="--device"):
-        select_devices(text)
+        select_device(text)
 
 
 def test_a_gpu_that_is_not_there_is_refused(two_gpus, monkeypatch):
     with pytest.raises(UserError, match=r"GPU 2.*GPU model 0.*GPU model 1"):
-        select_devices("0,2")
+        select_device("0,2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError, match="GPU 0"):
         select_device("0")

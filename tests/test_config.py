@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT, SHARED
-from utils.config import Config, differences, merge, resolve_config, what_changes_learning
-from utils.config_kinds import FalseOr, MapOf, Section, WithoutEffect
+from trainer.runs.resuming import what_changes_learning
+from utils.config import Config, differences, merge, resolve_config
+from utils.config_kinds import MapOf, Section, WithoutEffect
 from utils.config_schema import NOT_LEARNED, SCHEMA, check, without_args
 from utils.errors import UserError
 
@@ -495,8 +496,6 @@ def learned(old, new):
 
 def schema_keys(kind=SCHEMA, path=()):
     """Every key that a config can have, names of experts by the example "an.expert.0"."""
-    if isinstance(kind, FalseOr):
-        kind = kind.kind
     if isinstance(kind, MapOf):
         yield from schema_keys(kind.entry, (*path, "an.expert.0"))
     elif isinstance(kind, Section):

@@ -92,6 +92,15 @@ def test_two_starts_in_one_second_do_not_share_a_folder(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".*"))
 
 
+def test_a_name_that_is_taken_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="in the way"):
+        marks.make_marked(tmp_path / "file", {})
+    assert marks.make_marked(tmp_path / "folder", {}) is None
+    assert {path.name for path in tmp_path.rglob("*")} == {"file", "folder"}
+
+
 class Strikes:
     """A signal arrives while this is finalised, where Python lets no exception through."""
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_loader.sets.near_ids import hint, near_miss
-from utils.errors import UserError, is_writable, printable
+from utils.errors import UserError, is_writable, listed, printable, short
 
 IDS = [f"video{number:03}" for number in (0, 7, 12, 130)]
 
@@ -109,6 +109,14 @@ def test_what_is_shown_of_a_text() -> None:
     )
 
 
+def test_what_is_long_is_cut_and_what_is_many_is_counted() -> None:
+    assert short("x" * 60) == "x" * 60 and short("x" * 61) == "x" * 60 + "..."
+    assert short(b"\x1b", 3) == "b'\\..." and short("\x1b[2J") == r"\x1b[2J"
+    assert listed(map(str, range(3)), most=3) == "0, 1, 2" and listed([]) == ""
+    assert listed("abc", most=1, separator="; ") == "a and 2 more"
+
+
 @pytest.mark.parametrize("text", ["a\0", "\ud800", "x\udfff"])
 def test_what_no_file_can_hold(text: str) -> None:
     assert not is_writable(text) and is_writable("größer 猫\n\x1b")
+    assert not is_writable("a\n", in_one_line=True) and is_writable("größer 猫", in_one_line=True)

@@ -443,6 +443,7 @@ def test_a_checkpoint_with_values_of_wrong_kinds(
     before = content_of(tmp_path / "saved")
     code, output = run(train_program, "--resume", path)
     assert code == 2 and sentence in output and "Traceback" not in output
+    assert not re.search(r"__|NoneType|argument|attribute|instance|object", output), output
     assert content_of(tmp_path / "saved") == before
 
 

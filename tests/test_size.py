@@ -1,12 +1,15 @@
 """What is larger than the memory is refused before any of it is taken."""
 
 import resource
+import subprocess
+import sys
 
 import pytest
 import torch
 
 import train
 from model.collaborative_gating import GATINGS
+from tests.conftest import ROOT
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer import build, rehearsal
 from trainer.build import build_net, count_parameters, inputs_of
@@ -95,6 +98,19 @@ def test_the_size_is_that_of_the_model(config, kind):
                 sizes = build._make_net(changed, data)
             assert [p.shape for p in sizes.parameters()] == [p.shape for p in net.parameters()]
             assert all(p.is_meta for p in sizes.parameters())
+
+
+def test_sizes_alone_load_nothing_that_takes_seconds():
+    """A draw on torch's meta device loads its symbolic shapes."""
+    program = """
+import sys
+from model.net_vlad import NetVLAD
+from trainer.rehearsal import only_sizes
+with only_sizes():
+    net = NetVLAD(3, 5)
+assert net.clusters.is_meta and net.clusters.shape == (5, 3) and "sympy" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 def test_batches_larger_than_the_memory_are_refused(config, memory):

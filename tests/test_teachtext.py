@@ -266,7 +266,7 @@ def test_a_teacher_is_made_of_a_finished_run(
     newer = stop()
     code, output = run(make_teachers, "--resume", models, *flags)
     assert code == 0 and f"Made from {finished / 'trained_model.pth'}." in output
-    assert "1 newer runs" in output and newer.name > finished.name
+    assert f"passed over: {newer}\n" in output and newer.name > finished.name
 
 
 def test_a_killed_student_resumes_to_the_same_weights(

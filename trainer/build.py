@@ -140,9 +140,10 @@ def _largest_keys(config: Config, size_of: Callable[[Config], int]) -> str:
             for part in reversed(key):
                 smaller = {part: smaller}
             without[key] = size_of(config.merged(smaller))
-    first, *others = sorted(without, key=without.__getitem__)
+    first, *others = sorted(without, key=without.__getitem__) or [()]
     named = [first, *(key for key in others if 2 * without[key] < size_of(config))]
-    return " or ".join(f"{'.'.join(key)} ({keys[key]})" for key in named[:2])
+    found = [f"{'.'.join(key)} ({keys[key]})" for key in named[:2] if key]
+    return " or ".join(found) or "the number of experts"
 
 
 def _make_net(config: Config, data: ModelInputs) -> RetrievalModel:

@@ -244,6 +244,14 @@ SCHEDULES: dict[str, type[lr_scheduler.LRScheduler]] = {
     "ReduceLROnPlateau": lr_scheduler.ReduceLROnPlateau,
     "WarmupCosineLR": WarmupCosineLR,
 }
+# Args with which a schedule may be made to end with the training: then more epochs are another one.
+SCHEDULE_LENGTHS = {
+    "CosineAnnealingLR": ("T_max",),
+    "OneCycleLR": ("total_steps", "epochs"),
+    "PolynomialLR": ("total_iters",),
+}
+# Those that end with the training unless their setting `steps` says otherwise.
+ENDS_BY_ITSELF = ("WarmupCosineLR",)
 # Others of torch, and why no training here can use them.
 REFUSED_OPTIMISERS = {
     "LBFGS": "it measures the loss several times a step, which a training here does once",

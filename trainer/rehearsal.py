@@ -107,7 +107,7 @@ class _NoDraws(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in (Tensor.mul, Tensor.__rmul__):
+        if func in (Tensor.mul, Tensor.__rmul__) and isinstance(args[1], int | float):
             return args[0]
         return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
 

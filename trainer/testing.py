@@ -11,6 +11,7 @@ import torch
 from data_loader.loader import ExpertDataLoader
 from data_loader.retrieval_set import RetrievalSet
 from logger.predictions import write_predictions
+from logger.report import describe_run
 from model.metric import METRICS
 from model.similarity import RetrievalModel
 from trainer.build import build_loader, build_net, build_visualizer
@@ -38,6 +39,13 @@ class TestResult:
     split: str
     page: Path | None = None
     predictions: Path | None = None
+
+    def describe(
+        self, checkpoint: Path, log: Path, tensorboard: bool = False, note: str = ""
+    ) -> str:
+        """Tell how it went and how to look at it (see `describe_run`)."""
+        where = (self.split, checkpoint, log, self.page)
+        return describe_run(self.metrics, *where, tensorboard, self.predictions, note)
 
 
 @dataclass(frozen=True)

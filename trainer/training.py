@@ -116,34 +116,31 @@ class Monitor:
         return value > best if self.direction == "max" else value < best
 
 
+@dataclass(eq=False)
 class Trainer:
     """Trains one model and keeps its run's folder up to date.
 
-    Args:
+    Attributes:
         parts: model, loss, optimiser, schedule and data.
         settings: see `TrainingSettings`.
         folder: where checkpoints and metrics go.
         header: what every checkpoint carries besides its state ("arch", "config", "seed").
         writer: TensorBoard.
         on_evaluation: called with the epoch and its evaluation (draws the rankings page).
+        progress: how far it has come.
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        settings: TrainingSettings,
-        folder: RunFolder,
-        header: Mapping[str, Any],
-        writer: TensorBoardWriter,
-        on_evaluation: Callable[[int, Evaluation], None] | None = None,
-    ) -> None:
-        self.parts = parts
-        self.settings = settings
-        self.folder = folder
-        self.header = dict(header)
-        self.writer = writer
-        self.on_evaluation = on_evaluation
-        self.monitor = Monitor(settings.monitor)
+    parts: Parts
+    settings: TrainingSettings
+    folder: RunFolder
+    header: dict[str, Any]
+    writer: TensorBoardWriter
+    on_evaluation: Callable[[int, Evaluation], None] | None = None
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        parts = self.parts
+        self.monitor = Monitor(self.settings.monitor)
         self.step = TrainingStep(
             parts.net,
             parts.loss,
@@ -154,7 +151,6 @@ class Trainer:
         )
         self.best_weights = BestWeights(parts.recipe.average_best)
         warn_if_slow(parts.precision, parts.device)
-        self.progress = Progress()
         self._course: Course | None = None
         self._is_whole = True
         self._saved_at = time.monotonic()

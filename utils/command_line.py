@@ -207,46 +207,32 @@ def parse_seeds(text: str, flag: str = "--seeds") -> list[int]:
     return seeds
 
 
-def select_devices(text: str | None) -> list[str]:
-    """Turn the text of --device into torch devices: "0,1" -> ["cuda:0", "cuda:1"].
+def select_device(text: str | None) -> str:
+    """Turn the text of --device into the one torch device that a process uses: "1" -> "cuda:1".
 
-    Without a text, or for "cpu", it is the CPU alone.
+    Without a text, or for "cpu", it is the CPU.
 
     Raises:
         UserError: the text names no devices, or a GPU that torch does not see.
     """
     if text is None or text.strip().lower() in ("", "cpu"):
-        return ["cpu"]
+        return "cpu"
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"[0-9]{1,4}", part) for part in parts) or len({*parts}) < len(parts):
         raise UserError(f'--device takes ids of GPUs such as "0" or "0,1", or "cpu", not "{text}".')
     import torch
 
     count = torch.cuda.device_count()
-    for part in parts:
-        if int(part) >= count:
-            raise UserError(
-                f"--device {text}: there is no GPU {part}; {_seen_by_torch(count)}. Without "
-                "--device the CPU is used."
-            )
-    return [f"cuda:{int(part)}" for part in parts]
-
-
-def select_device(text: str | None) -> str:
-    """Turn the text of --device into the one torch device that a single process uses."""
-    devices = select_devices(text)
-    if len(devices) > 1:
-        _log.warning("One process uses one GPU: %s of those given.", devices[0])
-    return devices[0]
-
-
-def _seen_by_torch(count: int) -> str:
-    import torch
-
-    if not count:
-        return "torch sees none here"
-    names = (f"{index} ({torch.cuda.get_device_name(index)})" for index in range(count))
-    return f"torch sees {', '.join(names)}"
+    if missing := [part for part in parts if int(part) >= count]:
+        names = [f"{index} ({torch.cuda.get_device_name(index)})" for index in range(count)]
+        raise UserError(
+            f"--device {text}: there is no GPU {missing[0]}; torch sees "
+            f"{', '.join(names) or 'none here'}. Without --device the CPU is used."
+        )
+    device = f"cuda:{int(parts[0])}"
+    if len(parts) > 1:
+        _log.warning("One process uses one GPU: %s of those given.", device)
+    return device
 
 
 def run_main(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config_kinds import LONGEST_NAME, KeyPath, Kind, is_too_deep, shown, split_key
-from utils.config_schema import changes_learning, check, drop_args_of_other_types
+from utils.config_schema import check, drop_args_of_other_types
 from utils.custom_args import apply_overrides, name_suffix, parse_custom_args
 from utils.errors import UserError, did_you_mean, is_writable, short
 from utils.files import read_json, write_json
@@ -155,45 +155,19 @@ def _check_name(name: str, where: str) -> None:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """List the dotted keys at which two configs have different values."""
-    return [".".join(path) for path in _differing_paths(old, new)]
+    return [".".join(path) for path in differing_paths(old, new)]
 
 
-def what_changes_learning(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[KeyPath]:
-    """List the keys that make training with `new` another training than that with `old`.
-
-    Keys that only concern length, speed, logging, drawing, testing or places of files are none,
-    nor is `trainer.epochs`, unless the learning-rate schedule of either config ends with them.
-    """
-    has_end = _ends_with_training(old) or _ends_with_training(new)
-    return [
-        path
-        for path in _differing_paths(old, new)
-        if changes_learning(path) or (has_end and path == ("trainer", "epochs"))
-    ]
-
-
-def _differing_paths(
+def differing_paths(
     old: Mapping[str, Any], new: Mapping[str, Any], above: KeyPath = ()
 ) -> Iterator[KeyPath]:
+    """Walk the keys at which two configs have different values."""
     for key in [*old, *(key for key in new if key not in old)]:
         a, b = old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            yield from _differing_paths(a, b, (*above, key))
+            yield from differing_paths(a, b, (*above, key))
         elif key not in old or key not in new or a != b:
             yield (*above, key)
-
-
-def _ends_with_training(values: Mapping[str, Any]) -> bool:
-    """Tell whether the schedule of a config is made to end with its last epoch."""
-    schedule, epochs = values.get("lr_scheduler", {}), values.get("trainer", {}).get("epochs")
-    args = schedule.get("args", {})
-    lengths = {
-        "CosineAnnealingLR": [args.get("T_max")],
-        "PolynomialLR": [args.get("total_iters")],
-        "OneCycleLR": [args.get("total_steps"), args.get("epochs")],
-        "WarmupCosineLR": [args.get("steps") or epochs],
-    }
-    return epochs is not None and epochs in lengths.get(schedule.get("type"), [])
 
 
 def resolve_config(path: str | Path) -> dict[str, Any]:

@@ -303,25 +303,6 @@ class WithoutEffect(Kind):
 
 
 @dataclass(frozen=True)
-class FalseOr(Kind):
-    """A section, or false to do without it."""
-
-    kind: "Section"
-
-    def describe(self) -> str:
-        return f"{self.kind.describe()} or false"
-
-    def problems(self, value: Any, path: KeyPath) -> Iterator[Problem]:
-        if isinstance(value, dict):
-            yield from self.kind.problems(value, path)
-        elif value is not False:
-            yield self.wrong(value, path)
-
-    def parse(self, text: str) -> Any:
-        return json.loads(text.lower() if text.lower() == "false" else text)
-
-
-@dataclass(frozen=True)
 class Anything(Kind):
     """Any value that JSON can hold: settings that are checked where they are used."""
 
@@ -387,13 +368,26 @@ class MapOf(Dict):
 
 @dataclass(frozen=True)
 class Section(Dict):
-    """A dict of known keys, each with its kind; `others` is the kind of any further key."""
+    """A dict of known keys, each with its kind; `others` is the kind of any further key.
+
+    With `or_false` it may be false, to do without it.
+    """
 
     keys: Mapping[str, Kind]
     others: Kind | None = None
+    or_false: bool = False
+
+    def describe(self) -> str:
+        return "a dict or false" if self.or_false else super().describe()
 
     def kind_of(self, name: str) -> Kind | None:
         return self.keys.get(name, self.others)
+
+    def problems(self, value: Any, path: KeyPath) -> Iterator[Problem]:
+        return iter(()) if self.or_false and value is False else super().problems(value, path)
+
+    def parse(self, text: str) -> Any:
+        return False if self.or_false and text.lower() == "false" else super().parse(text)
 
 
 def name_of(path: KeyPath) -> str:

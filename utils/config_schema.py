@@ -12,7 +12,6 @@ from utils.config_kinds import (
     Bool,
     Choice,
     Dict,
-    FalseOr,
     FilePath,
     Flag,
     Float,
@@ -209,8 +208,9 @@ REPLACEABLE: dict[str, Kind] = {
             }
         ),
     ),
-    "correction": FalseOr(
-        Section({"kinds": ListOf(_name("a kind of correction"), minimum=1), "bank_size": Int(1)})
+    "correction": Section(
+        {"kinds": ListOf(_name("a kind of correction"), minimum=1), "bank_size": Int(1)},
+        or_false=True,
     ),
     "eval_mode": Choice("test_run", "fixed_num_epochs"),
     "challenge_mode": Bool(),
@@ -227,7 +227,7 @@ SCHEMA = Section(
     {
         **REPLACEABLE,
         "init_from": Nullable(FilePath()),
-        "eval_settings": FalseOr(Section(REPLACEABLE)),
+        "eval_settings": Section(REPLACEABLE, or_false=True),
     }
 )
 
@@ -309,7 +309,7 @@ def kind_at(path: KeyPath) -> Kind | None:
     """Return the kind of value that belongs at a key, None where there is no such key."""
     kind: Kind | None = SCHEMA
     for part in path:
-        while isinstance(kind, FalseOr | WithoutEffect):
+        if isinstance(kind, WithoutEffect):
             kind = kind.kind
         if isinstance(kind, Dict):
             kind = kind.kind_of(part)
@@ -321,7 +321,6 @@ def kind_at(path: KeyPath) -> Kind | None:
 def nearest_key(path: KeyPath, join: Callable[[KeyPath], str] = ".".join) -> str:
     """Return `` (did you mean "x.y"?)`` for an unknown key, or the keys that may stand there."""
     section = kind_at(path[:-1])
-    section = section.kind if isinstance(section, FalseOr) else section
     beside = list(section.keys) if isinstance(section, Section) else []
     hint = did_you_mean(path[-1], beside)
     for name in beside:
@@ -336,7 +335,7 @@ def nearest_key(path: KeyPath, join: Callable[[KeyPath], str] = ".".join) -> str
 def _known_keys(kind: Kind, path: KeyPath = ()) -> Iterator[KeyPath]:
     """Walk the keys that have an effect, those of `eval_settings` aside."""
     for name, entry in kind.keys.items() if isinstance(kind, Section) else ():
-        if not isinstance(entry, FalseOr | WithoutEffect):
+        if not isinstance(entry, WithoutEffect) and name != "eval_settings":
             yield (*path, name)
             yield from _known_keys(entry, (*path, name))
 

@@ -14,7 +14,7 @@ from utils.config_kinds import (
     shown,
     split_key,
 )
-from utils.config_schema import SHARED_ARGS, drop_args_of_other_types, kind_at, nearest_key
+from utils.config_schema import drop_args_of_other_types, kind_at, nearest_key
 from utils.errors import UserError, did_you_mean, is_writable, short
 from utils.files import safe_name
 
@@ -76,7 +76,8 @@ def apply_overrides(values: dict[str, Any], overrides: list[Override]) -> dict[s
     values = copy.deepcopy(values)
     for override in sorted(overrides, key=_order):
         value = _read(override)
-        values = _with_args_of_type(values, override, value)
+        if override.path[1:] == ("type",):
+            values = drop_args_of_other_types([values, {override.path[0]: {"type": value}}])[0]
         _check_expert(override, values)
         _dict_at(override, values)[override.path[-1]] = value
     return values
@@ -128,13 +129,6 @@ def _kind_of(override: Override) -> Kind:
 def _order(override: Override) -> tuple[bool, bool]:
     """Experts come first, as their names are known keys of other dicts, and types before args."""
     return override.path[0] != "experts", override.path[1:] != ("type",)
-
-
-def _with_args_of_type(values: dict[str, Any], override: Override, value: Any) -> dict[str, Any]:
-    part = override.path[0]
-    if override.path != (part, "type") or part not in SHARED_ARGS:
-        return values
-    return drop_args_of_other_types([values, {part: {"type": value}}])[0]
 
 
 def _dict_at(override: Override, values: dict[str, Any]) -> dict[str, Any]:

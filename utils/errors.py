@@ -73,10 +73,6 @@ def is_writable(text: str, in_one_line: bool = False) -> bool:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` (did you mean "x"?)`` for the nearest known name, or an empty string."""
-    known = list(known)
-    nearest = get_close_matches(str(name), known, n=1, cutoff=0.5)
-    if not nearest:
-        by_lower_case = {other.lower(): other for other in known}
-        lower = get_close_matches(str(name).lower(), list(by_lower_case), n=1, cutoff=0.5)
-        nearest = [by_lower_case[other] for other in lower]
-    return f' (did you mean "{nearest[0]}"?)' if nearest else ""
+    by_lower_case = {other.lower(): other for other in known}
+    nearest = get_close_matches(str(name).lower(), by_lower_case, n=1, cutoff=0.5)
+    return f' (did you mean "{by_lower_case[nearest[0]]}"?)' if nearest else ""

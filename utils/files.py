@@ -182,14 +182,14 @@ def _open_temporary(path: Path, mode: str, options: dict[str, Any]) -> tuple[IO[
         with suppress(OSError):
             fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Someone who removes what was abandoned may have been quicker than the lock.
-        if _is_at(handle.fileno(), temporary):
+        if is_at(handle.fileno(), temporary):
             break
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     return handle, temporary
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def is_at(descriptor: int, path: Path) -> bool:
     """Tell whether an open file is (still) the one at `path`."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
@@ -235,7 +235,7 @@ def _remove_if_abandoned(path: Path, age: float) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_at(descriptor, path):
+        if is_at(descriptor, path):
             path.unlink()
             _log.debug("Removed %s, which a killed process left.", path)
     finally:
@@ -279,25 +279,21 @@ def _locked(lock: Path, doing: str, required: bool) -> int:
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _wait_for(descriptor, doing, required)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.info("Another process is %s: waiting for it.", doing)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError:
+                if required:
+                    raise
             # The one who held it has removed it: whoever comes next makes another.
-            if _is_at(descriptor, lock):
+            if is_at(descriptor, lock):
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
-
-
-def _wait_for(descriptor: int, doing: str, required: bool) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _log.info("Another process is %s: waiting for it.", doing)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
-        if required:
-            raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Finding the run or the checkpoint that a user, or a command line, means."""
 
 import logging
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +41,12 @@ class Wanted:
         """Return the runs that the same command line has made, newest first."""
         below = Path(self.config["trainer.save_dir"], "models", self.config.name)
         return [run for run in reversed(runs_below(below)) if self._is_of(run)]
+
+    def new_run(self) -> AbstractContextManager[RunFolder]:
+        """Make and hold a new run; it goes again where it ends without any result."""
+        seed = self.seed if self.is_one_of_many else None
+        place = (Path(self.config["trainer.save_dir"]), self.config.name, seed, self.group_id)
+        return RunFolder.new(*place, self.facts, self.config.stored())
 
     def _is_of(self, run: RunFolder) -> bool:
         facts = run.facts

@@ -19,13 +19,11 @@ from typing import IO, Any
 
 from trainer.runs.marks import FORMAT, MARK, locked, make_marked, read_mark, remove_start
 from utils.errors import UserError
-from utils.files import read_json, reason, safe_name, write_json
+from utils.files import read_json, safe_name, write_json
 from utils.stopping import deferred
 
 BEST = "trained_model.pth"
 LAST = "checkpoint-last.pth"
-
-_KINDS = ("models", "log", "web")
 
 _log = logging.getLogger(__name__)
 
@@ -35,11 +33,14 @@ class RunFolder:
     """The three folders of one run, alike but for their first name.
 
     `<save_dir>/{models,log,web}/<experiment>/[<group_id>/][seed-<s>/]<timestamp>/`
+
+    Attributes:
+        save_dir: where all runs lie.
+        place: of this one below `models`, `log` or `web`.
     """
 
-    models: Path
-    log: Path
-    web: Path
+    save_dir: Path
+    place: Path
 
     @classmethod
     @contextmanager
@@ -67,7 +68,7 @@ class RunFolder:
         Raises:
             UserError: the folders cannot be written.
         """
-        place = Path(experiment, group_id, "" if seed is None else f"seed-{seed}")
+        above = Path(experiment, group_id, "" if seed is None else f"seed-{seed}")
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         with ExitStack() as stack:
             with deferred():
@@ -75,43 +76,35 @@ class RunFolder:
                 while held is None:
                     number += 1
                     name = stamp if number == 1 else f"{stamp}_{number}"
-                    mark = {"format": FORMAT, "id": secrets.token_hex(16)}
-                    mark |= {"place": (place / name).as_posix(), **(facts or {})}
-                    folder = cls.at(save_dir, place / name)
-                    held = folder._claimed(mark, config)
+                    run = cls(save_dir, above / name)
+                    held = run._claimed(facts or {}, config)
                 stack.enter_context(held)
-                stack.enter_context(folder._removed_if_unused())
-            yield folder
+                stack.enter_context(run._removed_if_unused())
+            yield run
 
     def _claimed(
-        self, mark: Mapping[str, Any], config: Mapping[str, Any] | None
+        self, facts: Mapping[str, Any], config: Mapping[str, Any] | None
     ) -> IO[bytes] | None:
         """Make the three folders; returns the lock, None where one of them is there already.
 
         A kill between them leaves a run that can be gone on with, as it has its config.
         """
-        made: list[Path] = []
-        held = None
-        try:
+        mark = {"format": FORMAT, "id": secrets.token_hex(16), "place": self.place.as_posix()}
+        mark |= facts
+        with ExitStack() as undo:
             for folder in self._all():
-                others = {"config.json": config} if config and folder == self.models else {}
-                handle = make_marked(folder, mark, others)
-                made.append(folder)
-                if held is None:  # from its first moment, so that nobody else takes it
+                is_first = folder == self.models
+                handle = make_marked(folder, mark, config if is_first else None)
+                if handle is None:
+                    return None
+                undo.enter_context(handle)
+                undo.callback(remove_start, folder)
+                if is_first:  # from its first moment, so that nobody else takes it
                     held = handle
                 else:
                     handle.close()
-            return held
-        except (OSError, UserError) as error:
-            for other in reversed(made):
-                remove_start(other)
-            if held is not None:
-                held.close()
-            if isinstance(error, UserError):
-                raise
-            if isinstance(error, FileExistsError) and folder.is_dir():
-                return None
-            raise UserError(f"Cannot create the folder {folder}: {reason(error)}.") from error
+            undo.pop_all()
+        return held
 
     @classmethod
     def of(cls, folder: Path) -> "RunFolder | None":
@@ -128,7 +121,7 @@ class RunFolder:
         depth = len(place.parts)
         if place.is_absolute() or not 0 < depth < len(folder.parents):
             return None
-        run = cls.at(folder.parents[depth], place)
+        run = cls(folder.parents[depth], place)
         others = [read_mark(other) for other in run._all() if other.exists()]
         is_whole = all(other is not None and other["id"] == mark["id"] for other in others)
         return run if folder in run._all() and is_whole else None
@@ -136,8 +129,9 @@ class RunFolder:
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> "RunFolder | None":
         """Find the run that a checkpoint belongs to; None where it lies in no marked folder."""
-        folder = cls.of(_resolved(checkpoint).parent)
-        return folder if folder and folder.models == _resolved(checkpoint).parent else None
+        folder = _resolved(checkpoint).parent
+        run = cls.of(folder)
+        return run if run and run.models == folder else None
 
     @classmethod
     def of_log(cls, log: Path) -> "RunFolder | None":
@@ -145,12 +139,20 @@ class RunFolder:
         folder = _resolved(log)
         for ancestor in folder.parents:
             if ancestor.name == "log":
-                return cls.at(ancestor.parent, folder.relative_to(ancestor))
+                return cls(ancestor.parent, folder.relative_to(ancestor))
         return None
 
-    @classmethod
-    def at(cls, save_dir: Path, place: Path) -> "RunFolder":
-        return cls(*(save_dir / kind / place for kind in _KINDS))
+    @property
+    def models(self) -> Path:
+        return self.save_dir / "models" / self.place
+
+    @property
+    def log(self) -> Path:
+        return self.save_dir / "log" / self.place
+
+    @property
+    def web(self) -> Path:
+        return self.save_dir / "web" / self.place
 
     def _all(self) -> tuple[Path, Path, Path]:
         return self.models, self.log, self.web
@@ -177,8 +179,8 @@ class RunFolder:
                     "its end, or stop it."
                 )
             for folder in (self.log, self.web) if complete else ():
-                if not folder.exists():
-                    make_marked(folder, self.facts).close()
+                if handle := not folder.exists() and make_marked(folder, self.facts):
+                    handle.close()
             yield
 
     def is_held(self) -> bool:
@@ -198,9 +200,7 @@ class RunFolder:
 
     @property
     def experiment(self) -> str:
-        """Name of the experiment: the folder next below `log`."""
-        place = [parent.name for parent in (self.log, *self.log.parents)]
-        return place[place.index("log", 1) - 1]
+        return self.place.parts[0]
 
     @property
     def config(self) -> Path:

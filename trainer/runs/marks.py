@@ -13,12 +13,12 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from utils.errors import UserError
-from utils.files import make_folder, reason, temporary_name, write_json
+from utils.files import is_at, make_folder, reason, temporary_name, write_json
 
 MARK = "run.json"
 _CONFIG = "config.json"
@@ -50,34 +50,37 @@ def read_mark(folder: Path) -> dict[str, Any] | None:
 
 
 def make_marked(
-    folder: Path, mark: Mapping[str, Any], others: Mapping[str, Any] | None = None
-) -> IO[bytes]:
-    """Make a folder with its mark, and other JSON files, in it; returns the mark, open and locked.
+    folder: Path, mark: Mapping[str, Any], config: Mapping[str, Any] | None = None
+) -> IO[bytes] | None:
+    """Make a folder with its mark, and a config, in it; returns the mark, open and locked.
+
+    None where there is such a folder already.
 
     Raises:
-        FileExistsError: there is something of that name already.
-        OSError, UserError: it cannot be made.
+        UserError: it cannot be made.
     """
-    _make_parents(folder)
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    make_folder(folder.parent)
+    _made.update(missing)
     _remove_abandoned_starts(folder.parent)
     temporary = temporary_name(folder)
-    temporary.mkdir()
     try:
-        for name, content in {**(others or {}), MARK: mark}.items():
-            write_json(temporary / name, content)
-        handle = (temporary / MARK).open("r+b")
-        try:
+        with ExitStack() as undo:
+            temporary.mkdir()
+            undo.callback(shutil.rmtree, temporary, ignore_errors=True)
+            if config:
+                write_json(temporary / _CONFIG, config)
+            write_json(temporary / MARK, mark)
+            handle = undo.enter_context((temporary / MARK).open("r+b"))
             lock(handle, tries=1)
             if os.path.lexists(folder):  # empty, it would be replaced
                 raise FileExistsError(errno.EEXIST, "", str(folder))
             temporary.rename(folder)
-        except OSError as error:
-            handle.close()
-            if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
-                raise FileExistsError(errno.EEXIST, "", str(folder)) from error
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            undo.pop_all()
+    except OSError as error:
+        if folder.is_dir():
+            return None
+        raise UserError(f"Cannot create the folder {folder}: {reason(error)}.") from error
     return handle
 
 
@@ -94,7 +97,7 @@ def locked(path: Path, tries: int | None = _TRIES) -> Iterator[bool]:
         raise UserError(f"Cannot write the run's file {path}: {reason(error)}.") from error
     with handle:
         is_mine = lock(handle, tries)
-        if is_mine and not _is_at(handle, path):
+        if is_mine and not is_at(handle.fileno(), path):
             raise UserError(f"The run {path.parent} has just been removed by another process.")
         yield is_mine
 
@@ -117,21 +120,8 @@ def lock(handle: IO[bytes], tries: int | None) -> bool:
         return True
 
 
-def _is_at(handle: IO[bytes], path: Path) -> bool:
-    with suppress(OSError):
-        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
-    return False
-
-
-def _make_parents(folder: Path) -> None:
-    """Make what a folder lies in, and remember what of that was not there."""
-    missing = [parent for parent in folder.parents if not parent.exists()]
-    make_folder(folder.parent)
-    _made.update(missing)
-
-
 def _remove_abandoned_starts(parent: Path) -> None:
-    """Remove what `_make_marked` left where it was killed some while ago."""
+    """Remove what `make_marked` left where it was killed some while ago."""
     for path in parent.glob(".*.tmp"):
         with suppress(OSError):
             is_old = time.time() - path.lstat().st_mtime >= _SECONDS_OF_A_START

@@ -12,11 +12,13 @@ from typing import Any
 
 from data_loader.loader import ExpertDataLoader
 from trainer.checkpoint import LARGE_KEYS, load_checkpoint
+from trainer.optimisers import ENDS_BY_ITSELF, SCHEDULE_LENGTHS
 from trainer.runs.finding import Wanted, newest_checkpoint
 from trainer.runs.folder import RunFolder
 from trainer.runs.marks import read_mark
-from utils.config import NAME_KEY, Config, what_changes_learning
+from utils.config import NAME_KEY, Config, differing_paths
 from utils.config_kinds import KeyPath
+from utils.config_schema import changes_learning
 from utils.errors import UserError, listed, short
 
 _log = logging.getLogger(__name__)
@@ -37,21 +39,6 @@ class Continued:
     is_done: bool = False
 
 
-@contextmanager
-def new_run(wanted: Wanted) -> Iterator[RunFolder]:
-    """Make and hold a new run; it goes again where it ends without any result.
-
-    Raises:
-        UserError: its folders cannot be written.
-    """
-    config = wanted.config
-    seed = wanted.seed if wanted.is_one_of_many else None
-    save_dir = Path(config["trainer.save_dir"])
-    place = (save_dir, config.name, seed, wanted.group_id)
-    with RunFolder.new(*place, wanted.facts, config.stored()) as folder:
-        yield folder
-
-
 def run_to_continue(
     checkpoint: Path, seeds: Sequence[int] | None, group_id: str | None
 ) -> RunFolder:
@@ -65,13 +52,10 @@ def run_to_continue(
     if run is None:
         load_checkpoint(checkpoint, LARGE_KEYS, needs_config=False)  # says what is wrong with it
         mark = read_mark(checkpoint.parent)
-        where = "a run of this version"
+        where = "in no run of this version, so its training cannot be continued: "
         if mark is not None:
-            where = f"the place of its run any more (.../models/{mark['place']}): move it back"
-        raise UserError(
-            f"{checkpoint} does not lie in {where}, so that its training cannot be continued; or "
-            f"{_start_anew(checkpoint)}."
-        )
+            where = f"not in the place of its run (.../models/{mark['place']}): move it back, or "
+        raise UserError(f"{checkpoint} lies {where}{_start_anew(checkpoint)}.")
     facts = run.facts
     if seeds is not None and list(seeds) != [facts.get("seed")]:
         raise UserError(
@@ -88,25 +72,24 @@ def run_to_continue(
 
 
 @contextmanager
-def named_run(checkpoint: Path) -> Iterator[Continued]:
-    """Hold the run that the user names to be continued.
+def earlier_run(wanted: Wanted, resume: Path | str | None) -> Iterator[Continued | None]:
+    """Hold the run with which a training goes on; None: it starts a new one.
+
+    Args:
+        wanted: what is to be trained.
+        resume: a checkpoint of the run; or "auto": the newest run of the same command line that has
+            not ended and that no living process holds, else, where it is one of many, one that has
+            ended; or None.
 
     Raises:
-        UserError: it carries no mark of ours, or a living process holds it.
+        UserError: the checkpoint's run carries no mark of ours, or a living process holds it.
     """
-    folder = run_to_continue(checkpoint, None, None)
-    with folder.held():
-        yield Continued(folder, checkpoint)
-
-
-@contextmanager
-def unfinished_run(wanted: Wanted) -> Iterator[Continued | None]:
-    """Hold the run with which the same command line goes on; None: it starts a new one.
-
-    That is the newest run that has not ended, with the same config, seed and group, which no living
-    process holds; else, where it is one of many, one that has ended.
-    """
-    runs = wanted.runs()
+    if isinstance(resume, Path):
+        folder = run_to_continue(resume, None, None)
+        with folder.held():
+            yield Continued(folder, resume)
+        return
+    runs = wanted.runs() if resume else []
     with ExitStack() as stack:
         for run in runs:
             if run.is_finished:
@@ -157,6 +140,30 @@ def as_begun(config: Config, stored: Mapping[str, Any]) -> Config:
     values = {key: value for key, value in config.values.items() if key != "init_from"}
     values |= {key: stored[key] for key in ("init_from",) if key in stored}
     return Config.from_dict(values, stored.get(NAME_KEY, config.name))
+
+
+def what_changes_learning(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[KeyPath]:
+    """List the keys that make training with `new` another training than that with `old`.
+
+    Keys that only concern length, speed, logging, drawing, testing or places of files are none,
+    nor is `trainer.epochs`, unless the learning-rate schedule of either config ends with them.
+    """
+    has_end = _ends_with_training(old) or _ends_with_training(new)
+    return [
+        path
+        for path in differing_paths(old, new)
+        if changes_learning(path) or (has_end and path == ("trainer", "epochs"))
+    ]
+
+
+def _ends_with_training(values: Mapping[str, Any]) -> bool:
+    """Tell whether the schedule of a config is made to end with its last epoch."""
+    schedule, epochs = values.get("lr_scheduler", {}), values.get("trainer", {}).get("epochs")
+    args, kind = schedule.get("args", {}), schedule.get("type")
+    if kind in ENDS_BY_ITSELF:
+        return args.get("steps") is None
+    names = SCHEDULE_LENGTHS.get(kind, ())
+    return epochs is not None and epochs in [args.get(name) for name in names]
 
 
 def _value_at(path: KeyPath, values: Any) -> str:
