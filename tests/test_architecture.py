@@ -20,7 +20,7 @@ FLOORS = {
     "logger": 5,
     "trainer.checkpoints": 6,
     "trainer.optimisation": 6,
-    "trainer.recipe.recipe": 6,
+    "trainer.recipe": 6,
     "trainer.runs": 7,
     "trainer": 8,
     "misc": 9,
