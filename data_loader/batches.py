@@ -5,14 +5,14 @@ on (seed, epoch, video) alone, so that a resumed training draws what an unbroken
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from data_loader.draws import epoch_permutation, item_uniform
-from data_loader.store.devices import prefetch, send
+from data_loader.store.devices import numbered, prefetch, send
 from data_loader.store.views import ExpertView, TextView
 from utils.errors import UserError
 
@@ -45,14 +45,20 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Return the same batch on a device (the indices stay on the host)."""
-        if self.text.device == device:
-            return self
+        device = numbered(device)
+        return self if self.text.device == device else self._each(lambda x: send(x, device))
+
+    def pinned(self) -> "Batch":
+        """Return the same batch in memory from which a GPU fetches by itself."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         return replace(
             self,
-            experts={name: send(x, device) for name, x in self.experts.items()},
-            ind={name: send(x, device) for name, x in self.ind.items()},
-            text=send(self.text, device),
-            text_token_mask=send(self.text_token_mask, device),
+            experts={name: change(x) for name, x in self.experts.items()},
+            ind={name: change(x) for name, x in self.ind.items()},
+            text=change(self.text),
+            text_token_mask=change(self.text_token_mask),
         )
 
 
@@ -114,7 +120,7 @@ class TrainingSet:
         self.batch_size = batch_size
         self._experts, self._text, self._choice = experts, text, choice
         self._text_dropout, self._seed = text_dropout, seed
-        self._device = torch.device(device)
+        self._device = numbered(device)
         # A single video has no negative, and batch normalisation cannot take it.
         self._used = len(video_ids) - (len(video_ids) % batch_size == 1)
         if self._used < len(video_ids):
@@ -135,7 +141,8 @@ class TrainingSet:
         """
         batches = self._gathered(epoch, limit, start)
         if self._device.type != "cpu" and not self._is_resident:
-            batches = prefetch(batches)
+            # Pinned in that thread too: the host that launches the steps has no time for copies.
+            batches = prefetch(batch.pinned() for batch in batches)
         return (batch.to(self._device) for batch in batches)
 
     @property

@@ -32,6 +32,7 @@ from trainer.optimisers import (
 from trainer.rehearsal import rehearse
 from trainer.settings import check_settings
 from trainer.size import TRAINING_COPIES, check_fits, check_net, memory_of
+from trainer.step import check_precision
 from trainer.training import TrainingSettings
 from trainer.visualizer import Visualizer
 from utils.config import Config
@@ -280,6 +281,7 @@ def check_training(config: Config, device: str = "cpu") -> None:
     _check_monitor(config)
     build_loss(config)
     build_visualizer(config)
+    check_precision(config.get("precision", "float32"), torch.device(device))
     _rehearse(config, device)
 
 

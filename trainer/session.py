@@ -36,7 +36,7 @@ from trainer.evaluation import (
     warn_of_other_counts,
 )
 from trainer.finding import find_checkpoint
-from trainer.memory import keeping_freed_memory
+from trainer.memory import keeping_freed_memory, told_if_full
 from trainer.resuming import as_begun, check_same_data, check_same_training, fingerprint
 from trainer.run_folder import RunFolder, test_label
 from trainer.training import (
@@ -170,8 +170,9 @@ class Training:
         marks = {"quick_try": True} if options.is_quick_try else {}
         on_gpu = parts.device.type == "cuda"
         if config.get("compile", False):
-            # On a GPU the kernels of a step are launched as one graph.
-            parts.net.compile(mode="reduce-overhead" if on_gpu else None)
+            # On a GPU the kernels of forward and backward are launched as one graph each, one pair
+            # for whole batches and one for an epoch's last, smaller one.
+            parts.net.compile(mode="reduce-overhead" if on_gpu else None, dynamic=False)
         header = {
             "arch": type(parts.net).__name__,
             "version": version(),
@@ -208,10 +209,26 @@ class Training:
                     metrics["parameters"] = count_parameters(parts.net)
                 _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
                 _log.info("It is the model of epoch %d.", progress.best_epoch)
+                leave_device(parts)
                 final = (config.eval_config(), folder.best_checkpoint, options.device, seed)
                 result = Test.prepare(*final).run(folder, is_final=True)
         folder.last_checkpoint.unlink(missing_ok=True)
         return result
+
+
+def leave_device(parts: Parts) -> None:
+    """Free the GPU of a training that has ended: of its model, optimiser and compiled graphs.
+
+    They stay on the host, from where the training can still be saved.
+    """
+    if parts.device.type != "cuda":
+        return
+    parts.optimiser.zero_grad(set_to_none=True)
+    parts.net.cpu()
+    for state in parts.optimiser.state.values():
+        state |= {n: v.cpu() if isinstance(v, torch.Tensor) else v for n, v in state.items()}
+    torch.compiler.reset()
+    torch.cuda.empty_cache()
 
 
 def check_test_side(config: Config, net: RetrievalModel, seed: int) -> None:
@@ -318,7 +335,8 @@ class Test:
         protocol = retrieval.protocol(self.net.test_caption_mode)
         outcome |= {"test_protocol": protocol.name, "test_queries": protocol.queries}
         outcome["test_captions"] = protocol.captions
-        with keeping_freed_memory(self.device.type == "cpu"):
+        fits = told_if_full("embedding and comparing the retrieval set")
+        with keeping_freed_memory(self.device.type == "cpu"), fits:
             evaluation = evaluate(self.net, retrieval, self.config["metrics"], self.device)
         _log.info("Test on the split %s: %s", self.split, protocol)
         for name, value in flat_metrics("test", evaluation.metrics).items():

@@ -1,8 +1,7 @@
 """One training step: forward, loss, backward, update; nothing in it waits for the device."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +9,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data_loader.batches import Batch
-from model.fast import TORCH, products_by
+from model.fast import TORCH, products_by, rounding_to_tf32
 from trainer.distillation import Distillation
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ _log = logging.getLogger(__name__)
 
 PRECISIONS = ("float32", "tf32", "bf16")
 
+# The first GPUs with products of bfloat16 and tf32 (Ampere).
+_CAPABLE = (8, 0)
 # Processors on which torch's matrix products of bfloat16 have no instructions to use.
 _WITHOUT_BFLOAT16 = ("DEFAULT", "AVX2")
 
@@ -86,18 +88,12 @@ def computing_in(precision: str, device: torch.device) -> AbstractContextManager
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-@contextmanager
-def matrix_products_in(precision: str) -> Iterator[None]:
+def matrix_products_in(precision: str) -> AbstractContextManager:
     """Context of a whole step: with "tf32", float32 products keep 10 bits of the mantissa on a GPU.
 
-    On the CPU "tf32" is float32.
+    Those of similarities, and of teachers, are float32 all the same. On the CPU "tf32" is float32.
     """
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+    return rounding_to_tf32(precision == "tf32")
 
 
 def has_bfloat16() -> bool:
@@ -111,4 +107,21 @@ def warn_if_slow(precision: str, device: torch.device) -> None:
         _log.warning(
             "precision bf16: this processor has no instructions for bfloat16, a step will take "
             "many times as long as with float32."
+        )
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse a precision that a GPU cannot compute in.
+
+    Raises:
+        UserError: says what the GPU is, and what it can do.
+    """
+    if precision == "float32" or device.type != "cuda":
+        return
+    capability = torch.cuda.get_device_capability(device)
+    if capability < _CAPABLE:
+        raise UserError(
+            f'precision "{precision}" needs a GPU of compute capability 8.0 (Ampere) or later, but '
+            f"{torch.cuda.get_device_name(device)} has {'.'.join(map(str, capability))}: set "
+            'precision to "float32".'
         )
