@@ -9,14 +9,14 @@ B videos of a batch, T tokens, D feature size, V videos of the training list.
 import logging
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-from data_loader.store.feature_store import ExpertView, TextView, send
+from data_loader.store.feature_store import ExpertView, TextView, numbered, send
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -64,14 +64,20 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Return the same batch on a device (the indices stay on the host)."""
-        if self.text.device == device:
-            return self
+        device = numbered(device)
+        return self if self.text.device == device else self._each(lambda x: send(x, device))
+
+    def pinned(self) -> "Batch":
+        """Return the same batch in memory from which a GPU fetches by itself."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         return replace(
             self,
-            experts={name: send(x, device) for name, x in self.experts.items()},
-            ind={name: send(x, device) for name, x in self.ind.items()},
-            text=send(self.text, device),
-            text_token_mask=send(self.text_token_mask, device),
+            experts={name: change(x) for name, x in self.experts.items()},
+            ind={name: change(x) for name, x in self.ind.items()},
+            text=change(self.text),
+            text_token_mask=change(self.text_token_mask),
         )
 
 
@@ -152,7 +158,7 @@ class TrainingSet:
         self._experts, self._text, self._choice = experts, text, choice
         self._text_dropout, self._seed = text_dropout, seed
         self._captions_per_video = captions_per_video
-        self.device = torch.device(device)
+        self.device = numbered(device)
         # A single video has no negative, and batch normalisation cannot take it.
         self._used = len(video_ids) - (len(video_ids) % batch_size == 1)
         if self._used < len(video_ids):
@@ -173,7 +179,8 @@ class TrainingSet:
         """
         batches = self._gathered(epoch, limit, start)
         if self.device.type != "cpu" and not self._is_resident:
-            batches = prefetch(batches)
+            # Pinned in that thread too: the host that launches the steps has no time for copies.
+            batches = prefetch(batch.pinned() for batch in batches)
         return (batch.to(self.device) for batch in batches)
 
     @property

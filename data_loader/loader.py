@@ -26,6 +26,7 @@ from data_loader.store.feature_store import (
     TextFeatures,
     TextView,
     fits_on,
+    numbered,
 )
 from data_loader.teachers.teacher import Teacher, open_teacher
 from utils.errors import UserError, short
@@ -89,7 +90,7 @@ class ExpertDataLoader:
 
     def move_to(self, device: str | torch.device) -> None:
         """Let tensors go to another device from now on, and keep all features there if they fit."""
-        device = torch.device(device)
+        device = numbered(device)
         parts = {*self._features, self._text, self._retrieval_text}
         if fits_on(device, (part.values for part in parts)):
             for part in parts:

@@ -66,12 +66,52 @@ def products_by(kernel: str) -> Iterator[None]:
         settings.fp32_precision = before
 
 
+def float32_product(a: Tensor, b: Tensor) -> Tensor:
+    """Return `a @ b` in float32, forward and backward, also where a GPU may round to tf32."""
+    if not torch.backends.cuda.matmul.allow_tf32:
+        return a @ b
+    return _float32_product(a, b)
+
+
+@contextmanager
+def rounding_to_tf32(is_allowed: bool) -> Iterator[None]:
+    """Context in which a GPU may, or may not, round the inputs of float32 products to tf32."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = is_allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@torch.compiler.disable  # compiled, the setting would be that of the whole graph
+def _float32_product(a: Tensor, b: Tensor) -> Tensor:
+    return _Float32Product.apply(a, b)
+
+
+class _Float32Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        with rounding_to_tf32(False):
+            return a @ b
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b = ctx.saved_tensors
+        with rounding_to_tf32(False):
+            of_a = gradient @ b.t() if ctx.needs_input_grad[0] else None
+            of_b = a.t() @ gradient if ctx.needs_input_grad[1] else None
+        return of_a, of_b
+
+
 def _settings() -> Any:
     return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # made at run time
 
 
-def _by_onednn() -> bool:
-    return _settings().fp32_precision == "bf16"
+def _by_onednn(dtype: torch.dtype) -> bool:
+    return dtype == torch.bfloat16 or _settings().fp32_precision == "bf16"
 
 
 @cache
@@ -109,7 +149,8 @@ class Mish(nn.Module):
     """As `nn.Mish`; numbers may differ from it in the last digit."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
+        is_known = x.dtype in (torch.float32, torch.bfloat16)
+        if x.device.type != "cpu" or not is_known or torch.compiler.is_compiling():
             return F.mish(x)
         return _MishByOneExponential.apply(x)
 
@@ -120,9 +161,9 @@ class _MishByOneExponential(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        e = x.clamp(max=_LINEAR_FROM).exp_()
+        e = x.float().clamp(max=_LINEAR_FROM).exp_()
         n = e.add(2).mul_(e)
-        return n.div_(n + 2).mul_(x)
+        return n.div_(n + 2).mul_(x).to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -138,13 +179,13 @@ _SHORTEST = 1e-12
 def unit_length(x: Tensor, dim: int) -> Tensor:
     """Return x divided by its L2 norm along a dimension, as `F.normalize` does.
 
-    On the CPU the gradient, (g - y <g, y>) / |x| of y = x / |x|, is computed as it stands here;
-    the general way divides three times as much.
+    The gradient, (g - y <g, y>) / |x| of y = x / |x|, is computed as it stands here; the general
+    way divides three times as much, and is twice as many kernels on a GPU.
     """
-    is_special = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
-    if x.device.type != "cpu" or is_special:
+    kind = x.device.type
+    if torch.compiler.is_compiling() or kind not in ("cpu", "cuda"):
         return F.normalize(x, dim=dim)
-    return _UnitLength.apply(x, dim)
+    return F.normalize(x, dim=dim) if torch.is_autocast_enabled(kind) else _UnitLength.apply(x, dim)
 
 
 class _UnitLength(torch.autograd.Function):
@@ -179,23 +220,35 @@ def fan_out(x_BD: Tensor, layers: Iterable[nn.Linear]) -> list[Tensor]:
     for each layer.
     """
     layers = list(layers)
-    x_is_plain = x_BD.device.type == "cpu" and x_BD.dtype == layers[0].weight.dtype
-    is_special = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
-    if not x_is_plain or is_special or not torch.is_grad_enabled():
+    is_plain = x_BD.device.type == "cpu" and x_BD.dtype == layers[0].weight.dtype
+    if not is_plain or torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return [layer(x_BD) for layer in layers]
+    is_cast = torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if is_cast else x_BD.dtype
     parameters = (parameter for layer in layers for parameter in (layer.weight, layer.bias))
-    return list(_FanOut.apply(x_BD, *parameters))
+    with torch.autocast("cpu", enabled=False):
+        return list(_FanOut.apply(x_BD, dtype, *parameters))
 
 
 class _FanOut(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_BD: Tensor, *weights_and_biases: Tensor) -> tuple[Tensor, ...]:
-        weights, biases = weights_and_biases[::2], weights_and_biases[1::2]
+    def forward(
+        ctx: Any, x_BD: Tensor, dtype: torch.dtype, *weights_and_biases: Tensor
+    ) -> tuple[Tensor, ...]:
+        x_BD = x_BD.to(dtype)
+        few_rows = len(x_BD) <= _FEW_ROWS and _by_onednn(dtype)
+        weights, outputs = [], []
+        for weight, bias in zip(weights_and_biases[::2], weights_and_biases[1::2], strict=True):
+            weight = weight.to(dtype)  # used while it is in the cache
+            if few_rows:
+                y = torch.mm(weight, x_BD.t()).t().contiguous().add_(bias)
+            else:
+                y = torch.addmm(bias.to(dtype), x_BD, weight.t())
+            weights.append(weight)
+            outputs.append(y)
         ctx.save_for_backward(x_BD, *weights)
-        if _by_onednn() and len(x_BD) <= _FEW_ROWS:
-            products = (torch.mm(w, x_BD.t()).t().contiguous() for w in weights)
-            return tuple(y.add_(b) for y, b in zip(products, biases, strict=True))
-        return tuple(torch.addmm(b, x_BD, w.t()) for w, b in zip(weights, biases, strict=True))
+        ctx.dtype = weights_and_biases[0].dtype
+        return tuple(outputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -204,17 +257,18 @@ class _FanOut(torch.autograd.Function):
         of_x = _of_input(x_BD, gradients, weights) if ctx.needs_input_grad[0] else None
         of_parameters: list[Tensor | None] = []
         for i, gradient in enumerate(gradients):
-            of_weight, of_bias = ctx.needs_input_grad[1 + 2 * i : 3 + 2 * i]
-            of_parameters.append(gradient.t() @ x_BD if of_weight else None)
-            of_parameters.append(gradient.sum(dim=0) if of_bias else None)
-        return of_x, *of_parameters
+            of_weight, of_bias = ctx.needs_input_grad[2 + 2 * i : 4 + 2 * i]
+            # As the parameters are, whatever the products: converted while in the cache.
+            of_parameters.append((gradient.t() @ x_BD).to(ctx.dtype) if of_weight else None)
+            of_parameters.append(gradient.sum(dim=0, dtype=ctx.dtype) if of_bias else None)
+        return of_x, None, *of_parameters
 
 
 def _of_input(x_BD: Tensor, gradients: tuple[Tensor, ...], weights: list[Tensor]) -> Tensor:
-    if _by_onednn():
+    if _by_onednn(x_BD.dtype):
         result_BD = gradients[0] @ weights[0]
         for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
-            result_BD.addmm_(gradient, weight)
+            result_BD += gradient @ weight  # a little faster than in one
         return result_BD
     result_BD = torch.zeros_like(x_BD)
     for start in range(0, x_BD.shape[1], _COLUMNS):

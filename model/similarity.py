@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from model.fast import TORCH
+from model.fast import TORCH, float32_product
 
 VIDEOS_PER_TILE = 4096
 # Videos up to this size are laid out for many blocks once, larger ones anew for each block.
@@ -220,11 +220,13 @@ def _compare(
     out: Tensor | None = None,
 ) -> Tensor:
     if weights_QM is None:
-        return torch.mm(text_QD, video_ND.T, out=out)
-    total_weight_QN = weights_QM @ availability_NM.T
+        if out is not None:
+            return torch.mm(text_QD, video_ND.T, out=out)
+        return float32_product(text_QD, video_ND.T)
+    total_weight_QN = float32_product(weights_QM, availability_NM.T)
     # Without any expert the numerator is 0 as well: divide by 1 there instead of by 0.
     total_weight_QN = torch.where(total_weight_QN > 0, total_weight_QN, 1.0)
-    return torch.div(text_QD @ video_ND.T, total_weight_QN, out=out)
+    return torch.div(float32_product(text_QD, video_ND.T), total_weight_QN, out=out)
 
 
 def expert_similarities(text: TextEmbeddings, video: VideoEmbeddings) -> tuple[Tensor, Tensor]:

@@ -168,6 +168,39 @@ def test_a_gpu_that_is_not_there_is_refused(two_gpus, monkeypatch):
         select_device("0")
 
 
+def test_why_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(UserError, match=r"GPU 0.*without CUDA"):
+        select_device("0")
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    too_old = (
+        "The NVIDIA driver on your system is too old (found version 1). Please update it.\nMore."
+    )
+
+    def fail():
+        raise RuntimeError(too_old)
+
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    with pytest.raises(UserError, match=r"too old \(found version 1\)\)\. Without"):
+        select_device("0")
+
+
+def test_the_gpu_is_started_while_the_flag_is_read(two_gpus, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.cuda, "init", lambda: chosen.append("begun"))
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert select_device("1") == "cuda:1" and chosen == ["begun", "cuda:1"]
+
+    def fail():
+        raise RuntimeError("CUDA error: all devices are busy\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    with pytest.raises(UserError, match=r"--device 1: .*devices are busy\)\. Without"):
+        select_device("1")
+
+
 def test_how_a_run_ends(capsys):
     given_arguments = []
 

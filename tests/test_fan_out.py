@@ -49,6 +49,23 @@ def test_frozen_layers_and_inputs_get_no_gradient() -> None:
     torch.testing.assert_close(layers[1].weight.grad, x.sum(dim=0).expand(2, 3))
 
 
+def test_bfloat16_is_what_each_layer_gives_alone() -> None:
+    torch.manual_seed(0)
+    layers = nn.ModuleList(nn.Linear(300, size) for size in (20, 70))
+    results = []
+    for together in (True, False):
+        layers.zero_grad()
+        x = torch.linspace(-1, 1, 6 * 300).view(6, 300).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs = fan_out(x, layers) if together else [layer(x) for layer in layers]
+        assert {y.dtype for y in outputs} == {torch.bfloat16}
+        results.append(gradients([y.float() for y in outputs], x, layers) + outputs)
+    for one, other in zip(*results, strict=True):
+        assert one.dtype == other.dtype
+        size = float(other.detach().abs().max())
+        torch.testing.assert_close(one, other, atol=0.02 * size, rtol=0.02)
+
+
 def test_autocast_computes_in_its_own_precision() -> None:
     layers, x = [nn.Linear(3, 2)], torch.randn(4, 3, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from trainer.memory import keeping_freed_memory
+from trainer.memory import keeping_freed_memory, told_if_full
+from utils.errors import UserError
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
@@ -64,7 +66,10 @@ PROGRAM = """
 import resource
 from pathlib import Path
 import torch
-from trainer.memory import keeping_freed_memory
+import torch
+
+from trainer.memory import keeping_freed_memory, told_if_full
+from utils.errors import UserError
 
 def resident():
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -83,3 +88,13 @@ def test_the_real_library_keeps_a_block_and_gives_it_back() -> None:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     inside, after = map(int, done.stdout.split())
     assert inside > 300 * 2**20 > 100 * 2**20 > after
+
+
+def test_a_gpu_that_is_full_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (2**29, 2**33))
+    told = r"batches of 64 videos: 0\.5 of its 8\.0 GiB.*batch_size"
+    what = "a training in batches of 64 videos"
+    with pytest.raises(UserError, match=told), told_if_full(what):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+    with pytest.raises(RuntimeError, match="another"), told_if_full("a training"):
+        raise RuntimeError("another error")

@@ -4,8 +4,11 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from data_loader.batches import prefetch
+from data_loader.store.feature_store import numbered
+from tests.test_step import make_batch
 
 
 def test_items_come_in_order() -> None:
@@ -44,3 +47,32 @@ def test_who_leaves_early_leaves_no_thread() -> None:
     assert next(given) == 0
     given.close()
     assert threading.active_count() == before
+
+
+def test_a_batch_is_pinned_whole_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Tensor] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: any(tensor is p for p in pinned))
+    sent: list[bool] = []
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda tensor, *_, **__: sent.append(tensor.is_pinned()) or tensor
+    )
+    batch = make_batch()
+    ready = batch.pinned()
+    count = len(pinned)
+    assert count == 2 * len(batch.experts) + 2
+    assert all(torch.equal(ready.experts[name], x) for name, x in batch.experts.items())
+    ready.to(torch.device("cuda", 0))
+    assert sent == [True] * count and len(pinned) == count
+
+
+def test_cuda_alone_is_the_current_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    assert numbered("cuda") == torch.device("cuda", 2)
+    assert numbered("cuda:1") == torch.device("cuda", 1)
+    assert numbered(torch.device("cpu")) == torch.device("cpu")

@@ -146,7 +146,7 @@ def test_a_training_keeps_to_what_it_began_with(
     used = []
     monkeypatch.setattr(fast, "_onednn_is_faster", lambda: False)
     original = fast._by_onednn
-    monkeypatch.setattr(fast, "_by_onednn", lambda: used.append(original()) or used[-1])
+    monkeypatch.setattr(fast, "_by_onednn", lambda dtype: used.append(original(dtype)) or used[-1])
     assert run(train_program, "--resume", models / "checkpoint-epoch1.pth")[0] == 0
     assert used and all(used)
     again = weights(models / "trained_model.pth")

@@ -14,7 +14,14 @@ from model.ce_net import CENet
 from model.loss import MaxMarginRankingLoss
 from trainer.distillation import Distillation
 from trainer.optimisation.optimisers import RAdam, Ranger
-from trainer.step import PRECISIONS, TrainingStep, matrix_products_in, warn_if_slow
+from trainer.step import (
+    PRECISIONS,
+    TrainingStep,
+    check_precision,
+    matrix_products_in,
+    warn_if_slow,
+)
+from utils.errors import UserError
 
 B, D, TEXT = 5, 6, 4
 EXPERTS = {"audio": (8, D), "rgb": (7, D), "scene": (3, D)}
@@ -184,3 +191,71 @@ def test_a_slow_precision_is_named(
     caplog.clear()
     warn_if_slow(precision, torch.device("cuda"))
     assert not caplog.records
+
+
+class Products(TorchDispatchMode):
+    """Notes the shapes of products, and whether a GPU might round their inputs to tf32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[tuple[int, ...], bool]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ in ("mm", "addmm", "bmm"):
+            self.found.append((tuple(result.shape), torch.backends.cuda.matmul.allow_tf32))
+        return result
+
+
+@pytest.mark.parametrize("teachers", [0, 2])
+def test_similarities_and_teachers_are_not_rounded_to_tf32(teachers: int) -> None:
+    distillation = Distillation([StoredTeacher() for _ in range(teachers)]) if teachers else None
+    results = []
+    for precision in ("tf32", "float32"):
+        torch.manual_seed(0)
+        step, batch = make_step(distillation, use_ce="pairwise"), make_batch()
+        step.net.train()
+        with Products() as products:
+            loss, _ = replace(step, precision=precision)(batch, 1)
+        results.append((loss, [p.grad for p in step.net.parameters()]))
+        joint = D * len(EXPERTS)
+        # Forward: the similarities and their weights; backward: both sides of the similarities.
+        of_sims = {(B, B), (B, joint), (joint, B)}
+        exact = [rounds for shape, rounds in products.found if shape in of_sims]
+        assert len(exact) == 2 * teachers + 4 and not any(exact)
+        others = [rounds for shape, rounds in products.found if shape not in of_sims]
+        # The gradient of the mixture weights is the last of them.
+        assert others.count(False) == (1 if precision == "tf32" else len(others))
+        assert len(others) > 20
+    assert results[0][0] == results[1][0]
+    for one, other in zip(results[0][1], results[1][1], strict=True):
+        assert (one is None) is (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind", "capability", "is_refused"),
+    [
+        ("bf16", "cuda", (7, 5), True),
+        ("tf32", "cuda", (7, 0), True),
+        ("float32", "cuda", (5, 2), False),
+        ("bf16", "cuda", (8, 0), False),
+        ("tf32", "cuda", (9, 0), False),
+        ("bf16", "cpu", (0, 0), False),
+    ],
+)
+def test_a_gpu_that_lacks_a_precision_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    kind: str,
+    capability: tuple[int, int],
+    is_refused: bool,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "An old GPU")
+    if not is_refused:
+        check_precision(precision, torch.device(kind))
+        return
+    with pytest.raises(UserError, match=rf'"{precision}".* An old GPU has {capability[0]}\.'):
+        check_precision(precision, torch.device(kind))

@@ -34,7 +34,7 @@ from trainer.optimisation.optimisers import (
 )
 from trainer.optimisation.settings import check_settings, does_not_fit
 from trainer.rehearsal import TRAINING_COPIES, check_fits, only_sizes, rehearse
-from trainer.step import PRECISIONS
+from trainer.step import PRECISIONS, check_precision
 from trainer.training import Monitor, TrainingSettings
 from utils.config import Config
 from utils.config_kinds import Choice, Kind, ListOf
@@ -293,6 +293,7 @@ def check_training(config: Config, device: str = "cpu") -> None:
     _check_monitor(config)
     build_loss(config)
     build_visualizer(config)
+    check_precision(config.get("precision", "float32"), torch.device(device))
     _check_recipe(config)
     rehearse(
         _type_and_args(config, "optimizer"),

@@ -157,8 +157,9 @@ class Training:
         marks = {"quick_try": True} if options.is_quick_try else {}
         on_gpu = parts.device.type == "cuda"
         if config.get("compile", False):
-            # On a GPU the kernels of a step are launched as one graph.
-            parts.net.compile(mode="reduce-overhead" if on_gpu else None)
+            # On a GPU the kernels of forward and backward are launched as one graph each, one pair
+            # for whole batches and one for an epoch's last, smaller one.
+            parts.net.compile(mode="reduce-overhead" if on_gpu else None, dynamic=False)
         header = {
             "arch": type(parts.net).__name__,
             "version": version(),
@@ -195,6 +196,7 @@ class Training:
                     metrics["parameters"] = count_parameters(parts.net)
                 _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
                 _log.info("It is the model of epoch %d.", progress.best_epoch)
+                leave_device(parts)
                 best, device = folder.best_checkpoint, options.device
                 validation = None if self.test_loader is self.loader else self.loader.retrieval
                 test = Test.prepare(
@@ -205,6 +207,22 @@ class Training:
                 result = test.run(folder, is_final=True)
         folder.last_checkpoint.unlink(missing_ok=True)
         return result
+
+
+def leave_device(parts: Parts) -> None:
+    """Free the GPU of a training that has ended: of its model, optimiser and compiled graphs.
+
+    They stay on the host, from where the training can still be saved.
+    """
+    if parts.device.type != "cuda":
+        return
+    parts.optimiser.zero_grad(set_to_none=True)
+    for net in (parts.net, parts.evaluated):
+        net.cpu()
+    for state in parts.optimiser.state.values():
+        state |= {n: v.cpu() if isinstance(v, torch.Tensor) else v for n, v in state.items()}
+    torch.compiler.reset()
+    torch.cuda.empty_cache()
 
 
 def open_test_side(

@@ -1,8 +1,7 @@
 """One training step: forward, loss, backward, update; nothing in it waits for the device."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -10,11 +9,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data_loader.batches import Batch
-from model.fast import TORCH, products_by
+from model.fast import TORCH, products_by, rounding_to_tf32
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity
 from trainer.distillation import Distillation
 from trainer.recipe.accumulation import accumulate_gradients, split_batch
 from trainer.recipe.recipe import Recipe
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ _log = logging.getLogger(__name__)
 
 PRECISIONS = ("float32", "tf32", "bf16")
 
+# The first GPUs with products of bfloat16 and tf32 (Ampere).
+_CAPABLE = (8, 0)
 # Processors on which torch's matrix products of bfloat16 have no instructions to use.
 _WITHOUT_BFLOAT16 = ("DEFAULT", "AVX2")
 
@@ -132,18 +134,12 @@ def computing_in(precision: str, device: torch.device) -> AbstractContextManager
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-@contextmanager
-def matrix_products_in(precision: str) -> Iterator[None]:
+def matrix_products_in(precision: str) -> AbstractContextManager:
     """Context of a whole step: with "tf32", float32 products keep 10 bits of the mantissa on a GPU.
 
-    On the CPU "tf32" is float32.
+    Those of similarities, and of teachers, are float32 all the same. On the CPU "tf32" is float32.
     """
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+    return rounding_to_tf32(precision == "tf32")
 
 
 def has_bfloat16() -> bool:
@@ -157,4 +153,21 @@ def warn_if_slow(precision: str, device: torch.device) -> None:
         _log.warning(
             "precision bf16: this processor has no instructions for bfloat16, a step will take "
             "many times as long as with float32."
+        )
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse a precision that a GPU cannot compute in.
+
+    Raises:
+        UserError: says what the GPU is, and what it can do.
+    """
+    if precision == "float32" or device.type != "cuda":
+        return
+    capability = torch.cuda.get_device_capability(device)
+    if capability < _CAPABLE:
+        raise UserError(
+            f'precision "{precision}" needs a GPU of compute capability 8.0 (Ampere) or later, but '
+            f"{torch.cuda.get_device_name(device)} has {'.'.join(map(str, capability))}: set "
+            'precision to "float32".'
         )

@@ -19,7 +19,7 @@ from trainer.build import build_loader, build_net, build_visualizer
 from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_weights
 from trainer.correction import SUFFIX, CorrectionSettings, correct
 from trainer.evaluation import Evaluation, counts_of, evaluate, predict, warn_of_other_counts
-from trainer.memory import keeping_freed_memory
+from trainer.memory import keeping_freed_memory, told_if_full
 from trainer.runs.folder import RunFolder, test_label
 from trainer.training import flat_metrics
 from utils.command_line import version
@@ -121,7 +121,8 @@ class Test:
             return self._predict(folder, is_final)
         retrieval = self.loader.retrieval
         protocol = retrieval.protocol(self.net.test_caption_mode)
-        with keeping_freed_memory(self.device.type == "cpu"):
+        fits = told_if_full("embedding and comparing the retrieval set")
+        with keeping_freed_memory(self.device.type == "cpu"), fits:
             evaluation = evaluate(self.net, retrieval, self.config["metrics"], self.device)
             metrics, correction = evaluation.metrics, self._corrected(evaluation)
         if correction:

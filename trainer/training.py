@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ from trainer.checkpoints.checkpoint import (
     load_weights,
     save_checkpoint,
 )
+from trainer.checkpoints.writer import CheckpointWriter
 from trainer.distillation import Distillation
 from trainer.evaluation import Evaluation, evaluate
-from trainer.memory import keeping_freed_memory
+from trainer.memory import keeping_freed_memory, told_if_full
 from trainer.optimisation.optimisers import moves_by_step, step_schedule
 from trainer.recipe.averaging import BestWeights
 from trainer.recipe.recipe import Recipe
@@ -154,6 +156,8 @@ class Trainer:
         self._course: Course | None = None
         self._is_whole = True
         self._saved_at = time.monotonic()
+        self._writer = CheckpointWriter(parts.device)
+        self._recorded_at: float | None = None
 
     def train(self) -> Progress:
         """Train to the last epoch, or until early stopping ends it.
@@ -162,11 +166,16 @@ class Trainer:
             UserError: the training diverges, or a checkpoint cannot be written.
             Stopped: a signal asked for the end; the training is saved where it stood.
         """
-        with keeping_freed_memory(self.parts.device.type == "cpu"), self.saved_if_stopped():
-            while self.progress.epoch < self.settings.epochs and not self._is_stopped():
-                self._run_epoch(self.progress.epoch + 1)
+        fits = told_if_full(f"a training in batches of {self.parts.train.batch_size} videos")
+        with fits, keeping_freed_memory(self.parts.device.type == "cpu"), self.saved_if_stopped():
+            try:
+                while self.progress.epoch < self.settings.epochs and not self._is_stopped():
+                    self._run_epoch(self.progress.epoch + 1)
+            finally:
+                self._writer.finish()
             with self._uncut():
                 self._average_best()
+        _log.info("Checkpoints held it up for %.1f s.", self._writer.seconds)
         return self.progress
 
     def _average_best(self) -> None:
@@ -246,7 +255,10 @@ class Trainer:
                 self.best_weights.offer(epoch, value, better, self.parts.evaluated)
             step_schedule(self.parts.schedule, self.monitor.value(record))
             self._course = None
-            record["seconds"] = course.seconds + time.perf_counter() - started
+            # With what was left to do after the epoch before: its checkpoint.
+            now = time.perf_counter()
+            record["seconds"] = course.seconds + now - (self._recorded_at or started)
+            self._recorded_at = now
             self.progress.history.append(record)
             self._report(record, is_best)
             self._save(epoch, is_best)
@@ -348,23 +360,21 @@ class Trainer:
         with self.folder.changing_metrics() as metrics:
             metrics["best_epoch"] = self.progress.best_epoch
             metrics["epochs"] = self.progress.history
-        path = None
+        path: Path | None = None
+        then: list[Callable[[], None]] = []  # once it is on the disk
         is_due = epoch % settings.save_period == 0 or epoch == settings.epochs
         if not settings.save_only_best and is_due and epoch > settings.skip_first_n_saves:
             path = self.folder.epoch_checkpoint(epoch)
-            save_checkpoint(path, self.state())
-            self._remove_old_checkpoints()
-        if is_best:
-            if path is None:
-                path = self.folder.best_checkpoint
-                save_checkpoint(path, self.state())
-            else:
-                link_checkpoint(path, self.folder.best_checkpoint)
+            then.append(self._remove_old_checkpoints)
+            if is_best:
+                then.append(partial(link_checkpoint, path, self.folder.best_checkpoint))
+        elif is_best:
+            path = self.folder.best_checkpoint
         now = time.monotonic()
         if path is None and now - self._saved_at >= settings.checkpoint_minutes * 60:
             path = self.folder.last_checkpoint
-            save_checkpoint(path, self.state())
         if path is not None:
+            self._writer.write(path, self.state, then)
             self._saved_at = now
 
     def _remove_old_checkpoints(self) -> None:

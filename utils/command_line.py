@@ -224,15 +224,49 @@ def select_device(text: str | None) -> str:
 
     count = torch.cuda.device_count()
     if missing := [part for part in parts if int(part) >= count]:
-        names = [f"{index} ({torch.cuda.get_device_name(index)})" for index in range(count)]
         raise UserError(
-            f"--device {text}: there is no GPU {missing[0]}; torch sees "
-            f"{', '.join(names) or 'none here'}. Without --device the CPU is used."
+            f"--device {text}: there is no GPU {missing[0]}; {_seen_by_torch(count)}. Without "
+            "--device the CPU is used."
         )
     device = f"cuda:{int(parts[0])}"
     if len(parts) > 1:
         _log.warning("One process uses one GPU: %s of those given.", device)
+    _start_gpu(device, text)
     return device
+
+
+def _start_gpu(device: str, text: str | None) -> None:
+    import torch
+
+    if not torch.version.cuda:
+        return
+    try:
+        torch.cuda.init()
+        torch.cuda.set_device(device)  # else some of torch's own work goes to the first GPU
+    except RuntimeError as error:
+        raise UserError(
+            f"--device {text}: torch cannot use the GPU ({_first_sentence(error)}). Without "
+            "--device the CPU is used."
+        ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
+
+
+def _seen_by_torch(count: int) -> str:
+    import torch
+
+    if count:
+        names = (f"{index} ({torch.cuda.get_device_name(index)})" for index in range(count))
+        return f"torch sees {', '.join(names)}"
+    if not torch.version.cuda:
+        return "this torch was built without CUDA (pytorch.org tells how to install one with it)"
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:  # says that there is no driver, or one too old
+        return f"torch sees none here ({_first_sentence(error)})"
+    return "torch sees none here"
 
 
 def run_main(

@@ -52,7 +52,16 @@ def send(values: Tensor | np.ndarray, device: torch.device) -> Tensor:
     tensor = torch.as_tensor(values)
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+    return pinned.to(device, non_blocking=True)
+
+
+def numbered(device: str | torch.device) -> torch.device:
+    """Return a device as tensors name it that lie there: "cuda" alone is the current GPU."""
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 class VideoIndex:

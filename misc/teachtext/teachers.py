@@ -125,7 +125,7 @@ def published_videos(
     embedding is zeros, so that the sum of inner products is the model's similarity wherever a
     video has all of its experts. (Where some are missing, it is too small: see our own format.)
     """
-    video = embed_videos(net, queries, device)
+    video = embed_videos(net, queries, device).to(torch.device("cpu"))
     names = _names(net, len(video.embeddings))
     counts = (queries.caption_indices >= 0).sum(axis=1)
     row = 0
