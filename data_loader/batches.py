@@ -180,7 +180,8 @@ class TrainingSet:
         batches = self._gathered(epoch, limit, start)
         if self.device.type != "cpu" and not self._is_resident:
             # Pinned in that thread too: the host that launches the steps has no time for copies.
-            batches = prefetch(batch.pinned() for batch in batches)
+            is_fetched = self.device.type == "cuda"
+            batches = prefetch(batch.pinned() if is_fetched else batch for batch in batches)
         return (batch.to(self.device) for batch in batches)
 
     @property

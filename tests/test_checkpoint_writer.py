@@ -9,7 +9,7 @@ import torch
 
 import train as train_program
 from tests.run_files import Run, only_run, weights
-from trainer.checkpoints import training
+from trainer import training
 from trainer.checkpoints import writer as checkpoint_writer
 from trainer.checkpoints.checkpoint import save_checkpoint
 from trainer.checkpoints.writer import CheckpointWriter
