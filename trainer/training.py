@@ -31,7 +31,7 @@ from trainer.checkpoints.checkpoint import (
 from trainer.distillation import Distillation
 from trainer.evaluation import Evaluation, evaluate
 from trainer.memory import keeping_freed_memory
-from trainer.optimisation.optimisers import moves_by_step, step_schedule
+from trainer.optimisation.schedules import moves_by_step, step_schedule
 from trainer.recipe.averaging import BestWeights
 from trainer.recipe.recipe import Recipe
 from trainer.runs.folder import RunFolder
