@@ -16,6 +16,13 @@ from trainer.distillation import Distillation
 from trainer.recipe.accumulation import accumulate_gradients, split_batch
 from trainer.recipe.recipe import Recipe
 
+_log = logging.getLogger(__name__)
+
+PRECISIONS = ("float32", "tf32", "bf16")
+
+# Processors on which torch's matrix products of bfloat16 have no instructions to use.
+_WITHOUT_BFLOAT16 = ("DEFAULT", "AVX2")
+
 
 @dataclass(frozen=True)
 class TrainingStep:
@@ -25,7 +32,7 @@ class TrainingStep:
         net: the model, in training mode.
         loss: of a square similarity matrix.
         optimiser: updates the model's parameters.
-        precision: see `trainer.step`.
+        precision: one of `PRECISIONS`, see `computing_in` and `matrix_products_in`.
         distillation: the teachers, for a student of TeachText.
         recipe: what is done beyond the published step.
     """
@@ -112,14 +119,6 @@ def _mean(values: list[Tensor]) -> Tensor:
 def sum_of(values: list[Tensor]) -> float:
     """Add up at least one scalar: here the host waits for the device."""
     return torch.stack(values).double().sum().item()
-
-
-_log = logging.getLogger(__name__)
-
-PRECISIONS = ("float32", "tf32", "bf16")
-
-# Processors on which torch's matrix products of bfloat16 have no instructions to use.
-_WITHOUT_BFLOAT16 = ("DEFAULT", "AVX2")
 
 
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager:

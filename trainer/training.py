@@ -29,7 +29,7 @@ from trainer.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from trainer.distillation import Distillation
-from trainer.evaluation import Evaluation, evaluate
+from trainer.evaluation import Evaluation, evaluate, flat_metrics
 from trainer.memory import keeping_freed_memory
 from trainer.optimisation.schedules import moves_by_step, step_schedule
 from trainer.recipe.averaging import BestWeights
@@ -83,7 +83,7 @@ class Parts:
     metric_names: list[str]
     device: torch.device
     distillation: Distillation | None = None  # the teachers, for a student of TeachText
-    precision: str = "float32"  # see `trainer.step`
+    precision: str = "float32"  # one of `trainer.step.PRECISIONS`
     recipe: Recipe = field(default_factory=Recipe)
 
     @property
@@ -462,12 +462,3 @@ def restore(parts: Parts, checkpoint: Mapping[str, Any], path: Path) -> Restored
         fault = str(error) if isinstance(error, BadContent) else fault
         raise UserError(f"The training in {path} cannot be continued: {fault}.") from error
     return restored
-
-
-def flat_metrics(stage: str, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Name metrics as in logs and monitors: `val_t2v_metrics_R1`."""
-    return {
-        f"{stage}_{name}_{key}": value
-        for name, values in metrics.items()
-        for key, value in values.items()
-    }
