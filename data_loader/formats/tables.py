@@ -167,7 +167,7 @@ def _numbers(value: Any) -> np.ndarray:
     if isinstance(value, list):
         rows = value if value and all(isinstance(row, list) for row in value) else [value]
         if not all(isinstance(item, int | float) for row in rows for item in row):
-            raise BadContent("it holds a list of something else than numbers")
+            raise BadContent("it holds a list that is not of numbers")
         return np.asarray(value, dtype=np.float32)
     is_array = isinstance(value, np.ndarray)
     if not is_array or value.dtype.kind not in "fiub" or (value.ndim == 0 and value == value):

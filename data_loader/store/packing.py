@@ -102,7 +102,7 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     A video's only caption may stand there without a list.
 
     Raises:
-        UserError: the file cannot be used, or a video has something else than captions.
+        UserError: the file cannot be used, or a video has anything but captions.
     """
     result = {}
     for key, captions in read_plain_mapping(path, "captions").items():

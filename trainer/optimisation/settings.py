@@ -73,7 +73,7 @@ def build(part: str, kind: str, made: type, what: Any, settings: dict[str, Any])
 
 
 def does_not_fit(part: str, kind: str, error: Exception, when: str = "") -> UserError:
-    """Return what to tell the user where a class refused its settings, or failed with them."""
+    """Return the error to raise where a class refused its settings, or failed with them."""
     why = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
     found = f"{when}: {why}" if when else why
     return UserError(f"{part}.args do not fit {kind}: {found[:_SHOWN_CHARACTERS]}.")
