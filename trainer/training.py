@@ -124,7 +124,7 @@ class Trainer:
         parts: model, loss, optimiser, schedule and data.
         settings: see `TrainingSettings`.
         folder: where checkpoints and metrics go.
-        header: what every checkpoint carries besides its state ("arch", "config", "seed").
+        header: what every checkpoint carries besides its state ("arch", "config", "seed", ...).
         writer: TensorBoard.
         on_evaluation: called with the epoch and its evaluation (draws the rankings page).
         progress: how far it has come.

@@ -20,7 +20,7 @@ TextTable = dict[str, list[np.ndarray]]
 
 
 def grouped_array(name: str, value: Any) -> Any:
-    """Return one of those arrays; MATLAB gives lists as rows of a matrix, and all numbers float."""
+    """Return one of the arrays that belong together by place; MATLAB gives rows and floats."""
     if isinstance(value, list) and name == "ids" and all(isinstance(item, str) for item in value):
         return value
     if not isinstance(value, np.ndarray):
@@ -100,8 +100,7 @@ def checked_names(names: list[str]) -> list[str]:
     """Return video ids, and insist that each stands there once and can be written.
 
     Raises:
-        BadContent: an id is enormous, or no text that a file can hold, or stands there
-            twice.
+        BadContent: an id is enormous, or no text that a file can hold, or stands there twice.
     """
     for name in names:
         if len(name) > _LONGEST_NAME or not is_writable(name):
