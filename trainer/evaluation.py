@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_loader.retrieval_set import RetrievalSet
 from data_loader.sets.description import Counts
 from logger.predictions import VIDEOS_PER_QUERY
-from model.fast import TORCH, products_by
+from model.fast import products_by
 from model.metric import METRICS
 from model.ranks import BlockSource, Ranks, blocks_of, compute_ranks, find_best
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity_to
@@ -95,12 +95,12 @@ def compare(net: RetrievalModel, retrieval: RetrievalSet, device: torch.device) 
 
 
 @contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
+def evaluating(net: RetrievalModel) -> Iterator[None]:
     """Switch a model to evaluation (no dropout, stored batch statistics) and back again."""
     was_training = net.training
     net.eval()
     try:
-        with products_by(getattr(net, "products", TORCH)):
+        with products_by(net.products):
             yield
     finally:
         net.train(was_training)

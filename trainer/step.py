@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data_loader.batches import Batch
-from model.fast import TORCH, products_by
+from model.fast import products_by
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity
 from trainer.distillation import Distillation
 from trainer.recipe.accumulation import accumulate_gradients, split_batch
@@ -52,8 +52,7 @@ class TrainingStep:
             on the device.
         """
         self.optimiser.zero_grad(set_to_none=True)
-        products = products_by(getattr(self.net, "products", TORCH))
-        with matrix_products_in(self.precision), products:
+        with matrix_products_in(self.precision), products_by(self.net.products):
             if self.recipe.accumulate > 1:
                 loss, distance = self._in_parts(batch, epoch)
             else:
