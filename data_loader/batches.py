@@ -106,10 +106,7 @@ class CaptionChoice:
 
     def draw(self, videos: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         """Return one caption for each video, from a uniform number in [0, 1)."""
-        first = self.offsets[videos]
-        count = self.offsets[videos + 1] - first
-        place = np.minimum((uniform * count).astype(np.int64), count - 1)
-        return self.captions[first + place]
+        return self.draw_several(videos, uniform, 1)[:, 0]
 
     def draw_several(self, videos: np.ndarray, uniform: np.ndarray, count: int) -> np.ndarray:
         """Return (B, count) captions for each video: the drawn one, and those that follow it.

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from utils.errors import UserError
 from utils.files import make_folder, reason, replacing, write_json
 
@@ -49,6 +47,8 @@ def summarise_seeds(metrics_by_seed: Sequence[Mapping[str, Any]]) -> dict[str, A
 def _summary(values: list[Any]) -> dict[str, Any]:
     if isinstance(values[0], Mapping):
         return summarise_seeds(values)
+    import numpy as np  # takes its time: entry points import this file before they read flags
+
     values = [float(value) for value in values]
     return {
         "mean": float(np.mean(values)),

@@ -374,7 +374,7 @@ def _built_parameters(path: Path) -> int:
     config = Config.from_file(path)
     # These take their time to load.
     from trainer.build import build_net, count_parameters, inputs_of
-    from trainer.rehearsal import only_sizes
+    from trainer.memory import only_sizes
 
     with only_sizes():
         return count_parameters(build_net(config, inputs_of(config)))

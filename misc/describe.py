@@ -56,7 +56,7 @@ def describe(config: Config) -> Iterator[str]:
     """
     # Only now what takes its time to load: a slip on the command line is answered at once.
     from trainer.build import build_net, count_parameters, expert_dims, inputs_of
-    from trainer.rehearsal import only_sizes
+    from trainer.memory import only_sizes
 
     data = inputs_of(config)
     with only_sizes():

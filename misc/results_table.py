@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from logger.results import COLUMNS
 from misc.results.rows import Row, row_of_config, rows_of_folder
 from misc.results.studies import load_study
-from misc.results.tables import COLUMNS, FORMATS, LAYOUTS
+from misc.results.tables import FORMATS, LAYOUTS
 from misc.tools import tool_parser
 from utils.command_line import parse_seeds, run_main
 from utils.errors import UserError, did_you_mean, printable

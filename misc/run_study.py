@@ -121,7 +121,7 @@ def chosen_study(args: argparse.Namespace) -> Study:
         return Study("configs", "Configs", "experiment", {n: path for path, n in names.items()})
     if not (args.study and args.dataset):
         raise UserError(
-            f"Say what to run: --study (one of {', '.join(study_names())}) with --dataset, or "
+            f"Say what to run: --study ({', '.join([*study_names(), RECIPE])}) with --dataset, or "
             "--configs."
         )
     if args.study == RECIPE:

@@ -168,11 +168,6 @@ class HubnessMeter:
         )
 
 
-def measure_hubness(bank: Iterable[Tensor], wanted: Iterable[Rule]) -> Hubness:
-    """See `HubnessMeter.of_bank_blocks`."""
-    return HubnessMeter(wanted).of_bank_blocks(bank)
-
-
 def corrected(sims: Tensor, rule: Rule, hubness: Hubness) -> Tensor:
     """Correct the similarities (q, K) of some queries to all K candidates."""
     less = sims - hubness.offsets(rule)

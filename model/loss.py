@@ -84,15 +84,15 @@ class NormSoftmaxLoss(nn.Module):
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature {temperature} is not above 0")
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing {label_smoothing} is not from 0 to below 1")
+            raise ValueError(f"label_smoothing {label_smoothing} is not at least 0 and below 1")
         self.fixed, self.bounds = temperature, (lowest, highest)
         self.label_smoothing = label_smoothing
         self.position: nn.Parameter | None = None
         if learned:
             if not 0 < lowest < temperature < highest:
                 raise ValueError(
-                    f"a learned temperature begins between its bounds, not {lowest} < "
-                    f"{temperature} < {highest}"
+                    f"a learned temperature begins between lowest and highest: {lowest} < "
+                    f"{temperature} < {highest} does not hold"
                 )
             # On the logarithmic way from bound to bound, by a sigmoid: its gradient never ends.
             share = math.log(temperature / lowest) / math.log(highest / lowest)

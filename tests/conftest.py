@@ -98,6 +98,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run an entry point as the shell does; returns its exit code and what it wrote."""
 
     def call(program, *arguments: object) -> tuple[int, str]:
+        capsys.readouterr()  # what came before is not of this run
         code = run_main(program.main, [str(a) for a in arguments])
         captured = capsys.readouterr()
         return code, captured.out + captured.err

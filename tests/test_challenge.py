@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,8 @@ from misc.cvpr2020_challenge.sets import SETS, TEST, VAL
 from misc.cvpr2020_challenge.submission import phase_of
 from tests.challenge_layout import OVERRIDES, SEARCHED, ChallengeLayout
 from tests.conftest import ROOT
+from tests.run_files import Run
 from utils.command_line import run_main
-
-Call = Callable[..., tuple[int, str]]
 
 CUSTOM = ("--custom_args", OVERRIDES)
 PROGRAMS = {"train.py": train_program, "test.py": test_program}
@@ -46,26 +44,15 @@ def ran(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Run programs in this process, which is quicker; the list fills with their names."""
     names: list[str] = []
 
-    def run(command: list[str]) -> int:
+    def run_command(command: list[str]) -> int:
         path = Path(command[1])
         assert command[0] == sys.executable and path == ROOT / path.name
         names.append(path.name)
         return run_main(PROGRAMS[path.name].main, command[2:])
 
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(misc.results.studies, "run_command", run)
+    monkeypatch.setattr(misc.results.studies, "run_command", run_command)
     return names
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    def call(program: object, *arguments: object) -> tuple[int, str]:
-        capsys.readouterr()
-        code = run_main(program.main, [str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
-
-    return call
 
 
 def rows(path: Path) -> np.ndarray:
@@ -73,7 +60,7 @@ def rows(path: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_from_training_to_score(workplace: Path, ran: list[str], call: Call) -> None:
+def test_from_training_to_score(workplace: Path, ran: list[str], run: Run) -> None:
     # A set that cannot be trained keeps nothing back.
     broken = workplace / "data/MSVD/challenge-release-1/train_list.txt"
     content = broken.read_text()
@@ -81,7 +68,7 @@ def test_from_training_to_score(workplace: Path, ran: list[str], call: Call) -> 
     stale = workplace / "data/challenge" / VAL / "MSVD.csv"
     stale.parent.mkdir(parents=True)
     stale.write_text("of another training")
-    code, output = call(train_baselines_program, *CUSTOM)
+    code, output = run(train_baselines_program, *CUSTOM)
     assert code == 2 and ran == ["train.py"] * 5, output
     assert "(MSVD)" in output.splitlines()[-1] and not stale.exists()
     assert "[2/5] MSVD, public_server_val: failed" in output
@@ -90,10 +77,10 @@ def test_from_training_to_score(workplace: Path, ran: list[str], call: Call) -> 
     # The same command trains what failed, and no other.
     broken.write_text(content)
     ran.clear()
-    code, output = call(train_baselines_program, *CUSTOM)
+    code, output = run(train_baselines_program, *CUSTOM)
     assert code == 0 and ran == ["train.py"], output
     assert "misc.cvpr2020_challenge.prepare_submission --phase public_server_val" in output
-    code, output = call(train_baselines_program, *CUSTOM, "--dry_run")
+    code, output = run(train_baselines_program, *CUSTOM, "--dry_run")
     assert code == 0 and "5 of 5" in output
 
     # Where the predictions are gone, or another model's, they are made again.
@@ -101,27 +88,27 @@ def test_from_training_to_score(workplace: Path, ran: list[str], call: Call) -> 
     before = (log / f"predictions-{VAL}.csv").read_bytes()
     (log / f"predictions-{VAL}.csv").unlink()
     ran.clear()
-    code, output = call(train_baselines_program, *CUSTOM)
+    code, output = run(train_baselines_program, *CUSTOM)
     assert code == 0 and ran == ["test.py"], output
     assert (log / f"predictions-{VAL}.csv").read_bytes() == before
 
     ran.clear()
-    code, output = call(predict_program, *CUSTOM, "--dry_run")
+    code, output = run(predict_program, *CUSTOM, "--dry_run")
     assert code == 0 and output.count("to be predicted") == 5 and not ran
-    code, output = call(predict_program, *CUSTOM)
+    code, output = run(predict_program, *CUSTOM)
     assert code == 0 and ran == ["test.py"] * 5, output
-    code, output = call(predict_program, *CUSTOM)
+    code, output = run(predict_program, *CUSTOM)
     assert code == 0 and ran == ["test.py"] * 5, output
 
     for phase, videos in SEARCHED.items():
         layouts = {name: layout_of(workplace, name) for name in SETS}
         # The copies are smaller than the published sets: nothing is packed that would not fit.
-        code, output = call(prepare_program, "--phase", phase)
+        code, output = run(prepare_program, "--phase", phase)
         assert code == 2 and "rows, " in output and output.startswith("error: ")
         assert not list((workplace / "data/challenge").glob(f"{phase}*.zip"))
 
         truth = workplace / f"truth {phase}.json"
-        code, output = call(truth_program, "--phase", phase, "--output", truth, *CUSTOM)
+        code, output = run(truth_program, "--phase", phase, "--output", truth, *CUSTOM)
         assert code == 0, output
         assert "do not fit the challenge" in output
         sets = json.loads(truth.read_text())["sets"]
@@ -131,16 +118,16 @@ def test_from_training_to_score(workplace: Path, ran: list[str], call: Call) -> 
             assert found.shape == (len(layout.queries(phase)), 10)
         assert {len(entry["video_of_query"]) > videos for entry in sets.values()} == {True, False}
 
-        code, output = call(prepare_program, "--phase", phase, "--ground_truth", truth)
+        code, output = run(prepare_program, "--phase", phase, "--ground_truth", truth)
         assert code == 0, output
         [submission] = (workplace / "data/challenge").glob(f"{phase}*.zip")
         assert phase_of(submission) == phase
-        code, output = call(score_program, submission, "--ground_truth", truth)
+        code, output = run(score_program, submission, "--ground_truth", truth)
         assert code == 0, output
-        code, again = call(score_program, submission, *CUSTOM)
+        code, again = run(score_program, submission, *CUSTOM)
         assert code == 0 and output[-300:] in again
 
-        assert scores(output) == pytest.approx(measured(workplace, phase, call), abs=0.006)
+        assert scores(output) == pytest.approx(measured(workplace, phase, run), abs=0.006)
 
 
 def scores(output: str) -> dict[str, float]:
@@ -149,14 +136,14 @@ def scores(output: str) -> dict[str, float]:
     return {cells[0].strip(" *"): float(cells[-1]) for cells in lines}
 
 
-def measured(workplace: Path, phase: str, call: Call) -> dict[str, float]:
+def measured(workplace: Path, phase: str, run: Run) -> dict[str, float]:
     """What test.py measures of the same models, with metrics in place of predictions."""
     found = {}
     stem = {VAL: "baseline-public-trainval", TEST: "baseline-public-test"}[phase]
     for name, folder in SETS.items():
         [models] = (workplace / "data/saved/models").glob(f"{folder}-*/challenge/seed-0/*")
         config = ROOT / "configs/cvpr2020-challenge" / folder / f"{stem}.json"
-        code, output = call(
+        code, output = run(
             test_program,
             *("--config", config, "--resume", models / "trained_model.pth"),
             *("--eval_from_training_config", "--custom_args", f"{OVERRIDES}+challenge_mode@false"),

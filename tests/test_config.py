@@ -187,12 +187,8 @@ def test_every_optimiser_and_schedule_of_torch_is_known_or_refused_with_a_reason
     import torch
     from torch.optim import lr_scheduler
 
-    from trainer.optimisation.optimisers import (
-        OPTIMISERS,
-        REFUSED_OPTIMISERS,
-        REFUSED_SCHEDULES,
-        SCHEDULES,
-    )
+    from trainer.optimisation.optimisers import OPTIMISERS, REFUSED_OPTIMISERS
+    from trainer.optimisation.schedules import REFUSED_SCHEDULES, SCHEDULES
 
     def classes(module, base):
         found = {name: getattr(module, name) for name in module.__all__}

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from data_loader.formats.read import read_id_list
+from data_loader.sets.declared import aggregated
 from data_loader.sets.description import find_description, published_names
-from data_loader.sets.layout import FileFinder, aggregated, expert_source
+from data_loader.sets.layout import FileFinder, expert_source
 from tests.conftest import SHARED
 from tests.own_data import OwnData
 from utils.errors import UserError

@@ -19,7 +19,6 @@ from model.hubness import (
     Rule,
     choose,
     corrected,
-    measure_hubness,
     rank_corrected_captions,
     rank_corrected_videos,
     rules,
@@ -37,6 +36,10 @@ SOME = (
     Rule("querybank", temperature=0.05),
 )
 seeds, some = st.integers(0, 2**31), st.sampled_from(SOME)
+
+
+def measure_hubness(bank: Iterable[Tensor], wanted: Iterable[Rule]) -> Hubness:
+    return HubnessMeter(wanted).of_bank_blocks(bank)
 
 
 def random_sims(seed: int, rows: int, columns: int, levels: int = 0) -> Tensor:

@@ -9,13 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.optimisation.optimisers import (
-    OPTIMISERS,
-    CosineAnnealingWithRestartsLR,
-    Ranger,
-    build_optimiser,
-    build_schedule,
-)
+from trainer.optimisation.optimisers import OPTIMISERS, Ranger, build_optimiser
+from trainer.optimisation.schedules import CosineAnnealingWithRestartsLR, build_schedule
 from utils.errors import UserError
 
 TRAJECTORIES = [

@@ -12,13 +12,8 @@ from misc.make_data_set import make_data_set
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_optimiser_of, build_schedule_of, check_training
 from trainer.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from trainer.optimisation.optimisers import (
-    OPTIMISERS,
-    SCHEDULES,
-    build_optimiser,
-    build_schedule,
-    step_schedule,
-)
+from trainer.optimisation.optimisers import OPTIMISERS, build_optimiser
+from trainer.optimisation.schedules import SCHEDULES, build_schedule, step_schedule
 from utils.config import Config
 from utils.config_schema import TRAINING_KEYS
 from utils.errors import UserError

@@ -11,7 +11,8 @@ import train
 from model.collaborative_gating import GATINGS
 from tests.conftest import ROOT
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
-from trainer import build, rehearsal
+from trainer import build
+from trainer import memory as memory_module
 from trainer.build import build_net, count_parameters, inputs_of
 from utils.command_line import run_main
 from utils.config import Config
@@ -32,7 +33,7 @@ def memory(monkeypatch):
 
     def set_to(host: int, gpu: int | None = None) -> None:
         found = {"cpu": host, "cuda:0": host if gpu is None else gpu}
-        monkeypatch.setattr(rehearsal, "memory_of", lambda device="cpu": found[device])
+        monkeypatch.setattr(memory_module, "memory_of", lambda device="cpu": found[device])
 
     return set_to
 
@@ -94,7 +95,7 @@ def test_the_size_is_that_of_the_model(config, kind):
             )
             data = inputs_of(changed)
             net = build_net(changed, data)
-            with rehearsal.only_sizes():
+            with memory_module.only_sizes():
                 sizes = build._make_net(changed, data)
             assert [p.shape for p in sizes.parameters()] == [p.shape for p in net.parameters()]
             assert all(p.is_meta for p in sizes.parameters())
@@ -105,7 +106,7 @@ def test_sizes_alone_load_nothing_that_takes_seconds():
     program = """
 import sys
 from model.net_vlad import NetVLAD
-from trainer.rehearsal import only_sizes
+from trainer.memory import only_sizes
 with only_sizes():
     net = NetVLAD(3, 5)
 assert net.clusters.is_meta and net.clusters.shape == (5, 3) and "sympy" not in sys.modules
@@ -128,7 +129,7 @@ def test_a_training_of_absurd_size_ends_before_it_begins(tmp_path, capsys):
 
 
 def test_the_memory_is_that_of_the_control_group(tmp_path, monkeypatch):
-    machine = rehearsal.memory_of()
+    machine = memory_module.memory_of()
     assert 2**27 < machine < 2**50
     for version, own, name in (
         (2, "0::/job/step\n", "memory.max"),
@@ -138,12 +139,12 @@ def test_the_memory_is_that_of_the_control_group(tmp_path, monkeypatch):
         group = root / name.rpartition("/")[0] / "job"
         group.mkdir(parents=True)
         (tmp_path / "own").write_text(own)
-        monkeypatch.setattr(rehearsal, "_GROUPS", root)
-        monkeypatch.setattr(rehearsal, "_OWN_GROUPS", tmp_path / "own")
-        assert rehearsal.memory_of() == machine
+        monkeypatch.setattr(memory_module, "_GROUPS", root)
+        monkeypatch.setattr(memory_module, "_OWN_GROUPS", tmp_path / "own")
+        assert memory_module.memory_of() == machine
         (root / name).write_text("max\n")
         (group / name.rpartition("/")[2]).write_text("123456\n")
-        assert rehearsal.memory_of() == 123456
-    monkeypatch.setattr(rehearsal, "_OWN_GROUPS", tmp_path / "not there")
+        assert memory_module.memory_of() == 123456
+    monkeypatch.setattr(memory_module, "_OWN_GROUPS", tmp_path / "not there")
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (4321, 4321))
-    assert rehearsal.memory_of() == 4321
+    assert memory_module.memory_of() == 4321

@@ -29,15 +29,13 @@ from misc.cvpr2020_challenge.submission import (
     write_submission,
 )
 from model.metric import t2v_metrics
+from tests.run_files import Run
 from tests.test_predictions_file import TABLES, draw
 from tests.tiny_set import write_json
-from utils.command_line import run_main
 from utils.errors import UserError
 
 VIDEOS = 14
 ONE_ROW = "0,1,2,3,4,5,6,7,8,9\n"
-
-Call = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
@@ -73,17 +71,6 @@ def place(
     return folder
 
 
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    def call(program: object, *arguments: object) -> tuple[int, str]:
-        capsys.readouterr()
-        code = run_main(program.main, [str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
-
-    return call
-
-
 PREPARE = ("--phase", VAL, "--ground_truth", "truth.json")
 
 
@@ -91,9 +78,9 @@ PREPARE = ("--phase", VAL, "--ground_truth", "truth.json")
 
 
 def test_a_submission_is_named_after_what_it_holds(
-    place: Path, call: Call, truth: GroundTruth, predictions: dict, monkeypatch: pytest.MonkeyPatch
+    place: Path, run: Run, truth: GroundTruth, predictions: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, output = call(prepare_program, *PREPARE)
+    code, output = run(prepare_program, *PREPARE)
     assert code == 0, output
     [path] = place.parent.glob("*.zip")
     assert phase_of(path) == VAL and str(path.name) in output
@@ -108,7 +95,7 @@ def test_a_submission_is_named_after_what_it_holds(
     before = path.read_bytes()
     file = place / "MSVD.csv"
     file.write_text(file.read_text().replace(",", ", ").replace("\n", "\r\n"))
-    assert call(prepare_program, *PREPARE)[0] == 0
+    assert run(prepare_program, *PREPARE)[0] == 0
     assert list(place.parent.glob("*.zip")) == [path] and path.read_bytes() == before
     monkeypatch.setattr(submission_module, "date", type("", (), {"today": lambda: Later}))
     later = write_submission(place, VAL, predictions)
@@ -125,7 +112,7 @@ class Later:
         return "2031-02-03"
 
 
-def test_what_is_missing_or_wrong_is_not_packed(place: Path, call: Call) -> None:
+def test_what_is_missing_or_wrong_is_not_packed(place: Path, run: Run) -> None:
     (place / "LSMDC.csv").write_text("of no concern")
     (place / "MSVD.csv").unlink()
     (place / "DiDeMo.csv").rename(place / "didemo.csv")
@@ -139,17 +126,17 @@ def test_what_is_missing_or_wrong_is_not_packed(place: Path, call: Call) -> None
         ((*PREPARE, "--predictions", "nowhere"), "in the folder nowhere"),
         (("--phase", VAL, "--ground_truth", "none.json"), "Cannot read the ground truth none.json"),
     ):
-        code, output = call(prepare_program, *arguments)
+        code, output = run(prepare_program, *arguments)
         assert code == 2 and sentence in output, output
         assert output.startswith("error: ") and output.count("\n") == 1
     (place / "didemo.csv").rename(place / "DiDeMo.csv")
     (place / "MSVD.csv").write_text("1,2\n")
-    code, output = call(prepare_program, *PREPARE)
+    code, output = run(prepare_program, *PREPARE)
     assert code == 2 and f"{place.name}/MSVD.csv has 1 rows, " in output
     truth = json.loads(Path("truth.json").read_text())
     del truth["sets"]["MSVD"]
     write_json(Path("truth.json"), truth)
-    code, output = call(prepare_program, *PREPARE)
+    code, output = run(prepare_program, *PREPARE)
     assert code == 2 and "truth.json lacks MSVD" in output
     assert {path.name for path in place.parent.iterdir()} == {VAL}
 
@@ -326,11 +313,11 @@ def test_recalls_agree_with_the_metrics(videos: int, captions: int, seed: int) -
     assert found == {name: metrics[name] for name in found} and GEOMETRIC_MEAN in found
 
 
-def test_a_submission_is_scored(place: Path, call: Call, truth: GroundTruth) -> None:
-    assert call(prepare_program, *PREPARE)[0] == 0
+def test_a_submission_is_scored(place: Path, run: Run, truth: GroundTruth) -> None:
+    assert run(prepare_program, *PREPARE)[0] == 0
     [path] = place.parent.glob("*.zip")
     rows = score(path, truth)
-    code, output = call(score_program, path, "--ground_truth", "truth.json")
+    code, output = run(score_program, path, "--ground_truth", "truth.json")
     assert code == 0 and list(rows) == list(SETS)
     for name, row in rows.items():
         size = truth.counts[name]
@@ -343,7 +330,7 @@ def test_a_submission_is_scored(place: Path, call: Call, truth: GroundTruth) -> 
     # Without the ground truth of a set, the others are measured, and it is said.
     some = GroundTruth(VAL, {name: truth.sets[name] for name in ("MSVD", "DiDeMo")})
     write_truth(Path("some.json"), some)
-    code, output = call(score_program, path, "--ground_truth", "some.json", "--format", "latex")
+    code, output = run(score_program, path, "--ground_truth", "some.json", "--format", "latex")
     assert code == 0 and "score, mean of 2" in output
     assert "MSRVTT, ActivityNet, YouCook2" in output
 
@@ -377,12 +364,10 @@ def test_a_perfect_submission_has_a_hundred(tmp_path: Path, truth: GroundTruth) 
         ),
     ],
 )
-def test_what_cannot_be_scored(
-    place: Path, call: Call, arguments: list[str], sentence: str
-) -> None:
+def test_what_cannot_be_scored(place: Path, run: Run, arguments: list[str], sentence: str) -> None:
     if arguments[0] != "nowhere.zip":
         Path(arguments[0]).write_bytes(b"")
-    code, output = call(score_program, *arguments)
+    code, output = run(score_program, *arguments)
     assert code == 2 and sentence in output
     assert output.splitlines()[-1].startswith("error: ") and "Traceback" not in output
 
@@ -439,7 +424,7 @@ def entry(videos: object, own: list) -> dict:
 )
 def test_wrong_input_is_answered_at_once(
     tmp_path: Path,
-    call: Call,
+    run: Run,
     monkeypatch: pytest.MonkeyPatch,
     program: object,
     arguments: list[str],
@@ -447,21 +432,21 @@ def test_wrong_input_is_answered_at_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     others = ["--phase", VAL, "--output", "truth.json"] if program is truth_program else []
-    code, output = call(program, *arguments, *others)
+    code, output = run(program, *arguments, *others)
     assert code == 2 and sentence in output and output.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_baselines_take_one_seed(tmp_path: Path, call: Call) -> None:
-    code, output = call(train_program, "--seed", "0,1", "--output", tmp_path / "out")
+def test_baselines_take_one_seed(tmp_path: Path, run: Run) -> None:
+    code, output = run(train_program, "--seed", "0,1", "--output", tmp_path / "out")
     assert code == 2 and "--seed" in output and not (tmp_path / "out").exists()
 
 
 def test_without_a_training_there_is_nothing_to_test(
-    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, output = call(predict_program, "--datasets", "MSVD, LSMDC")
+    code, output = run(predict_program, "--datasets", "MSVD, LSMDC")
     assert code == 2 and "(MSVD, LSMDC)" in output
     assert output.count("failed: it is not trained: misc.cvpr2020_challenge.train_baselines") == 2
     assert "prepare_submission" not in output

@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from misc import denoise_captions, make_teachers
 from misc.teachtext import denoising
 from model.ranks import ranks_in_rows
 from model.similarity import similarity
+from tests.run_files import Run
 from tests.teacher_data import RandomTeacher
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_loader, build_loss, build_net, build_optimiser_of
@@ -29,25 +29,12 @@ from trainer.step import TrainingStep
 from utils.command_line import run_main
 from utils.config import Config
 
-Run = Callable[..., tuple[int, str]]
 VIDEOS, CAPTIONS = 24, 3  # of the tiny set's training list
 
 
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_set(tmp_path_factory.mktemp("tiny-teachtext"))
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a program as the shell does; returns its exit code and what it wrote."""
-
-    def call(program, *arguments: object) -> tuple[int, str]:
-        code = run_main(program.main, [str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
-
-    return call
 
 
 def write_config(folder: Path, name: str, data: Path, changes: dict | None = None) -> Path:

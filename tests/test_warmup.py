@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.optimisation.warmup import WarmupCosineLR
+from trainer.optimisation.schedules import WarmupCosineLR
 
 
 def rates(steps: int, **settings: float) -> list[float]:

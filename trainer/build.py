@@ -24,16 +24,11 @@ from model.similarity import RetrievalModel
 from trainer.closeup import Visualizer
 from trainer.distillation import Distillation
 from trainer.evaluation import VIDEOS_PER_BLOCK
-from trainer.optimisation.optimisers import (
-    OPTIMISERS,
-    REFUSED_OPTIMISERS,
-    REFUSED_SCHEDULES,
-    SCHEDULES,
-    build_optimiser,
-    build_schedule,
-)
+from trainer.memory import TRAINING_COPIES, check_fits, only_sizes
+from trainer.optimisation.optimisers import OPTIMISERS, REFUSED_OPTIMISERS, build_optimiser
+from trainer.optimisation.rehearsal import rehearse
+from trainer.optimisation.schedules import REFUSED_SCHEDULES, SCHEDULES, build_schedule
 from trainer.optimisation.settings import check_settings, does_not_fit
-from trainer.rehearsal import TRAINING_COPIES, check_fits, only_sizes, rehearse
 from trainer.step import PRECISIONS, check_precision
 from trainer.training import Monitor, TrainingSettings
 from utils.config import Config

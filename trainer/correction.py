@@ -108,7 +108,6 @@ class Searched:
 
     Attributes:
         compared: the queries beside the videos.
-        masks: (N, C) or (N, 1), 1 for queries that exist.
     """
 
     net: RetrievalModel
@@ -116,22 +115,6 @@ class Searched:
     bank: Bank
     device: torch.device
     compared: Compared
-    masks: Tensor
-
-    @classmethod
-    def by(
-        cls,
-        net: RetrievalModel,
-        retrieval: RetrievalSet,
-        bank: Bank,
-        device: torch.device,
-        compared: Compared | None = None,
-    ) -> "Searched":
-        compared = compared or compare(net, retrieval, device)
-        masks = torch.from_numpy(np.asarray(retrieval.query_masks))
-        if compared.averaged:
-            masks = masks[:, :1]
-        return cls(net, retrieval, bank, device, compared, masks)
 
     @torch.inference_mode()
     def correction(self, t2v: Sequence[Rule], v2t: Sequence[Rule]) -> Correction:
@@ -149,7 +132,7 @@ class Searched:
         )
 
     def _captions_to_bank_videos(self) -> Iterator[Tensor]:
-        exists_Q = self.masks.bool().flatten()
+        exists_Q = self.compared.masks.bool().flatten()
         start = 0
         for block in similarity_blocks(
             Queries(self.net, self.retrieval, self.device).blocks(),
@@ -167,7 +150,7 @@ def choose_rules(validation: Searched, kinds: Sequence[str]) -> tuple[Rule, Rule
     """Choose each direction's rule by how well the queries of a validation split are answered."""
     candidates = rules(kinds)
     measured = validation.correction(candidates, candidates)
-    where = (validation.compared.blocks, validation.masks)
+    where = (validation.compared.blocks, validation.compared.masks)
 
     def score_t2v(rule: Rule) -> float:
         return _score(rank_corrected_videos(*where, rule, measured.videos))
@@ -213,9 +196,8 @@ def correct(
         # To choose by the videos that are reported would flatter the numbers.
         t2v, v2t, how = DEFAULT, DEFAULT, "by default, as no other videos validate"
     else:
-        searched = Searched.by(net, validation, bank, device)
+        searched = Searched(net, validation, bank, device, compare(net, validation, device))
         (t2v, v2t), how = choose_rules(searched, settings.kinds), "on the validation split"
-    compared = Compared(evaluation.video, evaluation.blocks, evaluation.sims, evaluation.averaged)
-    test = Searched.by(net, loader.retrieval, bank, device, compared)
-    ranks = test.correction([t2v], [v2t]).ranks(compared.blocks, test.masks)
+    test = Searched(net, loader.retrieval, bank, device, evaluation)
+    ranks = test.correction([t2v], [v2t]).ranks(evaluation.blocks, evaluation.masks)
     return ranks, {"t2v": str(t2v), "v2t": str(v2t), "chosen": how}

@@ -4,18 +4,18 @@ Axes: Q queries (captions), N videos, C captions per video, M experts.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_loader.retrieval_set import RetrievalSet
 from data_loader.sets.description import Counts
 from logger.predictions import VIDEOS_PER_QUERY
-from model.fast import TORCH, products_by
+from model.fast import products_by
 from model.metric import METRICS
 from model.ranks import BlockSource, Ranks, blocks_of, compute_ranks, find_best
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity_to
@@ -30,16 +30,7 @@ BLOCK_VALUES = 2**26
 KEPT_MATRIX_BYTES = 2 * 1024**3
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What a model makes of a retrieval set."""
-
-    metrics: dict[str, dict[str, float]]  # metric name -> R1, R5, ... (see `model.metric`)
-    ranks: Ranks
-    sims: Tensor | None  # (Q, N) on the CPU; None where it is too large to keep
-    blocks: BlockSource  # the rows of that matrix, kept or made anew
-    video: VideoEmbeddings
-    averaged: bool  # a query is the mean over a video's captions: Q is N
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,8 +39,17 @@ class Compared:
 
     video: VideoEmbeddings
     blocks: BlockSource  # the rows (q, N) of the similarity matrix, kept or made anew
-    sims: Tensor | None  # that matrix on the model's device, where it is kept
+    sims: Tensor | None  # that matrix; None where it is too large to keep
     averaged: bool  # a query is the mean over a video's captions: Q is N
+    masks: Tensor  # (N, C) or, averaged, (N, 1): 1 for queries that exist
+
+
+@dataclass(frozen=True)
+class Evaluation(Compared):
+    """What a model makes of a retrieval set; the matrix lies on the CPU."""
+
+    ranks: Ranks
+    metrics: dict[str, dict[str, float]]  # metric name -> R1, R5, ... (see `model.metric`)
 
 
 @torch.inference_mode()
@@ -62,10 +62,8 @@ def evaluate(
         UserError: the model gives NaN.
     """
     compared = compare(net, retrieval, device)
-    query_masks = torch.from_numpy(np.asarray(retrieval.query_masks))
-    masks = query_masks[:, :1] if compared.averaged else query_masks
     try:
-        ranks = compute_ranks(compared.blocks, masks)
+        ranks = compute_ranks(compared.blocks, compared.masks)
     except ValueError as error:
         raise UserError(
             f"The model cannot be evaluated: {error} If it has just been trained, its training "
@@ -73,7 +71,16 @@ def evaluate(
         ) from error
     metrics = {name: METRICS[name](ranks) for name in metric_names}
     sims = None if compared.sims is None else compared.sims.cpu()
-    return Evaluation(metrics, ranks, sims, compared.blocks, compared.video, compared.averaged)
+    return Evaluation(**vars(compared) | {"sims": sims, "ranks": ranks, "metrics": metrics})
+
+
+def flat_metrics(stage: str, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Name metrics as in logs and monitors: `val_t2v_metrics_R1`."""
+    return {
+        f"{stage}_{name}_{key}": value
+        for name, values in metrics.items()
+        for key, value in values.items()
+    }
 
 
 @torch.inference_mode()
@@ -81,18 +88,19 @@ def compare(net: RetrievalModel, retrieval: RetrievalSet, device: torch.device) 
     """Embed a retrieval set, and make the rows of its similarity matrix ready to be walked."""
     with evaluating(net):
         video = embed_videos(net, retrieval, device)
-        averaged = net.test_caption_mode == "avg" and retrieval.query_masks.shape[1] > 1
+        masks = torch.from_numpy(np.asarray(retrieval.query_masks))
+        averaged = net.test_caption_mode == "avg" and masks.shape[1] > 1
         blocks, sims = _similarity_blocks(Queries(net, retrieval, device), video, averaged)
-    return Compared(video, blocks, sims, averaged)
+    return Compared(video, blocks, sims, averaged, masks[:, :1] if averaged else masks)
 
 
 @contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
+def evaluating(net: RetrievalModel) -> Iterator[None]:
     """Switch a model to evaluation (no dropout, stored batch statistics) and back again."""
     was_training = net.training
     net.eval()
     try:
-        with products_by(getattr(net, "products", TORCH)):
+        with products_by(net.products):
             yield
     finally:
         net.train(was_training)
@@ -208,9 +216,6 @@ def _means(block: Tensor, exists: Tensor, num_captions: int) -> Tensor:
     return sums / exists.view(-1, num_captions).sum(dim=1, keepdim=True).to(block.device)
 
 
-_log = logging.getLogger(__name__)
-
-
 @torch.inference_mode()
 def predict(net: RetrievalModel, retrieval: RetrievalSet, device: torch.device) -> np.ndarray:
     """Find the ten most similar videos of each query that exists.
@@ -234,9 +239,8 @@ def predict(net: RetrievalModel, retrieval: RetrievalSet, device: torch.device) 
             "A challenge asks for a row for each caption, and this model averages a video's "
             'captions: set arch.args.test_caption_mode to "indep".'
         )
-    masks = torch.from_numpy(np.asarray(retrieval.query_masks))
     try:
-        return find_best(compared.blocks, masks, VIDEOS_PER_QUERY).numpy()
+        return find_best(compared.blocks, compared.masks, VIDEOS_PER_QUERY).numpy()
     except ValueError as error:
         raise UserError(f"The model cannot predict: {error}") from error
 

@@ -29,8 +29,8 @@ from trainer.build import (
 from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_what_fits
 from trainer.closeup import rankings_text
 from trainer.evaluation import Evaluation
+from trainer.memory import only_sizes
 from trainer.recipe.recipe import Recipe
-from trainer.rehearsal import only_sizes
 from trainer.runs.finding import find_checkpoint
 from trainer.runs.folder import RunFolder
 from trainer.runs.resuming import as_begun, check_same_data, check_same_training, fingerprint

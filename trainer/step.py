@@ -9,12 +9,21 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data_loader.batches import Batch
-from model.fast import TORCH, products_by, rounding_to_tf32
+from model.fast import products_by, rounding_to_tf32
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity
 from trainer.distillation import Distillation
 from trainer.recipe.accumulation import accumulate_gradients, split_batch
 from trainer.recipe.recipe import Recipe
 from utils.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+PRECISIONS = ("float32", "tf32", "bf16")
+
+# The first GPUs with products of bfloat16 and tf32 (Ampere).
+_CAPABLE = (8, 0)
+# Processors on which torch's matrix products of bfloat16 have no instructions to use.
+_WITHOUT_BFLOAT16 = ("DEFAULT", "AVX2")
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,7 @@ class TrainingStep:
         net: the model, in training mode.
         loss: of a square similarity matrix.
         optimiser: updates the model's parameters.
-        precision: see `trainer.step`.
+        precision: one of `PRECISIONS`, see `computing_in` and `matrix_products_in`.
         distillation: the teachers, for a student of TeachText.
         recipe: what is done beyond the published step.
     """
@@ -45,8 +54,7 @@ class TrainingStep:
             on the device.
         """
         self.optimiser.zero_grad(set_to_none=True)
-        products = products_by(getattr(self.net, "products", TORCH))
-        with matrix_products_in(self.precision), products:
+        with matrix_products_in(self.precision), products_by(self.net.products):
             if self.recipe.accumulate > 1:
                 loss, distance = self._in_parts(batch, epoch)
             else:
@@ -112,16 +120,6 @@ def _mean(values: list[Tensor]) -> Tensor:
 def sum_of(values: list[Tensor]) -> float:
     """Add up at least one scalar: here the host waits for the device."""
     return torch.stack(values).double().sum().item()
-
-
-_log = logging.getLogger(__name__)
-
-PRECISIONS = ("float32", "tf32", "bf16")
-
-# The first GPUs with products of bfloat16 and tf32 (Ampere).
-_CAPABLE = (8, 0)
-# Processors on which torch's matrix products of bfloat16 have no instructions to use.
-_WITHOUT_BFLOAT16 = ("DEFAULT", "AVX2")
 
 
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager:

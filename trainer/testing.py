@@ -18,10 +18,16 @@ from model.similarity import RetrievalModel
 from trainer.build import build_loader, build_net, build_visualizer
 from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_weights
 from trainer.correction import SUFFIX, CorrectionSettings, correct
-from trainer.evaluation import Evaluation, counts_of, evaluate, predict, warn_of_other_counts
+from trainer.evaluation import (
+    Evaluation,
+    counts_of,
+    evaluate,
+    flat_metrics,
+    predict,
+    warn_of_other_counts,
+)
 from trainer.memory import keeping_freed_memory, told_if_full
 from trainer.runs.folder import RunFolder, test_label
-from trainer.training import flat_metrics
 from utils.command_line import version
 from utils.config import Config
 from utils.files import replacing

@@ -31,9 +31,9 @@ from trainer.checkpoints.checkpoint import (
 )
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.distillation import Distillation
-from trainer.evaluation import Evaluation, evaluate
+from trainer.evaluation import Evaluation, evaluate, flat_metrics
 from trainer.memory import keeping_freed_memory, told_if_full
-from trainer.optimisation.optimisers import moves_by_step, step_schedule
+from trainer.optimisation.schedules import moves_by_step, step_schedule
 from trainer.recipe.averaging import BestWeights
 from trainer.recipe.recipe import Recipe
 from trainer.runs.folder import RunFolder
@@ -85,7 +85,7 @@ class Parts:
     metric_names: list[str]
     device: torch.device
     distillation: Distillation | None = None  # the teachers, for a student of TeachText
-    precision: str = "float32"  # see `trainer.step`
+    precision: str = "float32"  # one of `trainer.step.PRECISIONS`
     recipe: Recipe = field(default_factory=Recipe)
 
     @property
@@ -126,7 +126,7 @@ class Trainer:
         parts: model, loss, optimiser, schedule and data.
         settings: see `TrainingSettings`.
         folder: where checkpoints and metrics go.
-        header: what every checkpoint carries besides its state ("arch", "config", "seed").
+        header: what every checkpoint carries besides its state ("arch", "config", "seed", ...).
         writer: TensorBoard.
         on_evaluation: called with the epoch and its evaluation (draws the rankings page).
         progress: how far it has come.
@@ -472,12 +472,3 @@ def restore(parts: Parts, checkpoint: Mapping[str, Any], path: Path) -> Restored
         fault = str(error) if isinstance(error, BadContent) else fault
         raise UserError(f"The training in {path} cannot be continued: {fault}.") from error
     return restored
-
-
-def flat_metrics(stage: str, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Name metrics as in logs and monitors: `val_t2v_metrics_R1`."""
-    return {
-        f"{stage}_{name}_{key}": value
-        for name, values in metrics.items()
-        for key, value in values.items()
-    }

@@ -162,10 +162,10 @@ def _add_common(parser: Parser, resume: str) -> None:
 
 
 def folder_name(text: str) -> str:
-    """Read a flag whose value is to be the name of one folder."""
+    """Read a flag whose value is the name of one folder."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
         raise argparse.ArgumentTypeError(
-            f'"{text}" is to be the name of a folder: letters, digits, ".", "_" and "-" alone'
+            f'"{text}" must be the name of a folder: letters, digits, ".", "_" and "-" only'
         )
     return text
 

@@ -45,6 +45,6 @@ def _plain(value: Any, name: str) -> Any:
         return "".join(value.reshape(-1)[:1]) if value.size < 2 else value.reshape(-1)
     if not kind or kind not in "fiub":
         raise BadContent(
-            f'its variable "{short(name)}" holds something else than numbers, text and cell arrays'
+            f'its variable "{short(name)}" holds something other than numbers, text and cell arrays'
         )
     return value

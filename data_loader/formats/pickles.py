@@ -59,7 +59,9 @@ class StandIn:
         try:
             return self.make(*arguments)
         except TypeError as error:
-            raise BadContent(f"it calls {self.name} with other arguments than it takes") from error
+            raise BadContent(
+                f"it calls {self.name} with arguments that it does not take"
+            ) from error
 
     def __setstate__(self, state: Any) -> None:
         raise BadContent(f'it sets the state of "{self.name}"')
@@ -416,7 +418,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     if kind in (bytes, bytearray, memoryview):
         return text_of(bytes(value))
     if depth > _MAX_DEPTH:
-        raise BadContent("its containers are nested too deeply, or one holds itself")
+        raise BadContent("its containers are nested too deeply, or one contains itself")
     if kind is _Array:
         if value.value is None:
             raise BadContent("an array has no values")

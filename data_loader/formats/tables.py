@@ -20,7 +20,7 @@ TextTable = dict[str, list[np.ndarray]]
 
 
 def grouped_array(name: str, value: Any) -> Any:
-    """Return one of those arrays; MATLAB gives lists as rows of a matrix, and all numbers float."""
+    """Return one of the arrays that belong together by place; MATLAB gives rows and floats."""
     if isinstance(value, list) and name == "ids" and all(isinstance(item, str) for item in value):
         return value
     if not isinstance(value, np.ndarray):
@@ -100,8 +100,7 @@ def checked_names(names: list[str]) -> list[str]:
     """Return video ids, and insist that each stands there once and can be written.
 
     Raises:
-        BadContent: an id is enormous, or no text that a file can hold, or stands there
-            twice.
+        BadContent: an id is enormous, or no text that a file can hold, or stands there twice.
     """
     for name in names:
         if len(name) > _LONGEST_NAME or not is_writable(name):
@@ -167,7 +166,7 @@ def _numbers(value: Any) -> np.ndarray:
     if isinstance(value, list):
         rows = value if value and all(isinstance(row, list) for row in value) else [value]
         if not all(isinstance(item, int | float) for row in rows for item in row):
-            raise BadContent("it holds a list of something else than numbers")
+            raise BadContent("it holds a list that is not of numbers")
         return np.asarray(value, dtype=np.float32)
     is_array = isinstance(value, np.ndarray)
     if not is_array or value.dtype.kind not in "fiub" or (value.ndim == 0 and value == value):

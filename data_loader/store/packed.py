@@ -11,7 +11,7 @@ import json
 import logging
 import mmap
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,33 +211,28 @@ def read_packed(path: Path) -> Packed:
     """Map a packed file of `write_packed`.
 
     Raises:
-        BadContent: it is damaged, truncated, or holds something else than arrays of numbers.
+        BadContent: it is damaged, truncated, or holds anything but arrays of numbers.
     """
     with path.open("rb") as handle:
         return _read(handle)[1]
 
 
 def _write(handle: IO[bytes], parts: dict[str, Part], header: dict[str, Any]) -> None:
-    for piece in _bytes_of(parts, header):
-        handle.write(piece)
-
-
-def _bytes_of(parts: dict[str, Part], header: dict[str, Any]) -> Iterator[bytes | memoryview]:
     arrays, at = {}, 0
     for name, part in parts.items():
         arrays[name] = {"dtype": part.dtype.str, "shape": list(part.shape), "at": at}
         at += _padded(_size(part.dtype, part.shape))
     text = json.dumps({**header, "arrays": arrays}).encode()
     text += b" " * (_padded(_PREFIX + len(text)) - _PREFIX - len(text))
-    yield _MAGIC + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text
+    handle.write(_MAGIC + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text)
     for part in parts.values():
         size = 0
         for piece in part.pieces():
             data = np.ascontiguousarray(piece, dtype=part.dtype).reshape(-1).view(np.uint8)
             size += len(data)
-            yield data.data
+            handle.write(data.data)
         assert size == _size(part.dtype, part.shape)
-        yield b"\0" * (_padded(size) - size)
+        handle.write(b"\0" * (_padded(size) - size))
 
 
 def _open(path: Path, key: dict[str, Any], is_news: bool = True) -> Packed | None:
@@ -293,13 +288,11 @@ def _read(handle: IO[bytes]) -> tuple[dict[str, Any], Packed]:
 def _end(array: dict[str, Any]) -> int:
     """Where an array ends, counted from the first."""
     numbers = [array["at"], *array["shape"]]
-    if any(type(number) is not int or number < 0 for number in numbers):
+    if any(type(number) is not int or number < 0 for number in numbers) or numbers[0] % _ALIGNMENT:
         raise BadContent("an array of it has no place or size")
     dtype = np.dtype(array["dtype"])
     if dtype.kind not in "fiub" or dtype.itemsize > 8 or not dtype.isnative:
-        raise BadContent("it holds something else than numbers")
-    if array["at"] % _ALIGNMENT:
-        raise BadContent("an array of it has no place or size")
+        raise BadContent("it holds something other than numbers")
     return array["at"] + _padded(_size(dtype, array["shape"]))
 
 

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from data_loader.formats.read import (
-    FeatureTable,
-    TextTable,
     read_feature_file,
     read_plain_mapping,
     read_text_feature_file,
 )
+from data_loader.formats.tables import FeatureTable, TextTable
 from data_loader.sets.layout import ExpertSource, TextSource
 from data_loader.sets.near_ids import hint
 from data_loader.store.packed import Part, Recipe, offsets_of
@@ -102,7 +101,7 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     A video's only caption may stand there without a list.
 
     Raises:
-        UserError: the file cannot be used, or a video has something else than captions.
+        UserError: the file cannot be used, or a video has anything but captions.
     """
     result = {}
     for key, captions in read_plain_mapping(path, "captions").items():

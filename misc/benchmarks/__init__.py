@@ -1,1 +1,1 @@
-"""Measurements of time and memory, for people; no test runs them."""
+"""Measurements of time and memory, for people: tests do the work, and measure nothing."""

@@ -19,7 +19,6 @@ from logger.progress import progress
 from misc.benchmarks.measure import ROOT, Figures, WorkError, measure
 from misc.benchmarks.workloads import WORKLOADS, Workload
 from misc.tools import tool_parser
-from trainer.step import has_bfloat16
 from utils.command_line import run_main
 from utils.errors import UserError, did_you_mean
 
@@ -63,6 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
     beside = options.beside.resolve() if options.beside else None
     if beside and not (beside / "misc" / "benchmarks").is_dir():
         raise UserError(f"--beside takes the folder of another checkout, not {options.beside}.")
+    from trainer.step import has_bfloat16  # loads torch: --help and slips are answered at once
+
     rows, notes = [], []
     for workload in progress(chosen, description="measuring"):
         if workload.is_bf16 and not has_bfloat16():

@@ -78,7 +78,7 @@ def _refuse_other_contents(places: Places, settings: Settings) -> None:
 
 def _words(made_by: object) -> str:
     if not isinstance(made_by, dict):
-        return "something else than this program"
+        return "something other than this program"
     return ", ".join(f"{name} {value}" for name, value in made_by.items())
 
 

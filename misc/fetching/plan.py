@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_loader.sets.layout import aggregated
+from data_loader.sets.declared import aggregated
 from misc.fetching import catalogue
 from misc.fetching.catalogue import Archive, PublishedModel
 from misc.fetching.fetch import is_fetched

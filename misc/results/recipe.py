@@ -3,11 +3,10 @@
 Its configs are not written by hand: each is the data set's own one with a change over it.
 """
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from data_loader.sets.description import find_description
 from misc.results.rows import Row
@@ -123,7 +122,7 @@ def validation_lines(rows: Sequence[Row], study: Study, custom_args: str | None)
             if run.metrics.get("epochs")
         ]
         if found:
-            values[row.label] = float(np.mean(found)) * (1 if direction == "max" else -1)
+            values[row.label] = statistics.fmean(found) * (1 if direction == "max" else -1)
     if not values:
         return []
     order = sorted(values, key=values.__getitem__, reverse=True)

@@ -5,21 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logger.results import summarise_seeds
+from logger.results import COLUMNS, summarise_seeds
 from misc.results.published import DIRECTIONS, PUBLICATIONS, mean_and_std, millions, results_of
 from misc.results.rows import Row
 
 # Each published experiment was trained with as many.
 PUBLISHED_SEEDS = 3
-COLUMNS = {
-    "R1": "R@1",
-    "R5": "R@5",
-    "R10": "R@10",
-    "R50": "R@50",
-    "MedR": "MedR",
-    "MeanR": "MeanR",
-    "geometric_mean_R1-R5-R10": "Geom",
-}
 RANKS = ("MedR", "MeanR")  # the lower, the better
 NOTHING = "-"
 

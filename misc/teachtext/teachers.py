@@ -17,7 +17,7 @@ from logger.progress import progress
 from misc.teachtext import PUBLISHED_SUFFIX, SUFFIX, TEACHERS_FOLDER
 from model.similarity import TextEmbeddings, VideoEmbeddings
 from trainer.build import build_loader, build_net
-from trainer.checkpoints.checkpoint import load_checkpoint, load_weights
+from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_weights
 from trainer.evaluation import QUERIES_PER_BLOCK, embed_videos
 from utils.config import Config
 from utils.errors import UserError
@@ -45,7 +45,7 @@ def make_teacher(
     Raises:
         UserError: the checkpoint does not fit the config, or the file cannot be written.
     """
-    checkpoint = load_checkpoint(checkpoint_path, leave_out=("optimizer",))
+    checkpoint = load_checkpoint(checkpoint_path, NOT_TESTED)
     device = torch.device(device_name)
     loader = build_loader(config, seed=0, device=device_name)
     net = build_net(config, loader)

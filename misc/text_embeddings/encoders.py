@@ -13,8 +13,6 @@ from utils.files import is_there
 
 _TABLE_SUFFIXES = (".bin", ".txt", ".vec", ".tsv", ".gz", ".zip")
 _TEXT_MODELS = Path("data/text_models")
-
-
 _DICTIONARY = "s3d_dict.npy"
 _MIL_NCE = "howto100m_mil_nce"
 

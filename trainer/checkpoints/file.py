@@ -61,7 +61,6 @@ def read_checkpoint_file(path: Path, leave_out: Collection[str] = ()) -> Any:
         UserError: the file cannot be read, is damaged, or holds anything but weights and plain
             values.
     """
-
     with errors_of(path, "a checkpoint"), path.open("rb") as handle:
         if not os.fstat(handle.fileno()).st_size:
             raise Truncated("it is empty")
@@ -186,7 +185,7 @@ def _read_zip(handle: IO[bytes]) -> Any:
         members = {member.filename: member for member in archive.infolist()}
         [pickle_name, *others] = [n for n in members if n.endswith("/data.pkl")] or [""]
         if not pickle_name or others:
-            raise BadContent("it is an archive of something else than a checkpoint")
+            raise BadContent("it is an archive, but not of a checkpoint")
         folder = pickle_name.removesuffix("data.pkl")
         if folder + "byteorder" in members and archive.read(folder + "byteorder") != b"little":
             raise BadContent("it was written on a machine with another order of bytes")
@@ -217,7 +216,7 @@ def _read_legacy(handle: IO[bytes]) -> Any:
         return _Reader(handle, size).load()
 
     if handle.read(1) != b"\x80" or handle.seek(0) or next_pickle() != _LEGACY_MAGIC:
-        raise BadContent("it is no file that torch has written")
+        raise BadContent("torch did not write it")
     if next_pickle() != _LEGACY_VERSION:
         raise BadContent("it was written by a version of torch that is not known")
     system = next_pickle()
@@ -255,7 +254,7 @@ class _Plain:
         if self._left < 0:
             raise BadContent("it repeats the same values until they outgrow the file many times")
         if depth > _MAX_DEPTH:
-            raise BadContent("its containers are nested too deeply, or one holds itself")
+            raise BadContent("its containers are nested too deeply, or one contains itself")
         if type(value) is _View:
             if value.storage.at < 0:
                 raise BadContent("the values of a tensor are not in the file")

@@ -51,7 +51,7 @@ def _weights(state_dict: Any, arch: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(state_dict, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state_dict.items()
     ):
-        raise UserError(f"The checkpoint {path} holds something else than tensors as its weights.")
+        raise UserError(f"The checkpoint {path} holds weights that are not tensors.")
     if state_dict and all(name.startswith(_PARALLEL_PREFIX) for name in state_dict):
         state_dict = {n.removeprefix(_PARALLEL_PREFIX): v for n, v in state_dict.items()}
     unused = [

@@ -1,19 +1,15 @@
-"""Optimisers and learning-rate schedules, and the table of those that a config may name."""
+"""Optimisers, and the table of those that a config may name."""
 
 import inspect
 import math
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer, lr_scheduler
+from torch.optim import Optimizer
 
-from trainer.optimisation.settings import NONSENSE, check_settings, does_not_fit
-from trainer.optimisation.warmup import WarmupCosineLR
-from utils.errors import UserError
+from trainer.optimisation.settings import build
 
 
 def _leave_dynamo_alone() -> None:
@@ -217,49 +213,7 @@ class Ranger(RAdam):
         return loss
 
 
-class CosineAnnealingWithRestartsLR(lr_scheduler.LRScheduler):
-    """Cosine annealing with warm restarts (Loshchilov and Hutter 2017, arXiv 1608.03983).
-
-    The first cycle takes `T_max` epochs, each following one `T_mult` times as many (it need not be
-    a whole number).
-    """
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        T_max: float,
-        eta_min: float = 0.0,
-        last_epoch: int = -1,
-        T_mult: float = 1.0,
-    ) -> None:
-        if T_max <= 0 or T_mult < 1:
-            raise ValueError(f"The schedule needs T_max > 0, T_mult >= 1, not {T_max}, {T_mult}.")
-        self.T_max = T_max
-        self.T_mult = T_mult
-        self.eta_min = eta_min
-        super().__init__(optimizer, last_epoch)
-
-    def get_lr(self) -> list[float | Tensor]:
-        start, length = 0, self.T_max
-        while self.last_epoch >= start + length:
-            # A cycle begins at the first whole epoch after the end of the one before.
-            start = math.ceil(start + length)
-            length *= self.T_mult
-        height = (1 + math.cos(math.pi * (self.last_epoch - start) / length)) / 2
-        return [self.eta_min + (base - self.eta_min) * height for base in self.base_lrs]
-
-
-class MultiStepLR(lr_scheduler.MultiStepLR):
-    """Torch's schedule with a state of plain values, as checkpoints hold."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"milestones": dict(self.milestones)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict | {"milestones": Counter(state_dict["milestones"])})
-
-
-# What `optimizer.type` and `lr_scheduler.type` of a config may name; to add one is to add a row.
+# What `optimizer.type` of a config may name; to add one is to add a row.
 OPTIMISERS: dict[str, type[Optimizer]] = {
     "Ranger": Ranger,
     "RAdam": RAdam,
@@ -275,44 +229,12 @@ OPTIMISERS: dict[str, type[Optimizer]] = {
     "Rprop": torch.optim.Rprop,
     "SGD": torch.optim.SGD,
 }
-SCHEDULES: dict[str, type[lr_scheduler.LRScheduler]] = {
-    "StepLR": lr_scheduler.StepLR,
-    "CosineAnnealingWithRestartsLR": CosineAnnealingWithRestartsLR,
-    "ConstantLR": lr_scheduler.ConstantLR,
-    "CosineAnnealingLR": lr_scheduler.CosineAnnealingLR,
-    "CosineAnnealingWarmRestarts": lr_scheduler.CosineAnnealingWarmRestarts,
-    "CyclicLR": lr_scheduler.CyclicLR,
-    "ExponentialLR": lr_scheduler.ExponentialLR,
-    "LinearLR": lr_scheduler.LinearLR,
-    "MultiStepLR": MultiStepLR,
-    "OneCycleLR": lr_scheduler.OneCycleLR,
-    "PolynomialLR": lr_scheduler.PolynomialLR,
-    "ReduceLROnPlateau": lr_scheduler.ReduceLROnPlateau,
-    "WarmupCosineLR": WarmupCosineLR,
-}
-# Args with which a schedule may be made to end with the training: then more epochs are another one.
-SCHEDULE_LENGTHS = {
-    "CosineAnnealingLR": ("T_max",),
-    "OneCycleLR": ("total_steps", "epochs"),
-    "PolynomialLR": ("total_iters",),
-}
-# Schedules that end with the training unless this arg says otherwise.
-SCHEDULE_LENGTH_GIVEN = {"WarmupCosineLR": "steps"}
 # Others of torch, and why no training here can use them.
 REFUSED_OPTIMISERS = {
     "LBFGS": "it measures the loss several times a step, which a training here does once",
     "Muon": "it takes matrices only, and the models here have vectors (biases) as well",
     "SparseAdam": "it takes sparse gradients only, and those of the models here are dense",
 }
-_OF_SCHEDULES = "it is made of other schedules, which a config cannot give it"
-_OF_FUNCTIONS = "it takes a Python function, which a config cannot give it"
-REFUSED_SCHEDULES = {
-    "ChainedScheduler": _OF_SCHEDULES,
-    "LambdaLR": _OF_FUNCTIONS,
-    "MultiplicativeLR": _OF_FUNCTIONS,
-    "SequentialLR": _OF_SCHEDULES,
-}
-
 _IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 # Those with one kernel for the CPU as well as for GPUs.
 _FUSED = ("Adam", "AdamW", "SGD", "RAdam", "Ranger")
@@ -333,7 +255,7 @@ def build_optimiser(
     learned = [p for p in net.parameters() if p.requires_grad]
     chosen = _fastest(kind, settings, learned) | settings
     what: Any = learned if decay_biases else split_decay(learned)
-    return _build("optimizer", kind, OPTIMISERS[kind], what, chosen)
+    return build("optimizer", kind, OPTIMISERS[kind], what, chosen)
 
 
 def split_decay(learned: list[nn.Parameter]) -> list[dict[str, Any]]:
@@ -360,66 +282,3 @@ def _fastest(kind: str, settings: dict[str, Any], learned: list[nn.Parameter]) -
     on_cpu = all(p.device.type == "cpu" for p in learned)
     takes_lists = "foreach" in inspect.signature(OPTIMISERS[kind]).parameters
     return {"foreach": True} if on_cpu and takes_lists else {}
-
-
-def build_schedule(
-    kind: str,
-    settings: dict[str, Any],
-    optimiser: Optimizer,
-    direction: str | None = None,
-    steps: int = 1,
-) -> lr_scheduler.LRScheduler:
-    """Build the learning-rate schedule that a config names; `step_schedule` moves it on.
-
-    Args:
-        kind, settings: the type and the args of the config.
-        optimiser: whose learning rate it sets.
-        direction: "max" or "min", whether a larger or smaller value of the monitored metric is
-            better; None where no metric is monitored.
-        steps: of the whole training, for a schedule that moves with each of them.
-
-    Raises:
-        UserError: the settings do not fit, or the schedule follows a metric and there is none.
-    """
-    if kind == "ReduceLROnPlateau":
-        if direction is None:
-            raise UserError(
-                f'lr_scheduler.type "{kind}" follows the monitored metric: set trainer.monitor to '
-                '"max <metric>" or "min <metric>" instead of "off", or choose another schedule.'
-            )
-        settings = {"mode": direction} | settings
-    if issubclass(SCHEDULES[kind], WarmupCosineLR):
-        settings = {"steps": steps} | settings
-    return _build("lr_scheduler", kind, SCHEDULES[kind], optimiser, settings)
-
-
-def step_schedule(schedule: lr_scheduler.LRScheduler, value: float | None) -> None:
-    """Move a schedule on by one epoch, unless it moves with each step (`moves_by_step`).
-
-    Args:
-        schedule: of `build_schedule`.
-        value: the monitored metric of the epoch's validation, None where there was none: then a
-            schedule that follows the metric stays where it is.
-    """
-    if moves_by_step(schedule):
-        return
-    with warnings.catch_warnings():
-        # A training that goes on at the end of an epoch has made its steps in another process.
-        warnings.filterwarnings("ignore", "Detected call of", UserWarning)
-        if not isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
-            schedule.step()
-        elif value is not None:
-            schedule.step(value)
-
-
-def moves_by_step(schedule: lr_scheduler.LRScheduler) -> bool:
-    """Whether a schedule moves with each step of a training, by its own `step`."""
-    return isinstance(schedule, WarmupCosineLR)
-
-
-def _build(part: str, kind: str, made: type, what: Any, settings: dict[str, Any]) -> Any:
-    check_settings(part, kind, made, settings)
-    try:
-        return made(what, **settings)
-    except NONSENSE as error:
-        raise does_not_fit(part, kind, error) from error

@@ -57,8 +57,23 @@ def check_settings(
             )
 
 
+def build(part: str, kind: str, made: type, what: Any, settings: dict[str, Any]) -> Any:
+    """Make an object of a class that works on something, from settings that are checked first.
+
+    Args as in `check_settings`; `what` is what it works on.
+
+    Raises:
+        UserError: the settings do not fit.
+    """
+    check_settings(part, kind, made, settings)
+    try:
+        return made(what, **settings)
+    except NONSENSE as error:
+        raise does_not_fit(part, kind, error) from error
+
+
 def does_not_fit(part: str, kind: str, error: Exception, when: str = "") -> UserError:
-    """Return what to tell the user where a class refused its settings, or failed with them."""
+    """Return the error to raise where a class refused its settings, or failed with them."""
     why = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
     found = f"{when}: {why}" if when else why
     return UserError(f"{part}.args do not fit {kind}: {found[:_SHOWN_CHARACTERS]}.")

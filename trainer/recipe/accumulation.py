@@ -64,9 +64,8 @@ def accumulate_gradients(
         texts, videos = zip(*(encode(part) for part in parts), strict=True)
     # Leaves of a graph of their own: the loss ends at the embeddings.
     text, video = TextEmbeddings.cat(texts), VideoEmbeddings.cat(videos)
-    cached = [*text.embeddings, *video.embeddings]
-    cached += [] if text.weights is None else [text.weights]
-    for leaf in cached:
+    of_text, of_video = _tensors(text), list(video.embeddings)
+    for leaf in of_text + of_video:
         leaf.requires_grad_()
     backward(similarity(text, video))
     query = first = 0
@@ -74,15 +73,20 @@ def accumulate_gradients(
         text, video = encode(part)
         queries, rows = slice(query, query + len(text)), slice(first, first + len(video))
         query, first = queries.stop, rows.stop
-        made = [*text.embeddings, *video.embeddings]
-        made += [] if text.weights is None else [text.weights]
-        of_videos = range(len(text.embeddings), len(text.embeddings) + len(video.embeddings))
         pairs = [
-            (value, leaf.grad[rows if place in of_videos else queries])
-            for place, (value, leaf) in enumerate(zip(made, cached, strict=True))
+            (value, leaf.grad[own])
+            for values, leaves, own in (
+                (_tensors(text), of_text, queries),
+                (video.embeddings, of_video, rows),
+            )
+            for value, leaf in zip(values, leaves, strict=True)
             if value.requires_grad and leaf.grad is not None
         ]
         torch.autograd.backward([value for value, _ in pairs], [grad for _, grad in pairs])
+
+
+def _tensors(text: TextEmbeddings) -> list[Tensor]:
+    return [*text.embeddings, *([] if text.weights is None else [text.weights])]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 from data_loader.loader import ExpertDataLoader
 from trainer.checkpoints.checkpoint import LARGE_KEYS, load_checkpoint
-from trainer.optimisation.optimisers import SCHEDULE_LENGTH_GIVEN, SCHEDULE_LENGTHS
+from trainer.optimisation.schedules import SCHEDULE_LENGTH_GIVEN, SCHEDULE_LENGTHS
 from trainer.runs.finding import Wanted, newest_checkpoint
 from trainer.runs.folder import RunFolder
 from trainer.runs.marks import read_mark
