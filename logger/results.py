@@ -20,6 +20,8 @@ COLUMNS = {
     "geometric_mean_R1-R5-R10": "Geom",
 }
 
+CORRECTED = "_corrected"  # ends the name of metrics that are measured with hubs corrected
+
 Metrics = Mapping[str, Mapping[str, float]]
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from logger.results import COLUMNS
+from misc.results.recipe import find_study
 from misc.results.rows import Row, row_of_config, rows_of_folder
-from misc.results.studies import load_study
 from misc.results.tables import FORMATS, LAYOUTS
 from misc.tools import tool_parser
 from utils.command_line import parse_seeds, run_main
@@ -98,7 +98,7 @@ def chosen_rows(args: argparse.Namespace) -> tuple[list[Row], str]:
         else:
             rows += rows_of_folder(Path(name), args.split)
     if args.study:
-        study = load_study(args.study, args.dataset)
+        study = find_study(args.study, args.dataset)
         head = head if args.runs else study.row
         for label, config in study.configs.items():
             rows.append(row_of_config(config, label, args.split, args.custom_args, seeds))

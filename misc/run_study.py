@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from misc.results.recipe import NAME as RECIPE
-from misc.results.recipe import recipe_study, validation_lines
+from misc.results.recipe import find_study, validation_lines
 from misc.results.rows import row_of_config
 from misc.results.sbatch import Limits, from_here, write_job_array
-from misc.results.studies import Job, Study, load_study, run_jobs, state_of, study_names
+from misc.results.studies import Job, Study, run_jobs, state_of, study_names
 from misc.results_table import add_table_flags, print_table
 from misc.tools import tool_parser
 from utils.command_line import Parser, folder_name, parse_seeds, run_main
@@ -55,7 +55,11 @@ def study_parser() -> Parser:
     parser.add_argument(
         "--study", metavar="NAME", help=f"which one: {', '.join([*study_names(), RECIPE])}"
     )
-    parser.add_argument("--dataset", metavar="NAME", help="folder below configs/ (demo, msrvtt)")
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help=f"folder below configs/ (demo, msrvtt); of {RECIPE} also a data set's own folder",
+    )
     parser.add_argument(
         "--configs", nargs="+", metavar="PATH", help="configs of your own in place of a study"
     )
@@ -124,9 +128,7 @@ def chosen_study(args: argparse.Namespace) -> Study:
             f"Say what to run: --study ({', '.join([*study_names(), RECIPE])}) with --dataset, or "
             "--configs."
         )
-    if args.study == RECIPE:
-        return recipe_study(args.dataset)
-    return load_study(args.study, args.dataset)
+    return find_study(args.study, args.dataset)
 
 
 def jobs_of(study: Study, args: argparse.Namespace) -> list[Job]:

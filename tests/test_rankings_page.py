@@ -47,6 +47,18 @@ def test_page_shows_metrics_and_a_card_for_each_query(tmp_path):
     assert "−0.250" in page.words("span", "value")
 
 
+def test_corrected_metrics_stand_below_the_plain_ones_with_what_was_done(tmp_path):
+    metrics = {"t2v": {"R1": 30.2}, "v2t": {"R1": 31.0}}
+    plain = write(tmp_path / "plain", [ranking()], metrics=metrics).read_text()
+    assert "corrected" not in plain and 'class="note"' not in plain
+    metrics |= {"t2v_corrected": {"R1": 35.5}, "v2t_corrected": {"R1": 34.0}}
+    page = Page(write(tmp_path, [ranking()], metrics=metrics, note="chosen on <val>"))
+    heads = ["text to video", "video to text"]
+    assert page.words("th") == ["R@1", *heads, *(f"{head}, hubs corrected" for head in heads)]
+    assert page.words("td") == ["", "30.2", "31.0", "35.5", "34.0"]
+    assert page.words("p", "note") == ["chosen on <val>"]
+
+
 def test_retrieved_videos_stand_in_order_and_the_true_one_is_marked_in_words(tmp_path):
     page = Page(write(tmp_path, [ranking()], captions_of={"v1": ["a dog", "one more"]}))
     assert page.words("figure") == [

@@ -15,6 +15,7 @@ from data_loader.batches import CaptionChoice
 from model.ce_net import CENet
 from model.dropout import Dropout
 from model.loss import MaxMarginRankingLoss, NormSoftmaxLoss
+from tests.rankings_html import Page
 from tests.run_files import Run, beside, only_run
 from tests.test_accumulation import make_batch, make_net
 from tests.test_runs import changed, results, stop_after  # noqa: F401  (a fixture)
@@ -93,6 +94,13 @@ def test_what_a_modern_training_leaves(run: Run, config_path: Path, tmp_path: Pa
     chosen = metrics["test_correction"]
     assert chosen["chosen"] == "on the validation split" and chosen["t2v"]
     assert chosen == metrics["tests"][0]["test_correction"]
+    page = Page(beside(models, "web") / "index.html")
+    [note] = page.words("p", "note")
+    assert "chosen on the validation split" in note and chosen["v2t"] in note
+    heads = [head for head in page.words("th") if head.startswith(("text to", "video to"))]
+    assert [head.endswith("corrected") for head in heads] == [False, False, True, True]
+    firsts = page.words("td")[1 :: len(metrics["test"]["t2v_metrics"])][:4]
+    assert firsts == [f"{values['R1']:.1f}" for values in metrics["test"].values()]
     rates = [record["lr"] for record in metrics["epochs"]]
     assert rates[0] < max(rates) and rates[-1] < 0.3 * max(rates)
     log = (beside(models, "log") / "info.log").read_text()

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 
 import misc.results.recipe as recipe
+import misc.results_table as table_program
 import misc.run_study as study_program
 from misc.results.recipe import PUBLISHED, RECIPES, recipe_study
 from tests.test_run_study import Study, study, trained  # noqa: F401  (fixtures)
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import check_training
+from utils.command_line import run_main
 from utils.config import Config
 from utils.errors import UserError
 
@@ -50,6 +52,7 @@ def test_the_validation_split_decides(
     trained: list[list[str]],  # noqa: F811
     own_set: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_json(own_set / "config.json", tiny_config(own_set, Path("saved")))
     some = {label: RECIPES[label] for label in ("published", "together")}
@@ -63,6 +66,12 @@ def test_the_validation_split_decides(
     assert numbers == sorted(numbers, reverse=True)
     best = shown.splitlines()[1].split()[1]
     assert f"Best there: {best}" in shown
+    # The table can be had again, without training.
+    capsys.readouterr()
+    of_table = ["--study", "recipe", "--dataset", "clips", "--custom_args", "trainer.epochs@2"]
+    assert run_main(table_program.main, of_table) == 0
+    table = capsys.readouterr().out.strip()
+    assert table.count("hubs corrected") == 2 and table in output
 
 
 def test_a_data_set_that_is_not_there_is_refused(own_set: Path) -> None:

@@ -121,6 +121,30 @@ def test_the_newest_run_of_each_seed_counts(show: Show, tmp_path: Path) -> None:
     assert column(text, "t2v R@1") == ["40.0 (14.1)"] and not notes
 
 
+def test_corrected_metrics_are_lines_of_their_own(show: Show, tmp_path: Path) -> None:
+    def corrected(recall: float, by: float) -> dict:
+        others = measured(recall + by)
+        return measured(recall) | {f"{name}_corrected": of for name, of in others.items()}
+
+    add_run(tmp_path, "tiny-a", "2026-01-01_00-00-00", seed=0, test=corrected(10, 5))
+    add_run(tmp_path, "tiny-a", "2026-01-02_00-00-00", seed=1, test=corrected(20, 5))
+    add_run(tmp_path, "tiny-b", "2026-01-01_00-00-00", test=corrected(12, 1))
+    add_run(tmp_path, "tiny-c", "2026-01-01_00-00-00", test=measured(11))
+    _, text, _ = show(tmp_path / "log")
+    labels = [f"tiny-{x}" for x in ("a", "a, hubs corrected", "b", "b, hubs corrected", "c")]
+    assert column(text, "experiment") == labels
+    found = ["**15.0 (7.1)**", "**20.0 (7.1)**", "12.0", "13.0", "11.0"]
+    assert column(text, "t2v R@1") == found
+    assert column(text, "v2t R@1")[:2] == ["**16.0 (7.1)**", "**21.0 (7.1)**"]
+    _, tasks, _ = show(tmp_path / "log", "--rows", "tasks")
+    assert column(tasks, "R@1")[:5] == found
+    # A seed that was tested before there was a correction leaves the line without a mean.
+    add_run(tmp_path, "tiny-a", "2026-01-03_00-00-00", seed=2, test=measured(30))
+    _, text, _ = show(tmp_path / "log")
+    assert column(text, "experiment")[:2] == ["tiny-a", "tiny-b"]
+    assert "corrected" not in show(tmp_path / "log" / "tiny-c")[1]
+
+
 def test_splits_are_never_mixed(show: Show, tmp_path: Path) -> None:
     add_run(tmp_path, "tiny-a", "2026-01-01_00-00-00", seed=0, test=measured(10))
     other = {"test_split": "jsfusion"}

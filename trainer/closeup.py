@@ -6,7 +6,7 @@ page over a large retrieval set takes no more memory than its evaluation did.
 Axes: Q queries, N videos, C queries per video (query q belongs to video q // C), M experts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,12 +70,14 @@ class Visualizer:
         title: str,
         epoch: int | None = None,
         test: str | None = None,
+        metrics: Mapping[str, Mapping[str, float]] | None = None,
+        note: str = "",
     ) -> Path:
         """Write the page into `folder` and return its path.
 
         The model must still have the weights that were evaluated. The pages of an epoch and of
         another test (`test`) than the one that a training ends with lie beside that, and bear their
-        names.
+        names. `metrics`, where given, are shown in place of the evaluation's own, with a `note`.
         """
         closeup = Closeup(net, retrieval, evaluation, self.top_k)
         name, file_name, order = "test", "index.html", AFTER_ALL_EPOCHS
@@ -85,7 +87,11 @@ class Visualizer:
             name, file_name = f"test, {test}", f"test-{test}.html"
         page = Page(
             title=title,
-            metrics={key.removesuffix("_metrics"): m for key, m in evaluation.metrics.items()},
+            metrics={
+                key.replace("_metrics", "", 1): values
+                for key, values in (metrics or evaluation.metrics).items()
+            },
+            note=note,
             num_videos=len(retrieval),
             num_texts=int(closeup.existing.sum()),
             rankings=closeup.rankings(self._sample(closeup.existing.nonzero().flatten())),

@@ -43,7 +43,6 @@ from trainer.evaluation import (
 
 _log = logging.getLogger(__name__)
 
-SUFFIX = "_corrected"
 BANK_SIZE = 5000
 # Where there is no validation split to choose on.
 DEFAULT = Rule(NEAREST, k=64, alpha=0.5)

@@ -11,13 +11,13 @@ import torch
 from data_loader.loader import ExpertDataLoader
 from data_loader.retrieval_set import RetrievalSet
 from logger.predictions import write_predictions
-from logger.results import describe_run
+from logger.results import CORRECTED, describe_run
 from model.fast import choose_products
 from model.metric import METRICS
 from model.similarity import RetrievalModel
 from trainer.build import build_loader, build_net, build_visualizer
 from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_weights
-from trainer.correction import SUFFIX, CorrectionSettings, correct
+from trainer.correction import CorrectionSettings, correct
 from trainer.evaluation import (
     Evaluation,
     counts_of,
@@ -33,6 +33,11 @@ from utils.config import Config
 from utils.files import replacing
 
 _log = logging.getLogger(__name__)
+
+PAGE_NOTE = (
+    ". The bank is of training captions and videos, no other query of the test is used. Ranks and "
+    "similarities below are the plain ones."
+)
 
 
 @dataclass(frozen=True)
@@ -130,11 +135,12 @@ class Test:
         fits = told_if_full("embedding and comparing the retrieval set")
         with keeping_freed_memory(self.device.type == "cpu"), fits:
             evaluation = evaluate(self.net, retrieval, self.config["metrics"], self.device)
-            metrics, correction = evaluation.metrics, self._corrected(evaluation)
-        if correction:
-            corrected, rules = correction
-            metrics = metrics | corrected
-            _log.info("Hubness correction, chosen %(chosen)s: t2v %(t2v)s, v2t %(v2t)s", rules)
+            corrected, rules = self._corrected(evaluation)
+        metrics, note = evaluation.metrics | corrected, ""
+        if rules:
+            note = "Hubness correction, chosen {chosen}: t2v {t2v}, v2t {v2t}".format(**rules)
+            _log.info("%s", note)
+            note += PAGE_NOTE
         _log.info("Test on the split %s: %s", self.split, protocol)
         for name, value in flat_metrics("test", metrics).items():
             _log.info(" %s: %s", name, value)
@@ -149,14 +155,15 @@ class Test:
             # The page without a label is that of the test by which the run is, or will be, known.
             is_main = is_final or folder.read_metrics().get("test_label") in (None, self.label)
             label = None if is_main else self.label
-            page = visualizer.draw(self.net, evaluation, retrieval, folder.web, title, test=label)
+            about = (self.net, evaluation, retrieval, folder.web, title)
+            page = visualizer.draw(*about, test=label, metrics=metrics, note=note)
         found = {
             "test_protocol": protocol.name,
             "test_queries": protocol.queries,
             "test_captions": protocol.captions,
             "test": metrics,
         }
-        if correction:
+        if rules:
             found["test_correction"] = rules
         # Last, as it says that a training has ended: a kill before this leaves nothing out.
         self._record(folder, "tests", found, is_final)
@@ -164,16 +171,16 @@ class Test:
 
     def _corrected(
         self, evaluation: Evaluation
-    ) -> tuple[dict[str, dict[str, float]], dict[str, str]] | None:
-        """Return the metrics with hubs corrected, where the config asks for it, and the rules."""
+    ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+        """Return the metrics with hubs corrected, and the rules: none where none are asked for."""
         if not corrects(self.config):
-            return None
+            return {}, {}
         settings = CorrectionSettings(**self.config["correction"], seed=self.config.get("seed", 0))
         ranks, rules = correct(
             self.net, self.loader, self.validation, evaluation, settings, self.device
         )
         names = self.config["metrics"]
-        return {name + SUFFIX: METRICS[name](ranks) for name in names}, rules
+        return {name + CORRECTED: METRICS[name](ranks) for name in names}, rules
 
     def _predict(self, folder: RunFolder, is_final: bool) -> TestResult:
         """Leave the predictions of a challenge in place of metrics."""

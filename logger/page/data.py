@@ -84,7 +84,8 @@ class Page:
 
     Attributes:
         title: its heading.
-        metrics: direction ("t2v", "v2t") -> name of the metric -> value, shown as a table.
+        metrics: direction ("t2v", "v2t", either with "_corrected") -> name of the metric -> value,
+            shown as a table.
         num_videos: size of the retrieval set.
         num_texts: number of texts that are ranked for a video.
         rankings: text to video, one card each, in this order.
@@ -95,6 +96,7 @@ class Page:
         file_name: of the page in its folder.
         name: what the page is called in the list of the folder's pages ("epoch 3").
         order: place in that list: epochs by number, the test of the best model last.
+        note: what there is to say about the metrics.
     """
 
     title: str
@@ -109,3 +111,4 @@ class Page:
     file_name: str = "index.html"
     name: str = "test"
     order: int = 0
+    note: str = ""

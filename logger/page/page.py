@@ -37,7 +37,12 @@ _METRIC_LABELS = {
     "MeanR": "MeanR",
     "geometric_mean_R1-R5-R10": "geometric mean",
 }
-_DIRECTION_LABELS = {"t2v": "text to video", "v2t": "video to text"}
+_DIRECTION_LABELS = {
+    "t2v": "text to video",
+    "v2t": "video to text",
+    "t2v_corrected": "text to video, hubs corrected",
+    "v2t_corrected": "video to text, hubs corrected",
+}
 # Neither HTML nor UTF-8 can carry these; a caption read from JSON may hold them all the same.
 _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from data_loader.sets.description import find_description
 from misc.results.rows import Row
-from misc.results.studies import Study
+from misc.results.studies import Study, load_study
 from utils.config import Config, merge
 from utils.errors import UserError
 from utils.files import write_json
@@ -54,6 +54,11 @@ RECIPES: dict[str, Sequence[Mapping[str, Any]]] = {
         {"optimizer": {"args": {"lr": 0.002}}},
     ],
 }
+
+
+def find_study(name: str, dataset: str) -> Study:
+    """Return a study by its name: that of recipes, or one that lies in a file (`load_study`)."""
+    return recipe_study(dataset) if name == NAME else load_study(name, dataset)
 
 
 def recipe_study(dataset: str) -> Study:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logger.results import COLUMNS, summarise_seeds
+from logger.results import COLUMNS, CORRECTED, summarise_seeds
 from misc.results.published import DIRECTIONS, PUBLICATIONS, mean_and_std, millions, results_of
 from misc.results.rows import Row
 
@@ -104,10 +104,15 @@ def shown(summary: Mapping[str, float | None] | None) -> str:
 
 def _lines(rows: Sequence[Row], columns: Sequence[str], with_published: bool) -> list[Line]:
     summaries = [_summary(row, columns) for row in rows]
-    best = _best_means(summaries, columns)
+    corrected = [_summary(row, columns, CORRECTED) for row in rows]
+    # Each kind has a best of its own: plain numbers are not measured by corrected ones.
+    best, best_corrected = _best_means(summaries, columns), _best_means(corrected, columns)
     lines = []
-    for row, summary in zip(rows, summaries, strict=True):
-        lines.append(_measured_line(row, summary, best))
+    for row, summary, other in zip(rows, summaries, corrected, strict=True):
+        lines.append(_measured_line(row, row.label, summary, best))
+        if any(any(of.values()) for of in other.values()):
+            label = f"{row.label}, hubs corrected"
+            lines.append(_measured_line(row, label, other, best_corrected))
         published = results_of(row.experiment) if with_published and row.is_final else {}
         for publication, result in published.items():
             lines += _published_lines(
@@ -116,12 +121,14 @@ def _lines(rows: Sequence[Row], columns: Sequence[str], with_published: bool) ->
     return lines
 
 
-def _summary(row: Row, columns: Sequence[str]) -> Summary:
+def _summary(row: Row, columns: Sequence[str], kind: str = "") -> Summary:
     summary: dict[str, dict[str, Any]] = {}
     for direction in DIRECTIONS:
         summary[direction] = {}
         for column in columns:
-            values = [test.get(f"{direction}_metrics", {}).get(column) for test in row.metrics]
+            values = [
+                test.get(f"{direction}_metrics{kind}", {}).get(column) for test in row.metrics
+            ]
             whole = bool(values) and None not in values
             found = summarise_seeds([{column: value} for value in values]) if whole else {}
             summary[direction][column] = found.get(column)
@@ -140,7 +147,9 @@ def _best_means(summaries: Sequence[Summary], columns: Sequence[str]) -> dict[st
     return best
 
 
-def _measured_line(row: Row, summary: Summary, best: Mapping[str, Mapping[str, Any]]) -> Line:
+def _measured_line(
+    row: Row, label: str, summary: Summary, best: Mapping[str, Mapping[str, Any]]
+) -> Line:
     counts = {run.parameters for run in row.runs}
     [count] = counts if len(counts) == 1 else [None]
     cells = {
@@ -153,7 +162,7 @@ def _measured_line(row: Row, summary: Summary, best: Mapping[str, Mapping[str, A
         ]
         for direction in DIRECTIONS
     }
-    return Line(row.label, _count(count), str(len(row.runs)), cells)
+    return Line(label, _count(count), str(len(row.runs)), cells)
 
 
 def _published_lines(
