@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 _log = logging.getLogger(__name__)
 
+# Lower ones take the softmax of similarities, which lie in [-1, 1], out of float32.
+_LOWEST_TEMPERATURE = 1e-3
+
 
 class MaxMarginRankingLoss(nn.Module):
     """Bidirectional max-margin ranking loss (Socher et al. 2014; Liu et al. 2019, eq. 6).
@@ -69,7 +72,7 @@ class NormSoftmaxLoss(nn.Module):
         label_smoothing: the share of the target that is spread over the whole batch.
 
     Raises:
-        ValueError: the temperature is not above 0, or a learned one begins outside its bounds.
+        ValueError: the temperature is too low, or a learned one begins outside its bounds.
     """
 
     def __init__(
@@ -81,15 +84,15 @@ class NormSoftmaxLoss(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature {temperature} is not above 0")
+        if not _LOWEST_TEMPERATURE <= temperature < math.inf:
+            raise ValueError(f"temperature {temperature} is not at least {_LOWEST_TEMPERATURE}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing {label_smoothing} is not at least 0 and below 1")
         self.fixed, self.bounds = temperature, (lowest, highest)
         self.label_smoothing = label_smoothing
         self.position: nn.Parameter | None = None
         if learned:
-            if not 0 < lowest < temperature < highest:
+            if not _LOWEST_TEMPERATURE <= lowest < temperature < highest:
                 raise ValueError(
                     f"a learned temperature begins between lowest and highest: {lowest} < "
                     f"{temperature} < {highest} does not hold"

@@ -4,6 +4,7 @@ import errno
 import itertools
 import logging
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from data_loader.formats import apart as wall
 from data_loader.formats.apart import Refused, apart
+from data_loader.formats.read import read_plain_mapping
 from data_loader.store.packed import Part, Recipe, load_or_make
 from tests.conftest import ROOT
 from utils.errors import UserError
@@ -94,6 +96,27 @@ def test_memory_time_and_crashes_end_the_child_alone(
         apart([path], function)
 
 
+@pytest.mark.parametrize("code", [0, 7])
+def test_a_child_that_ends_without_an_answer(tmp_path: Path, code: int) -> None:
+    with pytest.raises(Refused, match=r"e\.pkl.*without an answer"):
+        apart([tmp_path / "e.pkl"], lambda: os._exit(code))
+
+
+def test_a_process_that_ignores_how_its_children_end() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert apart([], lambda: 5) == 5
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_many_small_items_are_no_attack(tmp_path: Path) -> None:
+    captions = {f"v{n}": [[f"{word:x}" for word in range(12)]] for n in range(300_000)}
+    path = tmp_path / "captions.pkl"
+    path.write_bytes(pickle.dumps(captions, protocol=4))
+    assert read_plain_mapping(path, "captions") == captions
+
+
 def test_memory_grows_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "e.pkl"
     with path.open("wb") as handle:
@@ -144,6 +167,7 @@ KILLED = """
 import os, sys, threading
 from pathlib import Path
 import numpy as np
+from data_loader.formats.read import read_plain_mapping
 from data_loader.store.packed import Part, Recipe, load_or_make
 
 def pieces():

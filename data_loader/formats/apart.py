@@ -30,13 +30,12 @@ from typing import IO, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 from utils.errors import UserError
 
-TOO_MUCH_MEMORY = "it asks for far more memory than a file of its size can need"
+TOO_MUCH_MEMORY = "reading it takes far more memory than files of its size should need"
 
 _FREE_MEMORY = 256 << 20
 _MEMORY_PER_BYTE = 4
-# A number takes two bytes of text or more, and up to 32 in a list.
-_MEMORY_PER_BYTE_OF_NUMBERS = 16
-_LISTS_OF_NUMBERS = (".json", ".mp")
+# Words, numbers in lists and short arrays take many times their bytes in a file, up to this.
+_SMALL_ITEMS_PER_BYTE, _MOST_FOR_SMALL_ITEMS = 32, 6 << 30
 # What may be packed within; deflate reaches about 1000:1 on zeros, which are no features.
 _PACKED = (".npz", ".mat", ".h5", ".hickle", ".zip", ".gz")
 _MAX_RATIO, _FREE_UNPACKED = 200, 64 << 20
@@ -100,10 +99,10 @@ def apart(
     names = ", ".join(map(str, sources))
     seconds = _FREE_SECONDS + sum(map(_size, sources)) // _BYTES_PER_SECOND
     with nameless() as answer:
-        child = _fork()
+        parent, child = os.getpid(), _fork()
         if not child:
             limits = (sum(map(_memory_for, sources)), seconds)
-            _work(answer, function, limits, names, [Path(path) for path in leftovers])
+            _work(answer, function, limits, names, parent, [Path(path) for path in leftovers])
         status = _end_of(child)
         if os.WIFSIGNALED(status):
             how = {
@@ -116,7 +115,13 @@ def apart(
         if os.WEXITSTATUS(status) == _MEMORY_IS_FULL:
             raise Refused(f"Cannot read {names}: {TOO_MUCH_MEMORY}.")
         answer.seek(0)
-        kind, value, logged = _Answer(answer).load()
+        try:
+            kind, value, logged = _Answer(answer).load()
+        except (EOFError, pickle.UnpicklingError):
+            raise Refused(
+                f"Cannot read {names}: what reads it ended without an answer (a limit of this "
+                "process or its machine may be too low)."
+            ) from None
     for name, level, line in logged:
         logging.getLogger(name).log(level, "%s", line)
     if kind == "refused":
@@ -149,8 +154,8 @@ def _memory_for(path: Path) -> int:
     size = _size(path)
     if path.suffix in _PACKED:
         return _MAX_RATIO * size + _FREE_UNPACKED
-    numbers = path.suffix in _LISTS_OF_NUMBERS
-    return size * (_MEMORY_PER_BYTE_OF_NUMBERS if numbers else _MEMORY_PER_BYTE)
+    small_items = min(size * _SMALL_ITEMS_PER_BYTE, _MOST_FOR_SMALL_ITEMS)
+    return max(size * _MEMORY_PER_BYTE, small_items)
 
 
 def _fork() -> int:
@@ -164,6 +169,8 @@ def _end_of(child: int) -> int:
     """Wait for a process; whatever interrupts the wait ends that process."""
     try:
         return os.waitpid(child, 0)[1]
+    except ChildProcessError:  # SIGCHLD is ignored here, and with it how the child ended
+        return 0
     except BaseException:
         with suppress(OSError):
             os.kill(child, signal.SIGKILL)
@@ -176,6 +183,7 @@ def _work(
     function: Callable[[], Any],
     limits: tuple[int, int],
     names: str,
+    parent: int,
     leftovers: list[Path],
 ) -> NoReturn:
     """Do the child's work; nothing of this process is ended or flushed by its end."""
@@ -188,7 +196,7 @@ def _work(
             signal.signal(name, signal.SIG_IGN)
         # Among a million small arrays looking for circles takes longer than reading.
         gc.disable()
-        follower = threading.Thread(target=_follow, args=(os.getppid(), leftovers), daemon=True)
+        follower = threading.Thread(target=_follow, args=(parent, leftovers), daemon=True)
         follower.start()
         lines = _log_into_a_list()
         _be_silent()
