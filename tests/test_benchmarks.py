@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from misc.benchmarks import gpu, growth, synthetic, workloads
+from misc.benchmarks import gpu, gpu_check, growth, synthetic, workloads
 from misc.benchmarks.__main__ import main
 from misc.benchmarks.measure import ROOT, Figures, Job, WorkError, measure, measured
 from misc.benchmarks.peak import Products
@@ -219,3 +219,17 @@ def test_a_training_is_measured_from_end_to_end(capsys: pytest.CaptureFixture[st
     [row] = [line for line in lines if line.startswith("| CPU")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:4] == ["CPU", "float32", "no", "2"] and float(cells[5]) > 0
+
+
+def test_a_device_is_checked_against_the_host(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("STEPS", 1), ("BATCH", 3), ("SIZE", 8), ("GATINGS", {})):
+        monkeypatch.setattr(gpu_check, name, value)
+    arguments = ["--device", "cpu", "--precision", "float32", "--no_compile"]
+    gpu_check.main(arguments)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 9 and all(line.startswith("ok ") for line in lines[:-1])
+    monkeypatch.setattr(gpu_check, "NEAR", {"float32": -1.0})
+    with pytest.raises(UserError, match="6 of 8 checks failed: MoEE, RAdam"):
+        gpu_check.main(arguments)
