@@ -70,7 +70,19 @@ def float32_product(a: Tensor, b: Tensor) -> Tensor:
     """Return `a @ b` in float32, forward and backward, also where a GPU may round to tf32."""
     if not torch.backends.cuda.matmul.allow_tf32:
         return a @ b
-    return _float32_product(a, b)
+    return _eager_product(a, b)
+
+
+def compile_model(net: nn.Module, device: torch.device) -> None:
+    """Let torch compile a model's forward and backward pass (this loads the compiler).
+
+    On a GPU the kernels of either are launched as one graph: one pair of graphs for whole batches,
+    and one for an epoch's last, smaller one.
+    """
+    global _eager_product
+    # Compiled, the setting of the product would be that of the whole graph.
+    _eager_product = torch.compiler.disable(_Float32Product.apply)
+    net.compile(mode="reduce-overhead" if device.type == "cuda" else None, dynamic=False)
 
 
 @contextmanager
@@ -82,11 +94,6 @@ def rounding_to_tf32(is_allowed: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
-
-
-@torch.compiler.disable  # compiled, the setting would be that of the whole graph
-def _float32_product(a: Tensor, b: Tensor) -> Tensor:
-    return _Float32Product.apply(a, b)
 
 
 class _Float32Product(torch.autograd.Function):
@@ -104,6 +111,9 @@ class _Float32Product(torch.autograd.Function):
             of_a = gradient @ b.t() if ctx.needs_input_grad[0] else None
             of_b = a.t() @ gradient if ctx.needs_input_grad[1] else None
         return of_a, of_b
+
+
+_eager_product: Callable[[Tensor, Tensor], Tensor] = _Float32Product.apply
 
 
 def _settings() -> Any:

@@ -13,7 +13,7 @@ import torch
 
 from data_loader.loader import ExpertDataLoader
 from logger.tensorboard import TensorBoardWriter
-from model.fast import TORCH, choose_products
+from model.fast import TORCH, choose_products, compile_model
 from model.similarity import RetrievalModel
 from trainer.build import (
     build_distillation,
@@ -155,11 +155,8 @@ class Training:
         """
         config, seed, parts, options = self.config, self.seed, self.parts, self.options
         marks = {"quick_try": True} if options.is_quick_try else {}
-        on_gpu = parts.device.type == "cuda"
         if config.get("compile", False):
-            # On a GPU the kernels of forward and backward are launched as one graph each, one pair
-            # for whole batches and one for an epoch's last, smaller one.
-            parts.net.compile(mode="reduce-overhead" if on_gpu else None, dynamic=False)
+            compile_model(parts.net, parts.device)
         header = {
             "arch": type(parts.net).__name__,
             "version": version(),

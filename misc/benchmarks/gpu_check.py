@@ -22,6 +22,7 @@ from data_loader.sets.declared import ModelInputs
 from misc.benchmarks.synthetic import CONFIG
 from misc.tools import tool_parser
 from model.collaborative_gating import GATINGS
+from model.fast import compile_model
 from model.ranks import blocks_of, compute_ranks
 from trainer.build import build_loss, build_net, build_optimiser_of, inputs_of
 from trainer.step import PRECISIONS, TrainingStep, check_precision
@@ -142,7 +143,7 @@ def compiled(device: torch.device, precision: str) -> str:
     """Train compiled, with a smaller batch now and then as at the end of an epoch."""
     plain, batch_of = make_parts(device, "pairwise", precision=precision)
     fast, _ = make_parts(device, "pairwise", precision=precision)
-    fast.net.compile(mode="reduce-overhead" if device.type == "cuda" else None, dynamic=False)
+    compile_model(fast.net, device)
     apart = []
     for number in range(STEPS):
         batch = batch_of(LAST_BATCH if number % 4 == 3 else BATCH).to(device)
