@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 from utils.errors import UserError
+from utils.files import files_below
 
 TOO_MUCH_MEMORY = "it asks for far more memory than a file of its size can need"
 
@@ -36,9 +37,9 @@ _FREE_MEMORY = 256 << 20
 _MEMORY_PER_BYTE = 4
 # A number takes two bytes of text or more, and up to 32 in a list.
 _MEMORY_PER_BYTE_OF_NUMBERS = 16
-_LISTS_OF_NUMBERS = (".json", ".mp")
+_LISTS_OF_NUMBERS = (".json", ".mp", ".csv", ".tsv", ".txt")
 # What may be packed within; deflate reaches about 1000:1 on zeros, which are no features.
-_PACKED = (".npz", ".mat", ".h5", ".hickle", ".zip", ".gz")
+_PACKED = (".npz", ".mat", ".h5", ".hdf5", ".hickle", ".parquet", ".zip", ".gz")
 _MAX_RATIO, _FREE_UNPACKED = 200, 64 << 20
 _FREE_SECONDS, _BYTES_PER_SECOND = 20, 1 << 20
 # Python's own readers of text do no harm to small files, and a fork takes longer than they do.
@@ -139,7 +140,7 @@ def _size(path: Path) -> int:
     """Return the bytes of a file or of the files in a folder, 0 where there is none."""
     with suppress(OSError, ValueError, RuntimeError):
         if path.is_dir():
-            return sum(entry.stat().st_size for entry in os.scandir(path))
+            return sum(inner.stat().st_size for inner in files_below(path))
         return path.stat().st_size
     return 0
 

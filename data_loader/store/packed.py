@@ -24,6 +24,7 @@ from utils.errors import BadContent, UserError
 from utils.files import (
     PATH_ERRORS,
     alone,
+    files_below,
     is_there,
     lock_of,
     make_folder,
@@ -110,8 +111,7 @@ def _state(source: Path) -> list[Any]:
         path = str(source.resolve())
         if not source.is_dir():
             return [path, *_facts(source.stat())]
-        with os.scandir(source) as entries:
-            held = sorted((entry.name, *_facts(entry.stat())) for entry in entries)
+        held = [(str(f.relative_to(source)), *_facts(f.stat())) for f in files_below(source)]
     except PATH_ERRORS as error:
         raise UserError(f"Cannot read {source}: {reason(error)}.") from error
     return [path, len(held), hashlib.sha256(json.dumps(held).encode()).hexdigest()]

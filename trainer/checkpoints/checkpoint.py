@@ -56,7 +56,7 @@ def link_checkpoint(existing: Path, path: Path) -> None:
 def load_checkpoint(
     path: Path, leave_out: Collection[str] = (), needs_config: bool = True
 ) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, ours or a published one (see `trainer.checkpoints.published`).
+    """Read a checkpoint onto the CPU, ours or a published one (see `published`).
 
     Args:
         path: the file.
