@@ -87,7 +87,7 @@ def test_float16_stays_and_what_is_missing_is_left_out(tmp_path: Path) -> None:
     values = {"a": np.ones((2, 3), "f2"), "b": float("nan"), "c": np.zeros((0, 3), "f2")}
     (tmp_path / "e.pkl").write_bytes(pickle.dumps(values))
     source = find_features(f"x={tmp_path / 'e.pkl'}")
-    assert source.ids == ["a"]
+    assert source.ids == ["a", "b", "c"] and source.missing == {"b", "c"}
     source.write(tmp_path / "x.npz", {"a": "a", "b": "b"})
     found = read_feature_file(tmp_path / "x.npz")
     assert list(found) == ["a"] and found["a"].dtype == np.float16
@@ -103,7 +103,7 @@ def test_the_loader_reads_what_lies_there(tmp_path: Path, name: str) -> None:
     entry = source.entry(tmp_path)
     if name == "nested":
         source.write(tmp_path / "x.npz", new)
-        entry = {"file": "x.npz", **source.facts()}
+        entry = source.entry_of("x.npz")
     own.description["experts"]["tokens"] = entry
     own.write()
     np.testing.assert_array_equal(searched(own)[:, :2, 0], [[n, n] for n in range(7, 11)])

@@ -159,6 +159,7 @@ class Training:
             "config": config.stored(),
             "seed": seed,
             "data": fingerprint(self.loader),
+            "text_encoder": self.loader.text_encoder,
             **marks,
         }
         with TensorBoardWriter(

@@ -173,7 +173,12 @@ def _pack_expert(source: ExpertSource) -> tuple[dict[str, Part], dict[str, Any]]
         rows = {key: average(array) for key, array in rows.items()}
     entries = list(rows.items())
     size = _common_size(entries, source.size, owner, path)
-    if source.variable_length:
+    varies = source.variable_length
+    if varies is None:
+        varies = not source.average and any(
+            len(array) != 1 for array in rows.values() if array.size
+        )
+    if varies:
         available = [table[key] is not None for key in rows]
         offsets = offsets_of([len(array) if array.size else 0 for array in rows.values()])
         parts = {"offsets": Part.of(offsets)}

@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 
 from data_loader.formats.apart import apart
+from data_loader.formats.layouts import files_of
 from data_loader.formats.read import feature_tables
 from data_loader.formats.tables import FeatureTable
 from data_loader.store.packed import offsets_of
@@ -38,10 +39,11 @@ class Source:
     Attributes:
         name: of the expert.
         path: the file or folder.
-        ids: the videos that have the expert, as the file names them.
+        ids: the videos, as the file names them.
         size: length of a vector.
         is_variable: whether a video has a varying number of vectors (tokens).
-        lengths: (videos,) number of vectors of each; None where each has one.
+        lengths: (videos that have any,) number of vectors of each; None where each has one.
+        missing: the ids that have no vector.
         aggregate: how tokens become one vector ("avg", "max"), if they do.
     """
 
@@ -51,23 +53,32 @@ class Source:
     size: int
     is_variable: bool
     lengths: np.ndarray | None
+    missing: frozenset[str] = frozenset()
     aggregate: str | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that the features lie in."""
+        return list(files_below(self.path) if self.path.is_dir() else files_of(self.path))
 
     def entry(self, base: Path) -> dict[str, Any] | None:
         """Return the expert's entry of a `dataset.json` in the folder `base`.
 
         None where the file cannot be used as it lies: it is to be aggregated, or a large folder.
         """
-        is_large = self.path.is_dir() and _bytes_below(self.path) > _LARGEST_FOLDER
+        is_large = (
+            self.path.is_dir() and sum(f.stat().st_size for f in self.files) > _LARGEST_FOLDER
+        )
         if self.aggregate or is_large:
             return None
         path, base = self.path.resolve(), base.resolve()
         inside = path.is_relative_to(base)
-        return {"file": str(path.relative_to(base) if inside else path), **self.facts()}
+        return self.entry_of(str(path.relative_to(base) if inside else path))
 
-    def facts(self) -> dict[str, Any]:
-        """Return size and kind as a `dataset.json` has them."""
-        return {"size": self.size, **({"variable_length": True} if self.is_variable else {})}
+    def entry_of(self, file: str) -> dict[str, Any]:
+        """Return the entry of a `dataset.json` for these features in a file of that name."""
+        varies = {"variable_length": True} if self.is_variable else {}
+        return {"file": file, "size": self.size, **varies}
 
     def write(self, path: Path, ids: Mapping[str, str]) -> None:
         """Write one file of features (`.npz`: ids, feats, offsets), with other names for videos.
@@ -82,7 +93,7 @@ class Source:
             UserError: the source cannot be read any more, the file cannot be written, or two videos
                 would have one id.
         """
-        chosen = {key: ids[key] for key in self.ids if key in ids}
+        chosen = {key: ids[key] for key in self.ids if key in ids and key not in self.missing}
         if not chosen:
             raise UserError(f'No video of {self.path} is wanted for the expert "{self.name}".')
         if len(set(chosen.values())) < len(chosen):
@@ -151,27 +162,23 @@ def find_features(spec: str, aggregate: str | None = None) -> Source:
     path = Path(place)
     if not is_there(path):
         raise UserError(f'There are no features "{name}": {path} does not exist.')
-    ids, lengths, size = apart([path], lambda: _look(name, path))
-    if aggregate or (lengths == 1).all():
-        return Source(name, path, ids, size, False, None, aggregate)
-    return Source(name, path, ids, size, True, lengths)
+    counts, size = apart([path], lambda: _look(name, path))
+    lengths = np.array([count for count in counts.values() if count])
+    varies = aggregate is None and bool((lengths > 1).any())
+    missing = frozenset(key for key, count in counts.items() if not count)
+    found = lengths if varies else None
+    return Source(name, path, list(counts), size, varies, found, missing, aggregate)
 
 
-def _bytes_below(folder: Path) -> int:
-    return sum(path.stat().st_size for path in files_below(folder))
-
-
-def _look(name: str, path: Path) -> tuple[list[str], np.ndarray, int]:
-    """Return the ids that have features, the number of vectors of each, and the vectors' size."""
-    ids: list[str] = []
-    lengths: list[int] = []
+def _look(name: str, path: Path) -> tuple[dict[str, int], int]:
+    """Return the number of vectors of each video, and their size."""
+    counts: dict[str, int] = {}
     size = 0
     for table in feature_tables(path):
         for key, rows in _rows_of(table):
+            counts[key] = len(rows) if rows.size else 0
             if not rows.size:
                 continue
-            ids.append(key)
-            lengths.append(len(rows))
             size = size or rows.shape[-1]
             if rows.ndim != 2 or rows.shape[-1] != size:
                 raise UserError(
@@ -185,7 +192,7 @@ def _look(name: str, path: Path) -> tuple[list[str], np.ndarray, int]:
                 )
     if not size:
         raise UserError(f'The features "{name}" in {path} hold no video.')
-    return ids, np.array(lengths, dtype=np.int64), size
+    return counts, size
 
 
 def _rows_of(table: FeatureTable) -> Iterator[tuple[str, np.ndarray]]:
