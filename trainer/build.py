@@ -2,7 +2,9 @@
 
 import inspect
 import json
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from data_loader.formats.apart import watched
 from data_loader.loader import ExpertDataLoader
 from data_loader.sets.declared import (
     LacksTokens,
@@ -22,6 +25,7 @@ from data_loader.sets.declared import (
 )
 from data_loader.sets.description import find_description
 from data_loader.teachers.teacher import Teacher
+from logger.progress import PackingBar
 from model import CENet, MNNet
 from model.collaborative_gating import GATINGS
 from model.loss import AGGREGATES, LOSSES
@@ -81,7 +85,8 @@ def build_loader(config: Config, seed: int, device: str = "cpu") -> ExpertDataLo
     settings = _loader_settings(config)
     check_names(config)
     try:
-        loader = LOADERS[config["data_loader.type"]](settings, seed, device)
+        with watched(PackingBar()) if sys.stderr.isatty() else nullcontext():
+            loader = LOADERS[config["data_loader.type"]](settings, seed, device)
     except LacksTokens as error:
         clusters = _without_clusters(config, error.proposed)
         if not clusters:

@@ -14,17 +14,19 @@ import faulthandler
 import functools
 import gc
 import logging
+import mmap
 import os
 import pickle
 import resource
 import signal
+import struct
 import tempfile
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
@@ -55,6 +57,14 @@ _MAKERS = ("ndarray", "dtype", "_reconstruct", "_frombuffer")
 _MEMORY_IS_FULL = 2
 
 _is_child = False
+
+Watcher = Callable[[str, int, int], object]
+"""Told what is read, how many bytes of it are done, and how many there are."""
+
+_watcher: Watcher | None = None
+# What the child has done and what it has to do, in memory that both see.
+_told: mmap.mmap | None = None
+_NUMBERS = struct.Struct("<QQ")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,12 +110,12 @@ def apart(
     sources = list(sources)
     names = ", ".join(map(str, sources))
     seconds = _FREE_SECONDS + sum(map(_size, sources)) // _BYTES_PER_SECOND
-    with nameless() as answer:
+    with nameless() as answer, _shared():
         child = _fork()
         if not child:
             limits = (sum(map(_memory_for, sources)), seconds)
             _work(answer, function, limits, names, [Path(path) for path in leftovers])
-        status = _end_of(child)
+        status = _end_of(child, names)
         if os.WIFSIGNALED(status):
             how = {
                 signal.SIGXCPU: f"reading it took more than {seconds} seconds",
@@ -127,6 +137,23 @@ def apart(
     if kind == "failed":
         raise RuntimeError(f"A process of its own that read {names} failed:\n{value}")
     return value
+
+
+@contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Let somebody follow what the processes do that are started meanwhile."""
+    global _watcher
+    before, _watcher = _watcher, watcher
+    try:
+        yield
+    finally:
+        _watcher = before
+
+
+def tell(done: int, total: int) -> None:
+    """Say within the child how many bytes are done; nothing happens where nobody watches."""
+    if _is_child and _told is not None:
+        _told[:] = _NUMBERS.pack(done, total)
 
 
 def nameless() -> IO[bytes]:
@@ -161,9 +188,26 @@ def _fork() -> int:
         return os.fork()
 
 
-def _end_of(child: int) -> int:
+@contextmanager
+def _shared() -> Iterator[None]:
+    """Have memory in which the child can tell how far it is, if anybody watches."""
+    global _told
+    _told = mmap.mmap(-1, _NUMBERS.size) if _watcher else None
+    try:
+        yield
+    finally:
+        _told = None
+
+
+def _end_of(child: int, names: str) -> int:
     """Wait for a process; whatever interrupts the wait ends that process."""
     try:
+        while _watcher and _told:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            _watcher(names, *_NUMBERS.unpack(_told[:]))
+            if ended:
+                return status
+            time.sleep(_LOOK_SECONDS)
         return os.waitpid(child, 0)[1]
     except BaseException:
         with suppress(OSError):

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from data_loader.formats.apart import Refused, apart, nameless
+from data_loader.formats.apart import Refused, apart, nameless, tell
 from utils.errors import BadContent, UserError
 from utils.files import (
     PATH_ERRORS,
@@ -218,8 +218,11 @@ def read_packed(path: Path) -> Packed:
 
 
 def _write(handle: IO[bytes], parts: dict[str, Part], header: dict[str, Any]) -> None:
+    done, total = 0, sum(_padded(_size(part.dtype, part.shape)) for part in parts.values())
     for piece in _bytes_of(parts, header):
         handle.write(piece)
+        done += len(piece)
+        tell(min(done, total), total)
 
 
 def _bytes_of(parts: dict[str, Part], header: dict[str, Any]) -> Iterator[bytes | memoryview]:
