@@ -1,15 +1,20 @@
 """What a data set and a config may leave out, and what is said where they leave out too much."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from data_loader.loader import ExpertDataLoader
 from data_loader.sets.description import find_description, parse_description
 from data_loader.sets.layout import FileFinder
 from misc.check_data_set.problems import check_data_set
 from misc.check_data_set.use import use_by
+from tests.conftest import SHARED
 from tests.own_data import OwnData
 from tests.tiny_set import tiny_config
 from trainer.build import build_loader, build_net
@@ -121,3 +126,53 @@ def test_published_experts_that_were_placed_by_hand(tmp_path: Path) -> None:
     assert FileFinder(description).find(entry.files, "an expert") == path
     own = parse_description({**OwnData(tmp_path).description}, tmp_path / "dataset.json")
     assert tmp_path / "symlinked-feats" not in FileFinder(own).folders
+
+
+# --- What others handed in ------------------------------------------------------------------------
+
+
+def copy_of(name: str, folder: Path) -> Path:
+    source = SHARED / "cases" / "bug_reports" / name
+    if not source.is_dir():
+        pytest.skip(f"{source} is not here")
+    return Path(shutil.copytree(source, folder / name))
+
+
+def opened(folder: Path) -> ExpertDataLoader:
+    values = tiny_config(folder, folder / "saved")
+    values["experts"]["modalities"] = ["motion"]
+    values["data_loader"]["args"] |= {"split_name": "val", "max_tokens": {"text": 9}}
+    return build_loader(Config.from_dict(values), 0)
+
+
+def motion_of(folder: Path) -> torch.Tensor:
+    [videos] = opened(folder).retrieval.video_blocks(100)
+    return videos.experts["motion"]
+
+
+def test_a_group_for_each_video(tmp_path: Path) -> None:
+    folder = copy_of("h5-group-per-video", tmp_path)
+    assert motion_of(folder).any(dim=1).all()
+
+
+def test_ids_with_folders(tmp_path: Path) -> None:
+    folder = copy_of("ids-with-folders", tmp_path)
+    groups = motion_of(folder)
+    description = json.loads((folder / "dataset.json").read_text())
+    description["experts"]["motion"]["file"] = "m"
+    (folder / "dataset.json").write_text(json.dumps(description))
+    assert groups.any(dim=1).all() and (motion_of(folder) == groups).all()
+
+
+def test_features_in_the_place_of_others_are_noticed(tmp_path: Path) -> None:
+    folder = copy_of("stale-cache", tmp_path)
+    before, state = motion_of(folder), (folder / "motion.npz").stat()
+    (folder / "motion.npz").write_bytes((folder / "motion-new.npz").read_bytes())
+    os.utime(folder / "motion.npz", ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert (folder / "motion.npz").stat().st_size == state.st_size
+    assert not (motion_of(folder) == before).all()
+
+
+def test_a_data_set_without_any_expert_is_not_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r'any of the experts motion.*"v0\d\d\.avi" from "v0\d\d"'):
+        opened(copy_of("no-expert-at-all", tmp_path))
