@@ -284,3 +284,23 @@ def test_two_videos_of_one_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No video"):
         source.write(tmp_path / "x.npz", {"z": "c"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.npz"]
+
+
+@pytest.mark.parametrize(
+    "name", ["e.pt", "legacy.pth", "tensors.pkl", "e.safetensors", "rows.csv", "columns.parquet"]
+)
+def test_damaged_files_give_a_table_or_a_clear_error(
+    tmp_path: Path, table: Table, name: str
+) -> None:
+    path = tmp_path / name
+    SEVERAL[name](path, table)
+    whole, rng = path.read_bytes(), np.random.default_rng(len(name))
+    for number in range(6):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data), 3):
+            data[place] = rng.integers(256)
+        path.write_bytes(data[: rng.integers(1, len(data))] if number % 3 == 0 else data)
+        try:
+            read_feature_file(path)
+        except UserError as error:
+            assert name in str(error) and "\n" not in str(error)
