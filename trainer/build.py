@@ -233,8 +233,9 @@ def expert_dims(config: Config, data: ModelInputs) -> dict[str, tuple[int, int]]
     bare = _without_clusters(config, [e.name for e in data.experts if e.variable_length])
     if bare:
         raise UserError(
-            f"The experts {', '.join(bare)} have variable length, and no number of clusters in "
-            f"arch.args.vlad_clusters: add {_lines_of(bare)}."
+            f"The experts {', '.join(bare)} have variable length, but no number of clusters in "
+            f"{', '.join(f'arch.args.vlad_clusters.{name}' for name in bare)}: add "
+            f"{_lines_of(bare)}."
         )
     dims = {}
     for expert in data.experts:
