@@ -76,6 +76,7 @@ class _Reader:
     def __init__(self, file: h5py.File) -> None:
         self.file = file
         self._seen: set[int] = set()
+        self._bytes = np.asarray(np.memmap(file.filename, dtype=np.uint8, mode="r"))
 
     def member(self, group: h5py.Group, name: str) -> Place:
         """Return a member that lies in this file and was not read before."""
@@ -135,12 +136,21 @@ class _Reader:
         if place.dtype.kind not in "fiubS" and texts is None:
             raise BadContent(f'"{short(place.name)}" holds {place.dtype}, no plain numbers or text')
         self._check_storage(place)
+        if texts is None and place.ndim and (mapped := self._mapped(place)) is not None:
+            return mapped
         found = place[()]
         if "str_type" in place.attrs and texts and texts.length:
             return text_of(found.tobytes())
         if texts is not None:
             return _texts(found)
         return found if isinstance(found, np.ndarray) else found.item()
+
+    def _mapped(self, place: h5py.Dataset) -> np.ndarray | None:
+        """Return the values as they lie in the file, where they lie there in one piece."""
+        offset, size = place.id.get_offset(), math.prod(place.shape) * place.dtype.itemsize
+        if place.chunks is not None or not offset or not size or offset + size > len(self._bytes):
+            return None
+        return self._bytes[offset : offset + size].view(place.dtype).reshape(place.shape)
 
     def _check_storage(self, place: h5py.Dataset) -> None:
         """Insist that values lie in this file, and no more of them than are stored."""

@@ -22,7 +22,8 @@ class ExpertSource:
     Attributes:
         name: the expert.
         files: one file, or several that are concatenated along the features.
-        variable_length: whether a video has a varying number of vectors (tokens).
+        variable_length: whether a video has a varying number of vectors (tokens), None if the file
+            decides.
         size: declared length of a vector, None if the file decides.
         binarise: whether present features are replaced by ones.
         average: whether a video's tokens are averaged to one vector.
@@ -30,7 +31,7 @@ class ExpertSource:
 
     name: str
     files: tuple[Path, ...]
-    variable_length: bool
+    variable_length: bool | None
     size: int | None
     binarise: bool = False
     average: bool = False
@@ -50,6 +51,7 @@ class TextSource:
 
 
 # Releases of published features that are unpacked into a folder of their own name.
+BY_HAND = "symlinked-feats"
 RELEASES_WITH_A_FOLDER = ("challenge-release-1", "challenge-release-2")
 
 
@@ -59,7 +61,9 @@ class FileFinder:
     def __init__(self, description: DataDescription, feature_folder: str = "") -> None:
         self.description = description
         first = (feature_folder,) if feature_folder else ()
-        names = dict.fromkeys((*first, *description.feature_folders, ""))
+        # Where the published instructions tell people to place experts by hand.
+        by_hand = (BY_HAND,) if description.published else ()
+        names = dict.fromkeys((*first, *description.feature_folders, *by_hand, ""))
         self.folders = [description.root / name for name in names]
 
     def preferring(self, feature_folder: str) -> "FileFinder":
@@ -165,7 +169,9 @@ def expert_source(
         variable_length=declared.variable_length,
         size=declared.size,
         binarise=bool(aggregation.get("binarise", False)),
-        average=bool(entry and entry.variable_length and aggregation.get("temporal") == "avg"),
+        average=bool(
+            entry and entry.variable_length is not False and aggregation.get("temporal") == "avg"
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from data_loader.formats.layouts import files_of
 from data_loader.formats.read import (
     read_feature_file,
     read_plain_mapping,
@@ -32,7 +33,8 @@ def expert_recipe(source: ExpertSource) -> Recipe:
     settings = {"variable_length": source.variable_length, "size": source.size}
     if source.average:
         settings["average"] = True
-    return Recipe(f"expert-{source.name}", source.files, settings, lambda: _pack_expert(source))
+    files = tuple(part for path in source.files for part in files_of(path))
+    return Recipe(f"expert-{source.name}", files, settings, lambda: _pack_expert(source))
 
 
 def captions_recipe(path: Path) -> Recipe:
@@ -167,10 +169,15 @@ def _pack_expert(source: ExpertSource) -> tuple[dict[str, Part], dict[str, Any]]
         raise UserError(f"The file {path} of the {owner} holds no video.")
     rows = {key: rows_of(array) for key, array in table.items()}
     if source.average:
-        rows = {key: _average(array) for key, array in rows.items()}
+        rows = {key: average(array) for key, array in rows.items()}
     entries = list(rows.items())
     size = _common_size(entries, source.size, owner, path)
-    if source.variable_length:
+    varies = source.variable_length
+    if varies is None:
+        varies = not source.average and any(
+            len(array) != 1 for array in rows.values() if array.size
+        )
+    if varies:
         available = [table[key] is not None for key in rows]
         offsets = offsets_of([len(array) if array.size else 0 for array in rows.values()])
         parts = {"offsets": Part.of(offsets)}
@@ -206,7 +213,7 @@ def rows_of(array: np.ndarray | None) -> np.ndarray:
     return array[None] if array.ndim == 1 else array
 
 
-def _average(array: np.ndarray) -> np.ndarray:
+def average(array: np.ndarray) -> np.ndarray:
     """Average tokens (T, D) to one vector (1, D); what has none stays missing."""
     if not array.size or array.ndim != 2 or len(array) == 1:
         return array

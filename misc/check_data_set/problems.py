@@ -203,9 +203,9 @@ class _Check:
         there = {
             key: len(array) if array.size else 0
             for key, array in rows.items()
-            if array.size or (entry.variable_length and table[key] is not None)
+            if array.size or (entry.variable_length is not False and table[key] is not None)
         }
-        if not entry.variable_length:
+        if entry.variable_length is False:
             several = [f"{key} {rows[key].shape}" for key, count in there.items() if count > 1]
             self.report.problem_of_videos(
                 where,
