@@ -36,7 +36,8 @@ _FREE_MEMORY = 256 << 20
 _MEMORY_PER_BYTE = 4
 # A number takes two bytes of text or more, and up to 32 in a list.
 _MEMORY_PER_BYTE_OF_NUMBERS = 16
-_LISTS_OF_NUMBERS = (".json", ".mp")
+# The same holds for short texts.
+_LISTS_OF_NUMBERS = (".json", ".mp", ".csv", ".tsv", ".jsonl")
 # What may be packed within; deflate reaches about 1000:1 on zeros, which are no features.
 _PACKED = (".npz", ".mat", ".h5", ".hickle", ".zip", ".gz")
 _MAX_RATIO, _FREE_UNPACKED = 200, 64 << 20
