@@ -5,7 +5,7 @@ Nothing is held: a table gives its records one after another, each time from the
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -83,14 +83,16 @@ class Table:
                 yield dict(zip(self.names, row, strict=False))
 
 
-def open_table(path: Path, known_names: Iterable[str], ids: Iterable[str] = ()) -> Table:
+def open_table(
+    path: Path, known_names: Iterable[str], is_id: Callable[[str], bool] | None = None
+) -> Table:
     """Look at the first lines of a table.
 
     Args:
         path: a file with one of the endings `TABLES`.
         known_names: names of columns; a first line with one of them names the columns.
-        ids: of videos, as they may stand in the table; where a later line has one and the first
-            line has none, the first names the columns too.
+        is_id: tells ids of videos; where a later line has one and the first line has none, the
+            first names the columns too.
 
     Raises:
         BadContent: it holds no record.
@@ -109,8 +111,8 @@ def open_table(path: Path, known_names: Iterable[str], ids: Iterable[str] = ()) 
         raise BadContent("it is empty")
     known, first = set(map(plain, known_names)), [cell.strip() for cell in rows[0]]
     has_names = any(plain(cell) in known for cell in first)
-    if not has_names and (ids := set(ids)) and not ids & {*first}:
-        has_names = any(ids & {cell.strip() for cell in row} for row in rows[1:])
+    if not has_names and is_id and not any(map(is_id, first)):
+        has_names = any(is_id(cell) for row in rows[1:] for cell in row)
     if has_names and len(set(first)) == len(first):
         return Table(path, first, delimiter)
     width = max(map(len, rows))
@@ -130,10 +132,10 @@ def ids_of_table(path: Path) -> list[str]:
         found = [name for name in table.names if plain(name) in ID_FIELDS]
         if len(found) != 1:
             several = f"{len(found)} are" if found else "none is"
+            shown = f" ({', '.join(map(short, table.names[:8]))})" if table.has_names else ""
             raise BadContent(
-                f"it has the columns {', '.join(map(short, table.names[:8]))}, of which {several} "
-                'known to hold ids of videos: call one column "video_id", or take '
-                "`python3 -m misc.import_data_set --id-column`"
+                f"it has {len(table.names)} columns{shown}, of which {several} known to hold ids "
+                'of videos: call one of them "video_id" in the first line'
             )
         name = found[0]
     return [_id(record.get(name)) for record in table]
@@ -175,8 +177,10 @@ def _rows(handle: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Give the rows that are not empty, with the number of their line."""
     csv.field_size_limit(_LONGEST_FIELD)
     # Between tabs a quotation mark is a letter of a caption.
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.reader(handle, delimiter=delimiter, quoting=quoting)
+    if delimiter == "\t":
+        reader = csv.reader(handle, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(handle, delimiter=delimiter)
     try:
         for row in reader:
             if any(cell.strip() for cell in row):

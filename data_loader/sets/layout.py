@@ -99,8 +99,9 @@ class FileFinder:
     def find_expert(self, entry: ExpertEntry, name: str) -> tuple[Path, ...]:
         """Return the file of an expert, or all its parts."""
         what = f'the expert "{name}"'
-        names = [(part,) for part in entry.parts] or [entry.files]
-        return tuple(self.find(known, what) for known in names)
+        if entry.parts:
+            return tuple(self.find((part,), what) for part in entry.parts)
+        return (self.find(entry.files, what),)
 
     def find_given(self, name: str, what: str, remedy: str = "") -> Path:
         """Return a file that the user names: a path of its own, or one in the known folders."""

@@ -1,6 +1,6 @@
 """The config of a data set, ready to train: sizes from the data, the recipe from `TEMPLATE`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,6 @@ def make_config(
     training_videos: int,
     rules: Protocol,
     videos: str | None,
-    averaged: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Return the config as `config.json` holds it.
 
@@ -75,29 +74,24 @@ def make_config(
         training_videos: their number.
         rules: the protocol.
         videos: folder of the videos, for the page.
-        averaged: experts of variable length whose vectors are averaged to one.
     """
     experts = description["experts"]
     tokens = {name: _tokens(counts, name) for name, counts in lengths.items() if name in experts}
-    for name in averaged:
-        tokens.pop(name, None)
     text_tokens = _tokens(lengths["text"], "text")
     loading: dict[str, Any] = {
         "dataset_name": str(folder),
         "max_tokens": {**tokens, "text": text_tokens},
         **rules.loading,
     }
-    if averaged:
-        loading["feat_aggregation"] = {name: {"temporal": "avg"} for name in averaged}
     if training_videos < _BATCH * 4:
         # A handful of steps an epoch at least.
         loading["batch_size"] = max(2, training_videos // 4)
     clusters = {name: _clusters(count, experts[name]["size"]) for name, count in tokens.items()}
     arch = {**rules.arch}
+    if text_tokens == 1:  # nothing is to be pooled
+        clusters["text"] = 0
     if clusters:
         arch["vlad_clusters"] = clusters
-    if text_tokens == 1:  # the pooling of one vector is that vector
-        loading["max_tokens"].pop("text")
     config: dict[str, Any] = {
         "inherit_from": TEMPLATE,
         "experts": {"modalities": sorted(experts), "text_feat": text},

@@ -101,7 +101,10 @@ def import_data_set(
         )
         if before.get("is_drawn"):
             kept = {role: _lines(place / "splits" / f"{role}.txt") for role in ROLES}
-    sources = [find_features(spec) for spec in progress(request.features, description="features")]
+    sources = [
+        find_features(spec, making.aggregate)
+        for spec in progress(request.features, description="features")
+    ]
     gathered = gather(request, sources, kept)
     yield from recognised(gathered)
     yield ""
@@ -200,7 +203,8 @@ class _Maker:
                 continue
             make_folder(target.parent)
             path.replace(target)
-            changed.append(f"{name} is new" if name not in self.before else f"{name} has changed")
+            is_new = name not in {*self.before, FILE_NAME}
+            changed.append(f"{name} is new" if is_new else f"{name} has changed")
         for name in self.before.keys() - self.files.keys():
             (self.place / name).unlink(missing_ok=True)
             changed.append(f"{name} is gone")
@@ -248,6 +252,8 @@ class _Maker:
             zip(sources, self.gathered.experts[name], strict=True), 1
         ):
             entry = source.entry(self.place)
+            if entry is not None:
+                entry["file"] = _relative(str(source.path), self.place)
             if entry is None or any(old != new for old, new in ids.items()):
                 ending = f"-{number}" if len(sources) > 1 else ""
                 entry = self._features(f"features/{safe_name(name, 100)}{ending}.npz", source, ids)
@@ -262,11 +268,11 @@ class _Maker:
 
     def _features(self, name: str, source: Source, ids: Mapping[str, str]) -> dict[str, Any]:
         wanted = {old: new for old, new in ids.items() if new in self.gathered.captions}
-        recipe = _digest_of([_state(source.path), wanted])
+        recipe = _digest_of([list(map(_state, source.files)), wanted, source.aggregate])
         if not self._reuse(name, recipe):
             make_folder((self.folder / name).parent)
             source.write(self.folder / name, wanted)
-        return {"file": name, **source.facts()}
+        return source.entry_of(name)
 
     def _text_features(self, device: str | None) -> tuple[str, dict[str, Any]]:
         """Return the name and the entry of the text features."""
@@ -307,10 +313,9 @@ class _Maker:
             numbers = iter(counts)
             counts = [sum(next(numbers) for _ in t) for t in gathered.captions.values()]
         lengths["text"] = counts
-        averaged = [name for name in lengths if name != "text" and self.making.aggregate == "avg"]
         training = len(lists["train"])
         config = make_config(
-            self.output, description, text, lengths, training, rules, self.making.videos, averaged
+            self.output, description, text, lengths, training, rules, self.making.videos
         )
         told = rules.said
         if gathered.queries:
@@ -510,7 +515,7 @@ def _state(path: Path) -> Any:
         return None
     if not path.is_dir():
         facts = path.stat()
-        return [facts.st_size, facts.st_mtime_ns]
+        return [facts.st_size, facts.st_mtime_ns, facts.st_ino, facts.st_ctime_ns]
     inner = sorted(p for p in path.rglob("*") if p.is_file())
     return _digest_of([[str(p.relative_to(path)), *_state(p)] for p in inner])
 

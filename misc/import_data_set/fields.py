@@ -20,6 +20,7 @@ SPAN_FIELDS = ("segment", "segments", "timestamp", "timestamps", "span")
 NAMED_FIELDS = (*ID_FIELDS, *CAPTION_FIELDS, *SPLIT_FIELDS, *START_FIELDS, *END_FIELDS)
 
 _LOOKED_AT = 1000
+_LIKE_A_SENTENCE = 2.5  # words, on average
 _ROLES = {
     "train": ("train", "training", "trn", "trainset", "trainval"),
     "val": ("val", "valid", "validation", "validate", "dev", "val1", "valset"),
@@ -237,10 +238,12 @@ def _caption_field(
             raise BadContent(_ambiguous("captions", held, "--caption-column"))
         if held:
             return held[0]
-        # A list's column called "name" is no caption.
-        if not needed:
-            return None
-    return None
+        if found or not needed:  # a list's column called "name" is no caption
+            return found[0] if found else None
+    texts = [name for name in names if _words(sample, name) >= _LIKE_A_SENTENCE]
+    if len(texts) > 1:
+        raise BadContent(_ambiguous("captions", texts, "--caption-column"))
+    return texts[0] if texts else None
 
 
 def _words(sample: list[dict[str, Any]], name: str) -> float:

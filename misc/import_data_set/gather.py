@@ -1,5 +1,6 @@
 """Brings together what the files hold: captions by id, lists, which experts have which videos."""
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,9 @@ def gather(request: Request, sources: Sequence[Source], kept: Lists | None = Non
     experts: dict[str, list[dict[str, str]]] = {}
     by_name: dict[str, list[Source]] = {}
     for source in sources:
-        experts.setdefault(source.name, []).append({n: FORMS[form](n) for n in source.ids})
+        experts.setdefault(source.name, []).append(
+            {name: FORMS[form](name) for name in source.ids if name not in source.missing}
+        )
         by_name.setdefault(source.name, []).append(source)
     _refuse_strangers(table.captions, experts)
     given, queries = table.lists(
@@ -138,12 +141,7 @@ def gather(request: Request, sources: Sequence[Source], kept: Lists | None = Non
 
 def role_of_file(path: str) -> str:
     """Return the role that the name of a file has in it: "train" for `msrvtt_train.9k.csv`."""
-    word, words = "", []
-    for letter in f"{Path(path).name} ":
-        if letter.isascii() and letter.isalpha():
-            word += letter
-        elif word:
-            words, word = [*words, word], ""
+    words = re.findall(r"[A-Za-z]+", Path(path).name)
     roles = {role for word in words if (role := role_of(word))}
     return roles.pop() if len(roles) == 1 else ""
 

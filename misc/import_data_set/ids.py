@@ -32,24 +32,24 @@ def _no_spaces(name: str) -> str:
     return unicodedata.normalize("NFC", name.strip().removeprefix("\ufeff")) or name
 
 
-def _without_ending(name: str) -> str:
-    while shorter := _ENDING.sub("", name):
-        if shorter == name:
-            break
-        name = shorter
-    return name
+def _without(*patterns: re.Pattern[str]) -> Callable[[str], str]:
+    """Return what takes these off for as long as there are any."""
 
+    def form(name: str) -> str:
+        shorter = _no_spaces(name)
+        for pattern in patterns:
+            shorter = pattern.sub("", shorter)
+        return name if shorter == name else form(shorter)
 
-def _without_folders(name: str) -> str:
-    return _FOLDERS.sub("", name)
+    return form
 
 
 # What is taken off -> how; the first is used unless it makes two ids the same.
 FORMS: dict[str, Callable[[str], str]] = {
-    "folders and endings": lambda name: _without_ending(_without_folders(_no_spaces(name))),
-    "endings": lambda name: _without_ending(_no_spaces(name)),
-    "folders": lambda name: _without_folders(_no_spaces(name)),
-    "spaces": _no_spaces,
+    "folders and endings": _without(_FOLDERS, _ENDING),
+    "endings": _without(_ENDING),
+    "folders": _without(_FOLDERS),
+    "spaces": _without(),
     "nothing": lambda name: name,
 }
 
@@ -65,7 +65,8 @@ def common_form(sources: Iterable[Collection[str]]) -> str:
 
 def segment_id(template: str, values: Mapping[str, object]) -> str:
     """Return the id of a segment: `{video}_{number}` with the values put in."""
-    return _FIELD.sub(lambda match: _written(values[match[1]]), template)
+    texts = {name: _written(value) for name, value in values.items() if name != "video"}
+    return _FIELD.sub(lambda match: texts.get(match[1], str(values["video"])), template)
 
 
 def check_template(template: str) -> None:

@@ -115,7 +115,7 @@ def _content(path: Path, known: Known) -> Any:
         texts = sorted(inner for inner in path.rglob("*.txt") if inner.is_file())
         return Texts({str(inner.relative_to(path)): _text(inner) for inner in texts})
     if path.suffix in TABLES:
-        return open_table(path, NAMED_FIELDS, known.ids)
+        return open_table(path, NAMED_FIELDS, known.has)
     if path.suffix in (".pkl", ".pickle"):
         with path.open("rb") as handle:
             return read_pickle(handle)
@@ -130,7 +130,7 @@ def _content(path: Path, known: Known) -> Any:
     with open_text(path) as handle:
         lines = Lines(line.strip() for line in handle if line.strip() and line[:2] != "# ")
     if lines and all("\t" in line for line in lines[:50]):
-        return open_table(path, NAMED_FIELDS, known.ids)
+        return open_table(path, NAMED_FIELDS, known.has)
     return lines
 
 
@@ -216,16 +216,12 @@ def _read_annotations(value: dict, known: Known, needs: bool) -> tuple[str, Iter
     """Records of captions beside records of videos, as MSR-VTT and COCO have them."""
     captions = next(value[key] for key in ("sentences", "annotations") if key in value)
     said, entries = _read_records(captions, known, needs)
-    videos = next((value[k] for k in ("videos", "images") if _is_records(value.get(k))), [])
+    videos: list[dict[str, Any]] = next(
+        (value[k] for k in ("videos",) if _is_records(value.get(k))), []
+    )
     if not videos:
         return said, entries
-    about = _fields(
-        videos,
-        Known(split_column=known.split_column, ids=known.ids, form=known.form)
-        if "video_id" not in videos[0]
-        else Known(id_column="video_id", split_column=known.split_column),
-        False,
-    )
+    about = _fields(videos, Known(split_column=known.split_column), False)
     if not about.video or not about.split:
         return said, entries
     splits = {id_text(v.get(about.video)): str(v.get(about.split) or "") for v in videos}

@@ -49,7 +49,7 @@ def refer_to_vectors(path: Path, base: Path, captions: Mapping[str, list[str]]) 
     }
 
 
-def encode(folder: Path, encoder: str, device: str, dtype: str) -> dict[str, Any]:
+def encode(folder: Path, encoder: str, device: str | None, dtype: str) -> dict[str, Any]:
     """Encode the captions of the folder into a file in it; return the entry of `dataset.json`.
 
     Raises:
@@ -93,7 +93,6 @@ def make_vectors(path: Path, captions: Iterable[str]) -> dict[str, Any]:
     for sentence in sentences:
         known = [row[word] for word in sentence if word in row]
         for place, one in enumerate(known):
-            pairs[one, one] += 1
             for other in known[place + 1 : place + 1 + _WINDOW]:
                 pairs[one, other] += 1
                 pairs[other, one] += 1
