@@ -69,6 +69,7 @@ class _Check:
         self.report = Report()
         self.lists: dict[tuple[str, str], list[str]] = {}
         self.captions: dict[str, list[str]] = {}
+        self.captions_files: tuple[Path, ...] = ()
         self.known: set[str] = set()
 
     def run(self) -> Report:
@@ -134,7 +135,7 @@ class _Check:
         where = f"captions ({self.description.captions})"
         try:
             path = self.finder.find((self.description.captions,), "the raw captions")
-            self.captions = read_captions(path)
+            self.captions, self.captions_files = read_captions(path), (path,)
         except UserError as error:
             self.report.problem(where, str(error))
             return
@@ -312,7 +313,8 @@ class _Check:
         where = f'text features "{name}" ({entry.files[0]})'
         try:
             source = self.finder.find_text(entry, f'the text features "{name}"')
-            words = self._apart(source.files, lambda: self._words_of(where, source, entry))
+            files = (*source.files, *self.captions_files)
+            words = self._apart(files, lambda: self._words_of(where, source, entry))
         except UserError as error:
             self.report.problem(where, str(error))
             return

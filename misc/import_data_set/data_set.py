@@ -185,7 +185,7 @@ class _Maker:
         if report.problems:
             more = f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
             line = line_of(report.problems[0], 3).replace(str(self.folder), str(self.output))
-            raise UserError(f"Nothing was imported, {line}{more}.")
+            raise UserError(f"Nothing was imported, {line.rstrip('.')}{more}.")
 
     def move_in(self) -> list[str]:
         """Let the new files take the place of the old ones; return those that have changed."""

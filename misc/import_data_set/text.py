@@ -21,8 +21,10 @@ OWN_VECTORS = "words.bin"
 ENCODED = "text.npz"
 
 _SIZE = 200
-_MOST_WORDS = 20_000
+_MOST_WORDS = 5000
 _WINDOW = 5
+_AT_ONCE = 1 << 20
+_ROUNDS, _MARGIN = 4, 20  # of the search for singular vectors
 
 
 def is_word_vectors(encoder: str) -> bool:
@@ -77,9 +79,6 @@ def make_vectors(path: Path, captions: Iterable[str]) -> dict[str, Any]:
     Raises:
         UserError: the captions have no words.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.linalg import svds
-
     sentences = [words_of(caption) for caption in captions]
     counts = Counter(chain.from_iterable(sentences))
     words = [word for word, _ in sorted(counts.items(), key=lambda c: (-c[1], c[0]))[:_MOST_WORDS]]
@@ -89,23 +88,13 @@ def make_vectors(path: Path, captions: Iterable[str]) -> dict[str, Any]:
             "an encoder of text with --text-encoder."
         )
     row = {word: number for number, word in enumerate(words)}
-    pairs: Counter[tuple[int, int]] = Counter()
-    for sentence in sentences:
-        known = [row[word] for word in sentence if word in row]
-        for place, one in enumerate(known):
-            for other in known[place + 1 : place + 1 + _WINDOW]:
-                pairs[one, other] += 1
-                pairs[other, one] += 1
-    places = np.array(list(pairs), dtype=np.int64)
-    values = np.array(list(pairs.values()), dtype=np.float64)
-    total = np.zeros(len(words))
-    np.add.at(total, places[:, 0], values)
-    chance = total[places[:, 0]] * total[places[:, 1]] / values.sum()
-    surprise = np.maximum(np.log(values / chance), 0)
-    matrix = coo_matrix((surprise, places.T), shape=(len(words), len(words))).tocsr()
+    places = [[row[word] for word in sentence if word in row] for sentence in sentences]
+    met = _meetings(places, len(words))
+    total = met.sum(axis=1)
+    with np.errstate(divide="ignore"):
+        surprise = np.log(met * total.sum() / np.outer(total, total).clip(1))
     size = min(_SIZE, len(words) - 1)
-    vectors, strength, _ = svds(matrix, k=size, v0=np.ones(len(words)))
-    vectors = vectors * np.sqrt(strength)
+    vectors = _strongest(np.maximum(surprise, 0).astype(np.float32), size)
     # A singular vector may come with either sign.
     vectors *= np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(size)] < 0, -1, 1)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -115,6 +104,41 @@ def make_vectors(path: Path, captions: Iterable[str]) -> dict[str, Any]:
         for word, vector in zip(words, vectors.astype("<f4"), strict=True):
             handle.write(word.encode() + b" " + vector.tobytes() + b"\n")
     return {"word_vectors": path.name, "size": size}
+
+
+def _strongest(matrix: np.ndarray, size: int) -> np.ndarray:
+    """Return the strongest directions of a symmetric matrix, (words, size), scaled by its square
+    root (Halko et al., 2011, algorithm 4.4).
+    """
+    width = min(len(matrix), size + _MARGIN)
+    start = np.random.default_rng(0).standard_normal((len(matrix), width), dtype=np.float32)
+    basis = matrix @ start
+    for _ in range(_ROUNDS):
+        basis = matrix @ np.linalg.qr(basis)[0]
+    basis = np.linalg.qr(basis)[0]
+    values, directions = np.linalg.eigh(basis.T @ matrix @ basis)
+    best = np.argsort(-np.abs(values), kind="stable")[:size]
+    return basis @ directions[:, best] * np.sqrt(np.abs(values[best]))
+
+
+def _meetings(sentences: list[list[int]], words: int) -> np.ndarray:
+    """Count how often two words stand within `_WINDOW` places: (words, words), symmetric."""
+    lengths = np.fromiter(map(len, sentences), dtype=np.int64, count=len(sentences))
+    flat = np.fromiter(chain.from_iterable(sentences), dtype=np.int64, count=lengths.sum())
+    sentence = np.repeat(np.arange(len(sentences)), lengths)
+    met = np.zeros(words * words)
+    for distance in range(1, _WINDOW + 1):
+        for start in range(0, len(flat), _AT_ONCE):
+            left = slice(start, min(start + _AT_ONCE, len(flat) - distance))
+            right = slice(left.start + distance, max(left.stop + distance, 0))
+            if left.stop <= left.start:
+                break
+            same = sentence[left] == sentence[right]
+            pairs = flat[left][same] * words + flat[right][same]
+            found, counts = np.unique(pairs, return_counts=True)
+            met[found] += counts
+    met = met.reshape(words, words)
+    return met + met.T
 
 
 def text_lengths(folder: Path, entry: Mapping[str, Any], captions: Iterable[str]) -> list[int]:
