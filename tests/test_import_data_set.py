@@ -446,6 +446,27 @@ def test_word_vectors_are_used_as_they_lie(place: Path, importing: Call, run: Ru
     train(run, "set")
 
 
+def test_a_model_encodes_once_and_is_recorded(place: Path, importing: Call, run: Run) -> None:
+    pytest.importorskip("transformers")
+    from tests.tiny_encoders import SIZE, make_encoder
+
+    make_encoder(Path("model"), "bert")
+    flags = ("--captions", csv_of(CAPTIONS), "--text-encoder", "model")
+    assert importing(*flags)[0] == 0
+    description = json.loads(Path("set/dataset.json").read_text())
+    assert description["text_features"] == {"text": {"file": "text.npz", "size": SIZE}}
+    assert description["made_by"]["encoder"]["pooling"] == "tokens"
+    before = facts("set")
+    code, said = importing(*flags)
+    assert code == 0 and "nothing has changed" in said and facts("set") == before
+    train(run, "set")
+    code, said = importing(*flags, "--split-column", "none")  # refused: what was there stays
+    assert code == 2 and facts("set") | before == facts("set")
+    csv_of({key: texts[:1] for key, texts in CAPTIONS.items()})
+    code, said = importing(*flags)
+    assert code == 0 and "text.npz has changed" in said
+
+
 def test_word_vectors_refuse_a_language_that_they_do_not_know(place: Path, importing: Call) -> None:
     write_word_vectors(Path("v.bin"), WORDS, np.eye(len(WORDS), 5))
     captions = {key: ["一个男人在跑"] for key in CAPTIONS}

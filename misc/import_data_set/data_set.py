@@ -26,6 +26,7 @@ from misc.import_data_set.gather import Gathered, Request, gather
 from misc.import_data_set.report import ids_table, recognised
 from misc.import_data_set.splits import ROLES, Lists
 from misc.import_data_set.text import (
+    ENCODED,
     OWN_VECTORS,
     encode,
     is_word_vectors,
@@ -172,6 +173,9 @@ class _Maker:
             "is_drawn": splits.is_drawn,
             "files": self.files,
         }
+        if text_entry.get("file") == ENCODED:
+            record = read_json(self.folder / f"{ENCODED}.json", "record")
+            description["made_by"]["encoder"] = record["encoder"]
         write_json(self.folder / FILE_NAME, description)
 
     def check(self) -> None:
@@ -291,8 +295,11 @@ class _Maker:
         if is_word_vectors(encoder):
             return "words", refer_to_vectors(Path(encoder), self.place, captions)
         recipe = _digest_of([captions, encoder, _state(Path(encoder))])
-        if self._reuse("text.npz", recipe) and self._reuse("text.npz.json", recipe):
+        there = {name: self._reuse(name, recipe) for name in (ENCODED, f"{ENCODED}.json")}
+        if all(there.values()):
             return "text", self._old_entry("text")
+        for name in there:
+            (self.folder / name).unlink(missing_ok=True)
         return "text", encode(self.folder, encoder, device, "float32")
 
     def _config(self, description: dict[str, Any], text: str, entry: dict[str, Any]) -> None:
@@ -494,7 +501,7 @@ def _staging(place: Path, request: Request, making: Making) -> Iterator[Path]:
     if folder.is_dir() and not folder.is_symlink():
         same = mark.is_file() and mark.read_text(encoding="utf-8") == asked
         for path in folder.iterdir():
-            if not (same and path.name == "text.npz.parts"):
+            if not (same and path.name == f"{ENCODED}.parts"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     make_folder(folder)
     mark.write_text(asked, encoding="utf-8")
@@ -502,7 +509,7 @@ def _staging(place: Path, request: Request, making: Making) -> Iterator[Path]:
     try:
         yield folder
     except KeyboardInterrupt:
-        keep = (folder / "text.npz.parts").is_dir()
+        keep = (folder / f"{ENCODED}.parts").is_dir()
         raise
     finally:
         if not keep:
