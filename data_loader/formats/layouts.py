@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from data_loader.formats.mat import read_mat
 from data_loader.formats.msgpack_numpy import read_msgpack
 from data_loader.formats.npy import read_all_npz, read_npy
 from data_loader.formats.pickles import PLAIN_NAMES, read_pickle
@@ -50,6 +49,12 @@ def _read_hdf5(path: Path) -> Any:
     return read_hdf5(path)
 
 
+def _read_mat(path: Path) -> Any:
+    from data_loader.formats.hdf5 import read_mat  # takes its time to load
+
+    return read_mat(path)
+
+
 def _pickle_reader(names: dict[str, Any]) -> Callable[[Path], Any]:
     def read(path: Path) -> Any:
         with path.open("rb") as handle:
@@ -67,7 +72,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     ".npy": read_npy,
     ".mp": read_msgpack,
     **dict.fromkeys((".hickle", ".h5", ".hdf5"), _read_hdf5),
-    ".mat": read_mat,
+    ".mat": _read_mat,
 }
 # What features alone come in.
 FEATURE_READERS: dict[str, Callable[[Path], Any]] = {

@@ -23,6 +23,7 @@ from data_loader.formats.layouts import (
     text_of_file,
 )
 from data_loader.formats.npy import read_npy, read_npz
+from data_loader.formats.records import TABLES, ids_of_table
 from data_loader.formats.tables import (
     FeatureTable,
     TextTable,
@@ -108,11 +109,15 @@ def read_plain_mapping(path: str | Path, what: str) -> dict[str, Any]:
 
 @behind_wall
 def read_id_list(path: str | Path, key: str | None = None) -> list[str]:
-    """Read video ids: one a line of a text file, or the list under `key` of a JSON file."""
+    """Read video ids: one a line of a text file, a column of a table (CSV, TSV, JSON lines), or the
+    list under `key` of a JSON file.
+    """
     with errors_of(path, "a list of video ids") as path:
-        if key is None and path.suffix != ".json":
+        if key is None and path.suffix in TABLES:
+            ids: Any = ids_of_table(path)
+        elif key is None and path.suffix != ".json":
             lines = text_of_file(path).splitlines()
-            ids: Any = [line.strip() for line in lines if line.strip()]
+            ids = [line.strip() for line in lines if line.strip()]
         else:
             ids = json.loads(text_of_file(path))
             if key is not None:

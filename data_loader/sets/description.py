@@ -23,11 +23,13 @@ class ExpertEntry:
         size: length of a feature vector, None if the config or the file decides.
         variable_length: whether a video has a varying number of vectors (tokens), None if the file
             decides.
+        parts: files that hold the videos together, where it is not one file.
     """
 
     files: tuple[str, ...]
     size: int | None = None
     variable_length: bool | None = False
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -358,9 +360,15 @@ class DescriptionReader:
         }
 
     def expert(self, value: Any, where: str) -> ExpertEntry:
-        entry = self.mapping(value, where, ("file",), ("size", "variable_length"))
+        entry = self.mapping(value, where, (), ("file", "parts", "size", "variable_length"))
+        if ("file" in entry) == ("parts" in entry):
+            raise self.fail(where, 'it must have either "file" or "parts"')
+        parts = tuple(self.texts(entry.get("parts", []), f"{where}.parts"))
+        if "parts" in entry and not parts:
+            raise self.fail(f"{where}.parts", "it must name at least one file")
         return ExpertEntry(
-            files=self.files(entry["file"], f"{where}.file"),
+            files=parts[:1] or self.files(entry["file"], f"{where}.file"),
+            parts=parts,
             size=self.size(entry.get("size"), f"{where}.size"),
             variable_length=self.flag(entry, "variable_length", where)
             if "variable_length" in entry or self.published

@@ -8,7 +8,13 @@ from typing import Any
 from data_loader.formats.read import read_id_list
 from data_loader.formats.tables import unique
 from data_loader.sets.declared import aggregated, declared_expert
-from data_loader.sets.description import DataDescription, ListEntry, SplitEntry, TextEntry
+from data_loader.sets.description import (
+    DataDescription,
+    ExpertEntry,
+    ListEntry,
+    SplitEntry,
+    TextEntry,
+)
 from utils.errors import BadContent, UserError
 from utils.files import exists
 
@@ -27,6 +33,7 @@ class ExpertSource:
         size: declared length of a vector, None if the file decides.
         binarise: whether present features are replaced by ones.
         average: whether a video's tokens are averaged to one vector.
+        are_parts: whether several files hold different videos, not different features.
     """
 
     name: str
@@ -35,6 +42,7 @@ class ExpertSource:
     size: int | None
     binarise: bool = False
     average: bool = False
+    are_parts: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,13 @@ class FileFinder:
                     logger.info("%s: using %s (there is no %s)", what, path, candidates[0])
                 return path
         raise self._missing(what, names, remedy)
+
+    def find_expert(self, entry: ExpertEntry, name: str) -> tuple[Path, ...]:
+        """Return the file of an expert, or all its parts."""
+        what = f'the expert "{name}"'
+        if entry.parts:
+            return tuple(self.find((part,), what) for part in entry.parts)
+        return (self.find(entry.files, what),)
 
     def find_given(self, name: str, what: str, remedy: str = "") -> Path:
         """Return a file that the user names: a path of its own, or one in the known folders."""
@@ -158,7 +173,7 @@ def expert_source(
     declared = declared_expert(name, description, split, aggregation, face_dim)
     entry = description.expert_entry(name, split)
     if entry:
-        files: tuple[Path, ...] = (finder.find(entry.files, f'the expert "{name}"'),)
+        files = finder.find_expert(entry, name)
     else:
         files = tuple(
             finder.find((file,), f'the expert "{name}"') for file in aggregated(name, aggregation)
@@ -169,6 +184,7 @@ def expert_source(
         variable_length=declared.variable_length,
         size=declared.size,
         binarise=bool(aggregation.get("binarise", False)),
+        are_parts=bool(entry and entry.parts),
         average=bool(
             entry and entry.variable_length is not False and aggregation.get("temporal") == "avg"
         ),

@@ -1,6 +1,6 @@
 """From tables of small arrays to a few large ones: values, offsets, a mask."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ def expert_recipe(source: ExpertSource) -> Recipe:
     settings = {"variable_length": source.variable_length, "size": source.size}
     if source.average:
         settings["average"] = True
+    if source.are_parts:
+        settings["are_parts"] = True
     files = tuple(part for path in source.files for part in files_of(path))
     return Recipe(f"expert-{source.name}", files, settings, lambda: _pack_expert(source))
 
@@ -97,6 +99,24 @@ def word_vector_recipe(
     return Recipe(f"text-{name}", (path, captions), {"size": size}, make)
 
 
+def read_parts(paths: Iterable[Path]) -> FeatureTable:
+    """Read features that several files hold together.
+
+    Raises:
+        UserError: a file cannot be used, or two of them have the same video.
+    """
+    table: FeatureTable = {}
+    for path in paths:
+        part = read_feature_file(path)
+        if both := table.keys() & part.keys():
+            raise UserError(
+                f'{path} has features of the video "{short(min(both))}", and so has another part '
+                "of the same expert: each video belongs into one of them."
+            )
+        table |= part
+    return table
+
+
 def read_captions(path: Path) -> dict[str, list[str]]:
     """Read raw captions: video id -> captions; a caption that is a list of tokens is joined.
 
@@ -112,7 +132,8 @@ def read_captions(path: Path) -> dict[str, list[str]]:
         if not isinstance(captions, list):
             raise UserError(
                 f'{path} gives the video "{short(key)}" a {type(captions).__name__}, not captions: '
-                'write "id": ["a caption", "another"] for each video, or "id": "its only caption".'
+                'write "id": ["a caption", "another"] for each video, or "id": "its only caption"; '
+                "`python3 -m misc.import_data_set` makes that of other layouts."
             )
         texts = [" ".join(c) if _is_text_list(c) else c for c in captions]
         if not _is_text_list(texts):
@@ -162,8 +183,11 @@ def _pack_text(
 
 
 def _pack_expert(source: ExpertSource) -> tuple[dict[str, Part], dict[str, Any]]:
-    tables = [read_feature_file(path) for path in source.files]
-    table = tables[0] if len(tables) == 1 else _joined(tables)
+    if source.are_parts:
+        table = read_parts(source.files)
+    else:
+        tables = [read_feature_file(path) for path in source.files]
+        table = tables[0] if len(tables) == 1 else _joined(tables)
     owner, path = f'expert "{source.name}"', source.files[0]
     if not table:
         raise UserError(f"The file {path} of the {owner} holds no video.")

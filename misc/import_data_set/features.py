@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from data_loader.formats.apart import apart
+from data_loader.formats.apart import apart, tell
 from data_loader.formats.layouts import files_of
 from data_loader.formats.read import feature_tables
 from data_loader.formats.tables import FeatureTable
@@ -115,14 +115,18 @@ class Source:
         }
         counts = [shape[0] for shape, _ in shapes.values()]
         dtype = np.dtype("<f2" if all(small for _, small in shapes.values()) else "<f4")
+        done, total = 0, sum(counts)
+        row_bytes = self.size * dtype.itemsize
         with zipfile.ZipFile(handle, "w") as archive:
             with archive.open("feats.npy", "w", force_zip64=True) as member:
                 head = {"descr": dtype.str, "fortran_order": False}
-                shape = {"shape": (sum(counts), self.size)}
+                shape = {"shape": (total, self.size)}
                 np.lib.format.write_array_header_1_0(member, {**head, **shape})
                 for key, rows in self._rows():
                     if key in shapes:
                         member.write(np.ascontiguousarray(rows, dtype=dtype).data.cast("B"))
+                        done += len(rows)
+                        tell(done * row_bytes, total * row_bytes)
             arrays = {"ids": np.array([ids[key] for key in shapes])}
             if self.is_variable:
                 arrays["offsets"] = offsets_of(counts)
