@@ -20,6 +20,8 @@ from tests.conftest import SHARED
 from tests.foreign_captions import LAYOUTS, WITH_SPLITS, WORDS, invented
 from tests.own_data import write_word_vectors
 from tests.run_files import Run
+from trainer.build import expert_dims, inputs_of
+from utils.config import Config
 from utils.errors import UserError
 
 Call = Callable[..., tuple[int, str]]
@@ -436,6 +438,17 @@ def test_a_recipe_that_exists_is_named_and_its_files_are_gone_after(
 
 
 # --- Text -----------------------------------------------------------------------------------------
+
+
+def test_moee_made_of_the_config_embeds_in_more_than_its_small_experts(
+    place: Path, importing: Call
+) -> None:
+    assert importing("--captions", csv_of(CAPTIONS))[0] == 0
+    made = config_in() | {"inherit_from": "configs/own/train-moee.json"}
+    Path("set/config.json").write_text(json.dumps(made))
+    config = Config.from_file(Path("set/config.json"))
+    sizes = {size for _, size in expert_dims(config, inputs_of(config)).values()}
+    assert config["arch.args.use_ce"] == "" and sizes == {256}
 
 
 def test_word_vectors_are_used_as_they_lie(place: Path, importing: Call, run: Run) -> None:
