@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from data_loader.formats.apart import watched
 from data_loader.formats.read import read_feature_file
 from misc.import_data_set.features import find_features
 from tests.every_format import Table as AnyTable
@@ -91,6 +92,15 @@ def test_float16_stays_and_what_is_missing_is_left_out(tmp_path: Path) -> None:
     source.write(tmp_path / "x.npz", {"a": "a", "b": "b"})
     found = read_feature_file(tmp_path / "x.npz")
     assert list(found) == ["a"] and found["a"].dtype == np.float16
+
+
+def test_who_watches_is_told_how_far_the_writing_is(tmp_path: Path, table: Table) -> None:
+    SEVERAL["e.pt"](tmp_path / "e.pt", table)
+    told: list[tuple[int, int]] = []
+    with watched(lambda name, done, total: told.append((done, total))):
+        find_features(f"x={tmp_path / 'e.pt'}").write(tmp_path / "x.npz", {key: key for key in IDS})
+    size = sum(array.size for array in table.values()) * 4
+    assert told[-1] == (size, size)
 
 
 @pytest.mark.parametrize("name", ["e.pt", "nested", "matrix.npy", "id.feature.txt"])

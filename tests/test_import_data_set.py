@@ -487,8 +487,10 @@ def test_a_model_encodes_once_and_is_recorded(place: Path, importing: Call, run:
 def test_word_vectors_refuse_a_language_that_they_do_not_know(place: Path, importing: Call) -> None:
     write_word_vectors(Path("v.bin"), WORDS, np.eye(len(WORDS), 5))
     captions = {key: ["一个男人在跑"] for key in CAPTIONS}
-    answer = importing("--captions", csv_of(captions), "--text-encoder", "v.bin")
-    refused(answer, "written without spaces")
+    for flags in ([], ["--text-encoder", "v.bin"]):
+        refused(importing("--captions", csv_of(captions), *flags), "written without spaces")
+    with_spaces = {key: ["一个 男人 在 跑"] for key in CAPTIONS}
+    assert importing("--captions", csv_of(with_spaces))[0] == 0
 
 
 def test_vectors_of_the_captions_bring_words_together_that_are_used_alike(tmp_path: Path) -> None:

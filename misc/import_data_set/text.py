@@ -23,6 +23,7 @@ ENCODED = "text.npz"
 _SIZE = 200
 _MOST_WORDS = 5000
 _WINDOW = 5
+_FEW_WORDS = 3
 _AT_ONCE = 1 << 20
 _ROUNDS, _MARGIN = 4, 20  # of the search for singular vectors
 
@@ -78,10 +79,13 @@ def make_vectors(path: Path, captions: Iterable[str]) -> dict[str, Any]:
     often than by chance two words meet within a few places (Levy and Goldberg, 2014).
 
     Raises:
-        UserError: the captions have no words.
+        UserError: the captions have too few words, or no spaces between them.
     """
     sentences = [words_of(caption) for caption in captions]
     counts = Counter(chain.from_iterable(sentences))
+    # With spaces between its words, a caption has more of them.
+    unbroken = Counter(chain.from_iterable(s for s in sentences if len(s) < _FEW_WORDS))
+    WordCount(words=counts.total(), unknown=unbroken).check("word vectors", "the data set")
     words = [word for word, _ in sorted(counts.items(), key=lambda c: (-c[1], c[0]))[:_MOST_WORDS]]
     if len(words) < 4:
         raise UserError(
