@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import torch
 from data_loader.batches import CaptionChoice, TrainingSet
 from data_loader.formats.read import read_plain_mapping
 from data_loader.retrieval_set import RetrievalSet, first_captions
-from data_loader.sets.declared import Expert, LoaderSettings
+from data_loader.sets.declared import Expert, LacksTokens, LoaderSettings
 from data_loader.sets.description import find_description
 from data_loader.sets.layout import (
     ExpertSource,
@@ -32,6 +33,10 @@ from data_loader.teachers.teacher import Teacher, open_teacher
 from utils.errors import UserError, short
 
 logger = logging.getLogger(__name__)
+
+# Where nobody says how many tokens are kept, this percentage of the videos is proposed to stay
+# whole.
+_KEPT_WHOLE = 95
 
 
 class ExpertDataLoader:
@@ -73,6 +78,7 @@ class ExpertDataLoader:
             store = FeatureStore(self._retrieval_finder, settings.cache_dir)
             self._retrieval_text = store.text(settings.text_feat, settings.text_dim)
         self._raw = store.captions()
+        self._check_tokens()
         self.experts = tuple(map(self._expert, self._features))
         self.text_size = self._text.size
         self.max_text_tokens = settings.tokens_of("text")
@@ -84,8 +90,26 @@ class ExpertDataLoader:
         aggregation = self._settings.feat_aggregation.get(name, {})
         return expert_source(name, self._finder, self._split, aggregation, self._settings.face_dim)
 
+    def _check_tokens(self) -> None:
+        """Insist that the config says how many tokens to keep of all that varies in length.
+
+        Raises:
+            LacksTokens: it does not.
+        """
+        settings = self._settings
+        offsets = {f.source.name: f.offsets for f in self._features if f.offsets is not None}
+        if settings.text_agg != "avg":
+            offsets["text"] = self._text.offsets
+        lacking = {
+            name: max(1, int(np.percentile(np.diff(cuts), _KEPT_WHOLE)))
+            for name, cuts in offsets.items()
+            if name not in settings.max_tokens
+        }
+        if lacking:
+            raise LacksTokens(lacking)
+
     def _expert(self, features: ExpertFeatures) -> Expert:
-        name, varies = features.source.name, features.source.variable_length
+        name, varies = features.source.name, features.offsets is not None
         return Expert(name, varies, features.size, self._settings.tokens_of(name) if varies else 1)
 
     def move_to(self, device: str | torch.device) -> None:
@@ -145,6 +169,11 @@ class ExpertDataLoader:
     def feature_folder(self) -> Path:
         """The folder in which the data set's files are looked for first."""
         return self._finder.folders[0]
+
+    @property
+    def text_encoder(self) -> dict[str, Any]:
+        """What made the text features, see `FeatureStore.text_encoder`."""
+        return self._store.text_encoder(self._settings.text_feat)
 
     def teacher(self, name: str) -> Teacher:
         """Open a teacher of the training videos: a path, or a file in the data set's folders.

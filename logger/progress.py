@@ -12,6 +12,26 @@ Item = TypeVar("Item")
 SECONDS_BEFORE_IT_SHOWS = 1.0
 
 
+class PackingBar:
+    """A bar for each thing that is packed, moved by whoever watches over it.
+
+    It is called with what it is, the bytes that are done, and their number (0: not known yet).
+    """
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        if self._bar is None and 0 < done < total:
+            name = name.rsplit("/", 1)[-1]
+            self._bar = progress(None, total=total, description=f"packing {name}", unit="B")
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+            if done == total:
+                self._bar.close()
+                self._bar = None
+
+
 def progress(
     iterable: Iterable[Item] | None,
     total: int | None = None,

@@ -21,6 +21,7 @@ from data_loader.formats import apart as wall
 from data_loader.formats.apart import Refused, apart
 from data_loader.formats.read import read_plain_mapping
 from data_loader.store.packed import Part, Recipe, load_or_make
+from logger.progress import PackingBar
 from tests.conftest import ROOT
 from utils.errors import UserError
 
@@ -204,3 +205,30 @@ def test_what_cannot_be_written_is_held(tmp_path: Path) -> None:
     found = load_or_make(recipe, [tmp_path / "file"])
     np.testing.assert_array_equal(found.arrays["values"], values)
     assert found.facts == {"ids": ["a", "b"]}
+
+
+def test_what_is_packed_can_be_watched(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    path = tmp_path / "e.npy"
+    path.write_bytes(b"x")
+
+    def slow() -> int:
+        for done in (1, 2, 3):
+            wall.tell(done, 3)
+        return 5
+
+    with wall.watched(lambda *told: seen.append(told)):
+        assert apart([path], slow) == 5
+    assert seen[-1] == (str(path), 3, 3)
+    seen.clear()
+    wall.tell(1, 3)  # nobody watches, and this is no child
+    assert apart([path], slow) == 5 and not seen
+
+
+def test_a_bar_for_what_is_packed(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = PackingBar()
+    for done, total in ((0, 0), (0, 10), (4, 10), (10, 10), (3, 5)):
+        bar("a/b/clip.h5", done, total)
+    assert bar._bar is not None
+    bar("clip.h5", 5, 5)
+    assert bar._bar is None

@@ -261,7 +261,7 @@ def test_a_missing_file_of_ones_own_points_to_the_description(tmp_path: Path) ->
         ({"splits": []}, '"splits".*object'),
         ({"splits": {"a": {"train": "x"}}}, r'"splits\.a".*"val" is missing'),
         ({"splits": {"a": {"train": "x", "val": {"file": "y"}}}}, r'"splits\.a\.val".*"key"'),
-        ({"experts": {"e": {}}}, r'"experts\.e".*"file" is missing'),
+        ({"experts": {"e": {}}}, r'"experts\.e".*either "file" or "parts"'),
         ({"experts": {"e": {"file": "f", "sise": 3}}}, 'did you mean "size"'),
         ({"experts": {"e": {"file": "f", "size": "3"}}}, r'"experts\.e\.size".*whole number'),
         ({"experts": {"e": {"file": "f", "variable_length": 1}}}, "true or false"),

@@ -411,7 +411,10 @@ def test_as_a_file_and_as_a_module(captions: Path, table: Path) -> None:
         command += ["--captions", str(captions), "--output", str(output)]
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
-        assert f'"text{number}": {{"file": "text{number}.npz", "size": 5}}' in ended.stdout
+        _, _, entry = ended.stdout.strip().rpartition(f'"text{number}": ')
+        told = json.loads(entry)
+        assert (told["file"], told["size"]) == (f"text{number}.npz", 5)
+        assert told["encoder"]["kind"] == "word vectors" and told["encoder"]["pooling"] == "tokens"
         check(output, EXPECTED)
 
 
@@ -432,7 +435,10 @@ WRONG = [
     (["--encoder", "words.bin", "--captions", "list.json"], "not a mapping"),
     (["--encoder", "words.bin", "--captions", "numbers.json"], "neither a text nor a list"),
     (["--encoder", "words.bin", "--captions", "empty.json"], "holds no captions"),
-    (["--encoder", "words.bin", "--captions", "foreign.json"], "knows no word of any caption"),
+    (
+        ["--encoder", "words.bin", "--captions", "foreign.json"],
+        "take word vectors of the captions' language",
+    ),
     (["--encoder", "words.bin", "--captions", "evil.pkl"], "evil.pkl"),
     (["--encoder", "words.bin", "--output", "text.pkl"], 'must end in ".npz"'),
     (
@@ -494,3 +500,51 @@ def test_lone_surrogates_are_replaced(tmp_path: Path, table: Path) -> None:
     source = ("--captions", tmp_path / "captions.json", "--output", output)
     assert run("--encoder", table, *source) == 0
     check(output, {"v": [rows("dog")]})
+
+
+def test_a_log_without_a_bar_tells_how_long_it_takes(
+    captions: Path, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(encoding, "_SECONDS_BETWEEN_LINES", -1)
+    output = captions.with_name("text.npz")
+    assert run("--encoder", table, "--captions", captions, "--output", output) == 0
+    assert "100 % of the tokens, about 0 minutes left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "texts", [["一个男人在跑"], ["a dog", "คนกำลังวิ่ง", "ภาพยนตร์", "แมวกำลังนอน"]]
+)
+def test_word_vectors_refuse_languages_without_spaces(
+    captions: Path, table: Path, texts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions.write_text(json.dumps({"v": texts}))
+    output = captions.with_name("text.npz")
+    assert run("--encoder", table, "--captions", captions, "--output", output) == 2
+    assert "written without spaces" in capsys.readouterr().err and not output.exists()
+
+
+def test_words_apart_are_words_in_every_language(tmp_path: Path) -> None:
+    write_word_vectors(tmp_path / "w.bin", ["狗", "跑"], VECTORS[:2])
+    (tmp_path / "c.json").write_text(json.dumps({"v": ["狗 跑", "一 狗"]}))
+    output = tmp_path / "t.npz"
+    arguments = ["--captions", tmp_path / "c.json", "--output", output]
+    assert run("--encoder", tmp_path / "w.bin", *arguments) == 0
+    assert record(output)["encoder"]["unknown_words"] == 1
+
+
+def test_what_made_the_text_features_is_known_to_the_loader(captions: Path, table: Path) -> None:
+    own = OwnData(captions.parent)
+    assert own.loader().text_encoder == {}
+    assert own.loader(text_feat="words").text_encoder == {
+        "kind": "word vectors",
+        "file": "words.bin",
+    }
+    output = own.folder / "text.npz"
+    made = ("--captions", captions, "--output", output, "--pooling", "mean")
+    assert run("--encoder", own.folder / "words.bin", *made) == 0
+    own.description["text_features"]["file"] = {"file": "text.npz"}
+    own.write()
+    assert own.loader().text_encoder["pooling"] == "mean"
+    own.description["text_features"]["file"]["encoder"] = {"kind": "mine"}
+    own.write()
+    assert own.loader().text_encoder == {"kind": "mine"}

@@ -19,6 +19,8 @@ from misc.text_embeddings.captions import Captions
 from misc.text_embeddings.encoders import make_job
 from misc.text_embeddings.encoding import encode_chunk
 from misc.text_embeddings.job import Settings
+from tests import tiny_encoders
+from tests.conftest import SHARED
 from tests.tiny_encoders import FAMILIES, LAYERS, LETTERS, LONGEST, SIZE, make_encoder
 from utils.command_line import run_main
 
@@ -420,3 +422,39 @@ def test_a_real_sentence_encoder(captions: Path) -> None:
     assert run(folder, captions) == 0
     values = features(captions)[2]
     np.testing.assert_allclose(values, alone(folder, texts[2], None)[1], atol=2e-5)
+
+
+def test_siglip_reads_text_with_the_one_of_its_networks_that_does(tmp_path: Path) -> None:
+    import transformers
+
+    folder = tmp_path / "siglip"
+    folder.mkdir()
+    words = tiny_encoders._write_tokenizer(folder, "t5")
+    ends = dict.fromkeys(["pad_token", "eos_token"], "</s>")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "SiglipTokenizer", "model_max_length": 16, **ends})
+    )
+    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    shape["num_attention_heads"] = 2
+    text = {**shape, "vocab_size": words, "projection_size": 8, "eos_token_id": 1}
+    image = {**shape, "image_size": 8, "patch_size": 4}
+    config = transformers.SiglipConfig(text_config=text, vision_config=image)
+    transformers.SiglipModel(config).save_pretrained(folder)
+    (tmp_path / "captions.json").write_text(json.dumps({"v": ["the dog runs"]}))
+    output = tmp_path / "text.npz"
+    arguments = ["--encoder", folder, "--captions", tmp_path / "captions.json", "--output", output]
+    assert run_main(main, [str(item) for item in arguments], "") == 0
+    told = json.loads(output.with_name("text.npz.json").read_text())["encoder"]
+    assert told["model_type"] == "siglip_text_model" and told["unknown_tokens"] == 0
+
+
+@pytest.mark.parametrize("name", ["clip-full-folder", "clip-text-folder"])
+def test_cases_of_others(tmp_path: Path, name: str) -> None:
+    folder = SHARED / "cases" / "bug_reports" / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    output = tmp_path / "text.npz"
+    arguments = ["--encoder", folder, "--captions", folder / "captions.json", "--output", output]
+    assert run_main(main, [str(item) for item in arguments], "") == 0
+    told = json.loads(output.with_name("text.npz.json").read_text())["encoder"]
+    assert (told["model_type"], told["unknown_tokens"]) == ("clip_text_model", 0)

@@ -152,6 +152,10 @@ WITH_PATHS = [
     "make_teachers --resume none.pth --config {}",
     "denoise_captions --top_k 3 --config {}",
     "describe --config {}",
+    "import_data_set.__main__ --output new --features a=own/fixed.npz --captions {}",
+    "import_data_set.__main__ --output new --captions own/captions.json --features a={}",
+    "import_data_set.__main__ --output new --captions own/captions.json --features "
+    "a=own/fixed.npz --split-files train={}",
     "results_table {}",
     "run_study --configs {}",
     "serve_rankings {}",
@@ -208,6 +212,8 @@ def test_a_path_that_leads_nowhere_is_one_sentence(
         "run_study --study components --dataset demo --sbatch {}",
         "demo_set.__main__ --num_train 1 --num_val 1 --num_test 1 --folder {}",
         "demo_set.__main__ --num_train 1000000000000 --folder new",
+        "import_data_set.__main__ --captions own/captions.json --features a=own/fixed.npz "
+        "--output {}",
     ],
 )
 @pytest.mark.parametrize("kind", ["below a file", "too long"])

@@ -1,7 +1,10 @@
 """From a config to the parts that it names. Only what stands in these tables can be built."""
 
 import inspect
-from collections.abc import Callable
+import json
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,18 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from data_loader.formats.apart import watched
 from data_loader.loader import ExpertDataLoader
-from data_loader.sets.declared import LoaderSettings, ModelInputs, declared_inputs
+from data_loader.sets.declared import (
+    LacksTokens,
+    LoaderSettings,
+    ModelInputs,
+    declared_inputs,
+    modalities_of,
+)
+from data_loader.sets.description import find_description
 from data_loader.teachers.teacher import Teacher
+from logger.progress import PackingBar
 from model import CENet, MNNet
 from model.collaborative_gating import GATINGS
 from model.hubness import KINDS
@@ -32,12 +44,14 @@ from trainer.optimisation.settings import check_settings, does_not_fit
 from trainer.step import PRECISIONS, check_precision
 from trainer.training import Monitor, TrainingSettings
 from utils.config import Config
-from utils.config_kinds import Choice, Kind, ListOf
+from utils.config_kinds import AUTO, Choice, Kind, ListOf
 from utils.config_schema import LOADER_KEYS, TRAINING_KEYS
 from utils.errors import UserError, did_you_mean
 
 ARCHITECTURES: dict[str, type[RetrievalModel]] = {"CENet": CENet, "MNNet": MNNet}
 LOADERS = {"ExpertDataLoader": ExpertDataLoader}
+# What is proposed where a config has none.
+USUAL_CLUSTERS = 8
 VISUALIZERS = {"Visualizer": Visualizer}
 
 
@@ -67,9 +81,29 @@ def build_loader(config: Config, seed: int, device: str = "cpu") -> ExpertDataLo
     """Open the data set of a config for a device; `seed` fixes order and captions drawn."""
     settings = _loader_settings(config)
     check_names(config)
-    loader = LOADERS[config["data_loader.type"]](settings, seed, device)
+    try:
+        with watched(PackingBar()) if sys.stderr.isatty() else nullcontext():
+            loader = LOADERS[config["data_loader.type"]](settings, seed, device)
+    except LacksTokens as error:
+        clusters = _without_clusters(config, error.proposed)
+        if not clusters:
+            raise
+        raise UserError(f"{str(error).removesuffix('.')} and {_lines_of(clusters)}.") from error
     _check_batches(loader)
     return loader
+
+
+def _without_clusters(config: Config, names: Iterable[str]) -> list[str]:
+    """Return what varies in length and has no clusters in the config."""
+    clusters = config.get("arch.args.vlad_clusters", {})
+    takes_words = config["arch.type"] != "MNNet"
+    return [n for n in names if not clusters.get(n) and (n != "text" or takes_words)]
+
+
+def _lines_of(names: Iterable[str]) -> str:
+    """Return what to paste into a config for what has no clusters."""
+    clusters = json.dumps(dict.fromkeys(names, USUAL_CLUSTERS))
+    return f'{{"arch": {{"args": {{"vlad_clusters": {clusters}}}}}}}'
 
 
 def inputs_of(config: Config) -> ModelInputs:
@@ -86,6 +120,9 @@ def _loader_settings(config: Config) -> LoaderSettings:
     config.require(LOADER_KEYS)
     given = config.values | config["experts"] | config["data_loader.args"]
     names = [field.name for field in fields(LoaderSettings) if field.name in given]
+    if given["modalities"] == AUTO:
+        description = find_description(given["dataset_name"], given.get("data_dir"))
+        given["modalities"] = modalities_of(AUTO, description)
     return LoaderSettings(**{name: given[name] for name in names})
 
 
@@ -190,15 +227,17 @@ def expert_dims(config: Config, data: ModelInputs) -> dict[str, tuple[int, int]]
     uses_shared_size = projects and config["arch.type"] != "MNNet"
     if uses_shared_size and not shared_size:
         raise UserError("The config has use_ce or mimic_ce_dims, but no experts.ce_shared_dim.")
+    bare = _without_clusters(config, [e.name for e in data.experts if e.variable_length])
+    if bare:
+        raise UserError(
+            f"The experts {', '.join(bare)} have variable length, but no number of clusters in "
+            f"{', '.join(f'arch.args.vlad_clusters.{name}' for name in bare)}: add "
+            f"{_lines_of(bare)}."
+        )
     dims = {}
     for expert in data.experts:
         pooled = expert.size
         if expert.variable_length:
-            if not clusters.get(expert.name):
-                raise UserError(
-                    f'The expert "{expert.name}" has variable length: set its number of clusters '
-                    f"in arch.args.vlad_clusters.{expert.name}."
-                )
             pooled *= clusters[expert.name]
         dims[expert.name] = (pooled, shared_size if uses_shared_size else expert.size)
     return dims

@@ -164,6 +164,7 @@ class Training:
             "seed": seed,
             "data": fingerprint(self.loader),
             "products": parts.net.products,
+            "text_encoder": self.loader.text_encoder,
             **marks,
         }
         with TensorBoardWriter(

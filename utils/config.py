@@ -101,8 +101,13 @@ class Config:
         """Refuse a config that lacks one of the dotted keys.
 
         Raises:
-            UserError: names the key.
+            UserError: names all that are missing.
         """
+        missing = [f'"{key}"' for key in keys if key not in self]
+        if len(missing) > 1:
+            raise UserError(
+                f"{self._where}: the keys {', '.join(missing)} are missing, but they are needed."
+            )
         for key in keys:
             self[key]
 

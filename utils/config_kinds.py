@@ -12,6 +12,9 @@ from utils.errors import did_you_mean, is_writable, short
 
 KeyPath = tuple[str, ...]
 
+# Stands for what the data set has.
+AUTO = "auto"
+
 # A config is nested some 8 deep; what recurses into its values must not run out of stack.
 _DEEPEST = 30
 UNWRITABLE = (
@@ -265,6 +268,25 @@ class ListOf(Kind):
             return json.loads(text)
         # A comma at the end adds no entry: "a," is the list of "a" alone.
         return [self.entry.parse(part) for part in text.removesuffix(",").split(",")]
+
+
+@dataclass(frozen=True)
+class OrAuto(Kind):
+    """ "auto", or a value of another kind."""
+
+    inner: Kind
+
+    def describe(self) -> str:
+        return f'"{AUTO}" or {self.inner.describe()}'
+
+    def problems(self, value: Any, path: KeyPath) -> Iterator[Problem]:
+        if isinstance(value, list):
+            yield from self.inner.problems(value, path)
+        elif value != AUTO:
+            yield self.wrong(value, path)
+
+    def parse(self, text: str) -> Any:
+        return AUTO if text == AUTO else self.inner.parse(text)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from utils.config_kinds import (
     ListOf,
     MapOf,
     Nullable,
+    OrAuto,
     Section,
     Str,
     WithoutEffect,
@@ -125,7 +126,7 @@ DATA_LOADER_ARGS = Section(
 
 EXPERTS = Section(
     {
-        "modalities": ListOf(FilePath()),
+        "modalities": OrAuto(ListOf(FilePath())),
         "drop_feats": Str(),
         "face_dim": SIZE,
         "ce_shared_dim": Nullable(SIZE),

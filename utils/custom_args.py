@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.config_kinds import (
+    AUTO,
     KeyPath,
     Kind,
     MapOf,
@@ -146,6 +147,8 @@ def _dict_at(override: Override, values: dict[str, Any]) -> dict[str, Any]:
 def _check_expert(override: Override, values: dict[str, Any]) -> None:
     """Refuse a new name in a dict by expert unless it is one of the config's experts, or text."""
     experts = values.get("experts", {}).get("modalities", [])
+    if experts == AUTO:
+        return  # the data set, which is not open yet, tells its experts
     held: Any = values
     for depth, name in enumerate(override.path):
         held = held if isinstance(held, dict) else {}

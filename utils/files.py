@@ -88,6 +88,16 @@ def exists(path: Path) -> bool:
         raise UserError(f"Cannot look for {path}: {reason(error)}.") from error
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Give all files below a folder; folders that are links are not followed."""
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(place, name)
+            if path.is_file():
+                yield path
+
+
 def safe_name(text: str, characters: int) -> str:
     """Make a text safe and short for a file name; if that changes it, a hash keeps it apart."""
     safe = re.sub(r"[^A-Za-z0-9.,=_-]+", "_", text)[:characters]

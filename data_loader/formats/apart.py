@@ -14,21 +14,24 @@ import faulthandler
 import functools
 import gc
 import logging
+import mmap
 import os
 import pickle
 import resource
 import signal
+import struct
 import tempfile
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 from utils.errors import UserError
+from utils.files import files_below
 
 TOO_MUCH_MEMORY = "reading it takes far more memory than files of its size should need"
 
@@ -37,7 +40,7 @@ _MEMORY_PER_BYTE = 4
 # Words, numbers in lists and short arrays take many times their bytes in a file, up to this.
 _SMALL_ITEMS_PER_BYTE, _MOST_FOR_SMALL_ITEMS = 32, 6 << 30
 # What may be packed within; deflate reaches about 1000:1 on zeros, which are no features.
-_PACKED = (".npz", ".mat", ".h5", ".hickle", ".zip", ".gz")
+_PACKED = (".npz", ".mat", ".h5", ".hdf5", ".hickle", ".parquet", ".zip", ".gz")
 _MAX_RATIO, _FREE_UNPACKED = 200, 64 << 20
 _FREE_SECONDS, _BYTES_PER_SECOND = 20, 1 << 20
 # Python's own readers of text do no harm to small files, and a fork takes longer than they do.
@@ -53,6 +56,14 @@ _MAKERS = ("ndarray", "dtype", "_reconstruct", "_frombuffer")
 _MEMORY_IS_FULL = 2
 
 _is_child = False
+
+Watcher = Callable[[str, int, int], object]
+"""Told what is read, how many bytes of it are done, and how many there are."""
+
+_watcher: Watcher | None = None
+# What the child has done and what it has to do, in memory that both see.
+_told: mmap.mmap | None = None
+_NUMBERS = struct.Struct("<QQ")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -98,12 +109,12 @@ def apart(
     sources = list(sources)
     names = ", ".join(map(str, sources))
     seconds = _FREE_SECONDS + sum(map(_size, sources)) // _BYTES_PER_SECOND
-    with nameless() as answer:
+    with nameless() as answer, _shared():
         parent, child = os.getpid(), _fork()
         if not child:
             limits = (sum(map(_memory_for, sources)), seconds)
             _work(answer, function, limits, names, parent, [Path(path) for path in leftovers])
-        status = _end_of(child)
+        status = _end_of(child, names)
         if os.WIFSIGNALED(status):
             how = {
                 signal.SIGXCPU: f"reading it took more than {seconds} seconds",
@@ -133,6 +144,23 @@ def apart(
     return value
 
 
+@contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Let somebody follow what the processes do that are started meanwhile."""
+    global _watcher
+    before, _watcher = _watcher, watcher
+    try:
+        yield
+    finally:
+        _watcher = before
+
+
+def tell(done: int, total: int) -> None:
+    """Say within the child how many bytes are done; nothing happens where nobody watches."""
+    if _is_child and _told is not None:
+        _told[:] = _NUMBERS.pack(done, total)
+
+
 def nameless() -> IO[bytes]:
     """Return an open file that no folder holds: in memory where the system has such files."""
     if hasattr(os, "memfd_create"):
@@ -144,7 +172,7 @@ def _size(path: Path) -> int:
     """Return the bytes of a file or of the files in a folder, 0 where there is none."""
     with suppress(OSError, ValueError, RuntimeError):
         if path.is_dir():
-            return sum(entry.stat().st_size for entry in os.scandir(path))
+            return sum(inner.stat().st_size for inner in files_below(path))
         return path.stat().st_size
     return 0
 
@@ -165,9 +193,26 @@ def _fork() -> int:
         return os.fork()
 
 
-def _end_of(child: int) -> int:
+@contextmanager
+def _shared() -> Iterator[None]:
+    """Have memory in which the child can tell how far it is, if anybody watches."""
+    global _told
+    _told = mmap.mmap(-1, _NUMBERS.size) if _watcher else None
+    try:
+        yield
+    finally:
+        _told = None
+
+
+def _end_of(child: int, names: str) -> int:
     """Wait for a process; whatever interrupts the wait ends that process."""
     try:
+        while _watcher and _told:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            _watcher(names, *_NUMBERS.unpack(_told[:]))
+            if ended:
+                return status
+            time.sleep(_LOOK_SECONDS)
         return os.waitpid(child, 0)[1]
     except ChildProcessError:  # SIGCHLD is ignored here, and with it how the child ended
         return 0

@@ -1,4 +1,4 @@
-"""Reading HDF5 files: hickle's, MATLAB's version 7.3, and plain ones.
+"""Reading HDF5 files: hickle's, MATLAB's (before version 7.3 they were no HDF5), and plain ones.
 
 HDF5 can point to other files, name one array many times and announce sizes that are not there.
 Only arrays that lie in the file itself are read, each once, each no larger than what is stored for
@@ -25,6 +25,7 @@ _FILTERS = {1, 2, 3, 32000}
 _LIST_ITEM = re.compile(r"data_?(\d+)$")
 # zsvision's hickle extension writes this for a slash in a key, hickle 4 two backslashes.
 _SLASHES = ("24fecef0-9d7a", "\\\\")
+_MATLAB_HEAD = 128
 
 Place: TypeAlias = h5py.Dataset | h5py.Group
 Walk = Callable[[Place, int], Any]
@@ -76,6 +77,7 @@ class _Reader:
     def __init__(self, file: h5py.File) -> None:
         self.file = file
         self._seen: set[int] = set()
+        self._bytes = np.asarray(np.memmap(file.filename, dtype=np.uint8, mode="r"))
 
     def member(self, group: h5py.Group, name: str) -> Place:
         """Return a member that lies in this file and was not read before."""
@@ -135,12 +137,21 @@ class _Reader:
         if place.dtype.kind not in "fiubS" and texts is None:
             raise BadContent(f'"{short(place.name)}" holds {place.dtype}, no plain numbers or text')
         self._check_storage(place)
+        if texts is None and place.ndim and (mapped := self._mapped(place)) is not None:
+            return mapped
         found = place[()]
         if "str_type" in place.attrs and texts and texts.length:
             return text_of(found.tobytes())
         if texts is not None:
             return _texts(found)
         return found if isinstance(found, np.ndarray) else found.item()
+
+    def _mapped(self, place: h5py.Dataset) -> np.ndarray | None:
+        """Return the values as they lie in the file, where they lie there in one piece."""
+        offset, size = place.id.get_offset(), math.prod(place.shape) * place.dtype.itemsize
+        if place.chunks is not None or not offset or not size or offset + size > len(self._bytes):
+            return None
+        return self._bytes[offset : offset + size].view(place.dtype).reshape(place.shape)
 
     def _check_storage(self, place: h5py.Dataset) -> None:
         """Insist that values lie in this file, and no more of them than are stored."""
@@ -219,3 +230,41 @@ def _key(name: str) -> str:
         name = name.replace(code, "/")
     quoted = len(name) > 1 and name[0] == name[-1] and name[0] in "'\""
     return name[1:-1] if quoted else name
+
+
+def read_mat(path: Path) -> dict[str, Any]:
+    """Return the variables of a `.mat`, version 5 (scipy reads it) or 7.3: arrays, texts, lists.
+
+    Raises:
+        BadContent: it is broken, or holds anything but plain arrays, text and cell arrays.
+    """
+    with path.open("rb") as handle:
+        head = handle.read(_MATLAB_HEAD)
+        if head.startswith(b"MATLAB 7.3"):
+            return read_matlab_hdf5(path)
+        if head[124:128] not in (b"\x00\x01IM", b"\x01\x00MI"):
+            raise BadContent('it is no MAT-file of version 5 or 7.3 (save with "-v7" in MATLAB)')
+        import scipy.io  # takes its time, and few data sets have such files
+
+        handle.seek(0)
+        try:
+            found = scipy.io.loadmat(handle, chars_as_strings=True)
+        except MemoryError:
+            raise
+        except Exception as error:  # of damage it raises whatever happens to it
+            raise BadContent(f"it is damaged ({short(error, 120)})") from error
+    return {name: _variable(value, name) for name, value in found.items() if name[:2] != "__"}
+
+
+def _variable(value: Any, name: str) -> Any:
+    """Return cell arrays as lists, text as text; other arrays of numbers as they are."""
+    kind = value.dtype.kind if type(value) is np.ndarray else ""
+    if kind == "O":
+        return [_variable(item, name) for item in value.reshape(-1, order="F")]
+    if kind == "U":
+        return "".join(value.reshape(-1)[:1]) if value.size < 2 else value.reshape(-1)
+    if not kind or kind not in "fiub":
+        raise BadContent(
+            f'its variable "{short(name)}" holds something other than numbers, text and cell arrays'
+        )
+    return value

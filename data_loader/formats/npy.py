@@ -5,9 +5,13 @@ a pickle into the same files; a `.npy` of objects is read (so people save a dict
 of words), its pickle as warily as any other.
 """
 
+import io
 import math
+import mmap
+import struct
 import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +21,10 @@ from numpy.lib import format as npy_format
 from data_loader.formats.pickles import read_pickle
 from utils.errors import BadContent, Truncated, short
 
+_LOCAL_HEADER = 30
+_LONGEST_HEAD = 1 << 16
+# What is smaller is read: each mapping holds a file open, and a folder may have many.
+_MAPPED_BYTES = 16 << 20
 _HEADS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
 
 
@@ -27,7 +35,7 @@ def read_npy(path: Path) -> Any:
         BadContent: it is neither, or its size is not what its header says.
     """
     with path.open("rb") as stream:
-        return _array(stream, path.stem, path.stat().st_size, may_be_objects=True)
+        return _array(stream, path.stem, path.stat().st_size, path, may_be_objects=True)
 
 
 def read_npz(path: Path, names: dict[str, bool]) -> dict[str, np.ndarray]:
@@ -49,38 +57,57 @@ def read_npz(path: Path, names: dict[str, bool]) -> dict[str, np.ndarray]:
         found = {}
         for name in names:
             if name in members:
-                with archive.open(members[name]) as stream:
-                    found[name] = _array(stream, name, members[name].file_size)
+                found[name] = _member(archive, path, members[name], name)
         return found
 
 
-def read_npy_folder(folder: Path) -> dict[str, Any]:
-    """Return the arrays of a folder with one `.npy` for each video, named by it.
+def read_all_npz(path: Path) -> dict[str, np.ndarray]:
+    """Return all arrays of an archive.
 
     Raises:
-        BadContent: there is none, or one of them cannot be read.
+        BadContent: as `read_npz`.
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix == ".npy" and path.is_file())
-    if not paths:
-        raise BadContent("it is a folder without .npy files; one for each video was expected")
-    table = {}
-    for path in paths:
-        try:
-            table[path.stem] = read_npy(path)
-        except BadContent as error:
-            raise type(error)(f"{short(path.name)}: {error}") from error
-        except (ValueError, TypeError, OverflowError, MemoryError) as error:
-            raise BadContent(f"{short(path.name)}: it is damaged ({short(error, 120)})") from error
-    return table
+    with zipfile.ZipFile(path) as archive:
+        names = [member.filename.removesuffix(".npy") for member in archive.infolist()]
+    return read_npz(path, dict.fromkeys(names, True))
 
 
-def _array(stream: IO[bytes], name: str, size: int, may_be_objects: bool = False) -> Any:
-    """Read an array from a stream of `size` bytes."""
+def place_of(member: zipfile.ZipInfo, data: memoryview) -> int:
+    """Return where the bytes of a member that is stored as it is begin in its archive."""
+    end = member.header_offset + _LOCAL_HEADER
+    return end + sum(struct.unpack("<HH", data[end - 4 : end]))
+
+
+def _member(archive: zipfile.ZipFile, path: Path, member: zipfile.ZipInfo, name: str) -> Any:
+    """Read an array of an archive; one that is large and stored as it is stays in the file."""
+    with archive.open(member) as stream:
+        is_stored = member.compress_type == zipfile.ZIP_STORED
+        if not is_stored or member.file_size < _MAPPED_BYTES:
+            return _array(stream, name, member.file_size)
+    with path.open("rb") as handle:
+        data = memoryview(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
+    begin = place_of(member, data)
+    inner = data[begin : begin + member.file_size]
+    if zlib.crc32(inner) != member.CRC:
+        raise zipfile.BadZipFile(f'the member "{short(name)}" fails its checksum')
+    head = io.BytesIO(inner[:_LONGEST_HEAD])
+    return _array(head, name, member.file_size, path, offset=begin)
+
+
+def _array(
+    stream: IO[bytes],
+    name: str,
+    size: int,
+    path: Path | None = None,
+    offset: int = 0,
+    may_be_objects: bool = False,
+) -> Any:
+    """Read an array from a stream of `size` bytes, or map a large one that lies in a file."""
     if not size:
         raise Truncated("it is empty")
     try:
         read_head = _HEADS[npy_format.read_magic(stream)]
-        shape, _, dtype = read_head(stream)
+        shape, is_fortran, dtype = read_head(stream)
     except (ValueError, LookupError, TypeError, SyntaxError, tokenize.TokenError) as error:
         raise BadContent(f'its member "{name}" is no array of numpy ({short(error)})') from error
     if dtype.hasobject and may_be_objects:
@@ -96,5 +123,8 @@ def _array(stream: IO[bytes], name: str, size: int, may_be_objects: bool = False
             f'its array "{name}" of shape {short(shape)} and type {dtype} needs {short(needed)} '
             f"bytes, it has {size}"
         )
+    if path and needed >= _MAPPED_BYTES and dtype.kind in "fiub":
+        order: Any = "F" if is_fortran else "C"
+        return np.asarray(np.memmap(path, dtype, "r", offset + stream.tell(), shape, order))
     stream.seek(0)
     return npy_format.read_array(stream, allow_pickle=False)

@@ -67,6 +67,16 @@ class StandIn:
         raise BadContent(f'it sets the state of "{self.name}"')
 
 
+class PlainLater:
+    """Stands for something whose plain value is made when all of the pickle has been read."""
+
+    __slots__ = ()
+
+    def plain_value(self) -> Any:
+        """Return what it stands for."""
+        raise NotImplementedError
+
+
 class _DType:
     """Stands for numpy.dtype: numbers, fixed-length text, or objects (a plain list)."""
 
@@ -114,7 +124,7 @@ def plain_type(code: str, order: str = "") -> np.dtype:
     return np.dtype((order or match[1]) + "".join(match.groups()[1:]))
 
 
-class _Array:
+class _Array(PlainLater):
     """Stands for a numpy.ndarray that is given its shape, type and bytes."""
 
     __slots__ = ("value",)
@@ -133,6 +143,11 @@ class _Array:
             self.value = _object_list(shape, data)
         else:
             self.value = checked_array(data, dtype.resolve(), shape, "F" if is_fortran else "C")
+
+    def plain_value(self) -> Any:
+        if self.value is None:
+            raise BadContent("an array has no values")
+        return self.value
 
 
 def checked_array(data: Any, dtype: np.dtype, shape: Any, order: Any) -> np.ndarray:
@@ -203,12 +218,12 @@ class Attributes:
                 self.held.update(part)
 
 
-class _ExpertStore(Attributes):
+class _ExpertStore(Attributes, PlainLater):
     """Stands for the published ExpertStore: one (videos, D) array with a row for each key."""
 
     __slots__ = ()
 
-    def table(self) -> dict[Any, Any]:
+    def plain_value(self) -> dict[Any, Any]:
         """Return key -> row of the store; a key that is marked as missing gives NaN."""
         keymap, store = self.held.get("keymap"), self.held.get("store")
         missing = {checked_key(key) for key in self.held.get("missing") or ()}
@@ -283,7 +298,7 @@ PLAIN_NAMES = _plain_names()
 class _Known:
     """Looks up in `names` what a pickle mentions."""
 
-    names: Mapping[str, Any] = PLAIN_NAMES
+    names: Mapping[str, Any]
     accepted = "only arrays, numbers, strings and plain containers are accepted"
 
     def find_class(self, module: str, name: str) -> Any:
@@ -297,8 +312,9 @@ class _Known:
 class Unpickler(_Known, pickle.Unpickler):
     """Python's machine in C, which knows nothing but stand-ins."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], names: Mapping[str, Any] = PLAIN_NAMES) -> None:
         super().__init__(file, **_ENCODING)
+        self.names = names
 
     def load(self) -> Any:
         """Return what the pickle at the file's place describes, stand-ins included.
@@ -333,8 +349,9 @@ class _Viewing(_Known, pickle._Unpickler):
 
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: mmap.mmap, names: Mapping[str, Any]) -> None:
         super().__init__(data, **_ENCODING)
+        self.names = names
         self.data, self.view, self.memo = data, memoryview(data), _Memo()
 
     def load(self) -> Any:
@@ -382,11 +399,15 @@ class _Viewing(_Known, pickle._Unpickler):
     dispatch |= {pickle.BYTEARRAY8[0]: _view(8)}
 
 
-def read_pickle(file: IO[bytes]) -> Any:
+def read_pickle(file: IO[bytes], names: Mapping[str, Any] = PLAIN_NAMES) -> Any:
     """Return the plain value that the pickle (protocols 0 to 5) at the file's place describes.
 
     Arrays of a large one are read-only views into the file. Tuples come back as lists, byte strings
     as text, an ExpertStore as a dictionary.
+
+    Args:
+        file: where it stands.
+        names: what it may mention, see `PLAIN_NAMES`.
 
     Raises:
         BadContent: the pickle is broken or holds anything but plain data.
@@ -395,10 +416,10 @@ def read_pickle(file: IO[bytes]) -> Any:
     start = file.tell()
     if file.seek(0, os.SEEK_END) <= _SMALL:
         file.seek(start)
-        return plain(Unpickler(file).load())
+        return plain(Unpickler(file, names).load())
     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     data.seek(start)
-    return plain(_Viewing(data).load())
+    return plain(_Viewing(data, names).load())
 
 
 def plain(value: Any, depth: int = 0) -> Any:
@@ -419,14 +440,12 @@ def plain(value: Any, depth: int = 0) -> Any:
         return text_of(bytes(value))
     if depth > _MAX_DEPTH:
         raise BadContent("its containers are nested too deeply, or one contains itself")
-    if kind is _Array:
-        if value.value is None:
-            raise BadContent("an array has no values")
-        return plain(value.value, depth)
     if kind in (set, frozenset):
         return {checked_key(key) for key in value}
-    if kind is _ExpertStore:
-        value = value.table()
+    if isinstance(value, PlainLater):
+        value = value.plain_value()
+        if type(value) is np.ndarray:
+            return value
     if isinstance(value, dict):
         for key, item in value.items():
             if (found := plain(item, depth + 1)) is not item:

@@ -2,7 +2,7 @@
 
 Everything behind it treats a file as written by a stranger: what comes out is arrays, numbers,
 strings and plain containers, or a UserError that names the file and what is wrong with it. The
-format follows from the suffix, see `_READERS`; a folder is one `.npy` for each video.
+format follows from the suffix and the layout, see `layouts`.
 """
 
 import contextlib
@@ -10,15 +10,20 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data_loader.formats.apart import TOO_MUCH_MEMORY, behind_wall
-from data_loader.formats.mat import read_mat
-from data_loader.formats.msgpack_numpy import read_msgpack
-from data_loader.formats.npy import read_npy, read_npy_folder, read_npz
-from data_loader.formats.pickles import read_pickle
+from data_loader.formats.layouts import (
+    is_matrix_folder,
+    pieces_of_folder,
+    read_layout,
+    read_mapping,
+    text_of_file,
+)
+from data_loader.formats.npy import read_npy, read_npz
+from data_loader.formats.records import TABLES, ids_of_table
 from data_loader.formats.tables import (
     FeatureTable,
     TextTable,
@@ -30,10 +35,9 @@ from data_loader.formats.tables import (
     grouped_array,
     grouped_captions,
     grouped_features,
-    unique,
 )
 from utils.errors import BadContent, Truncated, UserError, short
-from utils.files import reason
+from utils.files import files_below, reason
 
 # What the parsers raise on broken input; RuntimeError covers zipfile's unsupported methods and
 # exhausted recursion.
@@ -50,8 +54,7 @@ _PARSER_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
 )
-# Arrays that belong together by place: a row (or run of rows) of `feats` for each of `ids`.
-_FEATURE_ARRAYS = {"ids": True, "feats": True, "offsets": False}
+# Arrays that belong together by place.
 _TEXT_ARRAYS = dict.fromkeys(("ids", "feats", "offsets", "caption_offsets"), True)
 
 
@@ -68,10 +71,7 @@ def read_feature_file(path: str | Path) -> FeatureTable:
         UserError: the file cannot be read, is damaged, or holds anything but features.
     """
     with errors_of(path, "a feature file") as path:
-        arrays, mapping = _arrays_or_mapping(path, _FEATURE_ARRAYS)
-        if arrays:
-            return grouped_features(arrays)
-        table = by_video(mapping, array_or_none)
+        table = _features(read_layout(path))
         check_total(sum(a.size for a in table.values() if a is not None), _size_of(path))
         return table
 
@@ -87,9 +87,14 @@ def read_text_feature_file(path: str | Path) -> TextTable:
         UserError: the file cannot be read, is damaged, or holds anything but text features.
     """
     with errors_of(path, "a file of text features") as path:
-        arrays, mapping = _arrays_or_mapping(path, _TEXT_ARRAYS)
-        if arrays:
-            return grouped_captions(arrays)
+        if path.suffix == ".npz":
+            return grouped_captions(read_npz(path, _TEXT_ARRAYS))
+        mapping = _checked(read_mapping(path))
+        if {"ids", "feats"} <= mapping.keys():
+            missing = [name for name in _TEXT_ARRAYS if name not in mapping]
+            if missing:
+                raise BadContent(f'it lacks the array "{missing[0]}"')
+            return grouped_captions({n: grouped_array(n, mapping[n]) for n in _TEXT_ARRAYS})
         table = by_video(mapping, captions_of)
         check_total(sum(a.size for captions in table.values() for a in captions), _size_of(path))
         return table
@@ -99,18 +104,22 @@ def read_text_feature_file(path: str | Path) -> TextTable:
 def read_plain_mapping(path: str | Path, what: str) -> dict[str, Any]:
     """Read captions, caption masks or caption indices: video id -> plain value."""
     with errors_of(path, f"a file of {what}") as path:
-        return _mapping(path)
+        return _checked(read_mapping(path))
 
 
 @behind_wall
 def read_id_list(path: str | Path, key: str | None = None) -> list[str]:
-    """Read video ids: one a line of a text file, or the list under `key` of a JSON file."""
+    """Read video ids: one a line of a text file, a column of a table (CSV, TSV, JSON lines), or the
+    list under `key` of a JSON file.
+    """
     with errors_of(path, "a list of video ids") as path:
-        if key is None and path.suffix != ".json":
-            lines = _text(path).splitlines()
-            ids: Any = [line.strip() for line in lines if line.strip()]
+        if key is None and path.suffix in TABLES:
+            ids: Any = ids_of_table(path)
+        elif key is None and path.suffix != ".json":
+            lines = text_of_file(path).splitlines()
+            ids = [line.strip() for line in lines if line.strip()]
         else:
-            ids = json.loads(_text(path))
+            ids = json.loads(text_of_file(path))
             if key is not None:
                 if not isinstance(ids, dict) or key not in ids:
                     held = ", ".join(map(short, list(ids)[:8])) if isinstance(ids, dict) else ""
@@ -166,83 +175,31 @@ def errors_of(path: str | Path, what: str) -> Iterator[Path]:
 
 def _size_of(path: Path) -> int:
     if path.is_dir():
-        return sum(inner.stat().st_size for inner in path.iterdir())
+        return sum(inner.stat().st_size for inner in files_below(path))
     return path.stat().st_size if path.exists() else 0
 
 
-def _arrays_or_mapping(path: Path, names: dict[str, bool]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return arrays that belong together by place, or a mapping from video ids; the other is empty.
+def feature_tables(path: Path) -> Iterator[FeatureTable]:
+    """Give what `read_feature_file` reads piece by piece, a folder a few hundred videos at a time.
 
-    Args:
-        path: the file.
-        names: the arrays, each with whether it must be there.
+    It is no wall: whoever calls it does so in a limited process (`apart`).
+
+    Raises:
+        UserError: as `read_feature_file`.
     """
-    if path.suffix == ".npz":
-        return read_npz(path, names), {}
-    mapping = _mapping(path)
-    if not {"ids", "feats"} <= mapping.keys():
-        return {}, mapping
-    for name, required in names.items():
-        if required and name not in mapping:
-            raise BadContent(f'it lacks the array "{name}"')
-    return {name: grouped_array(name, mapping[name]) for name in names if name in mapping}, {}
+    with errors_of(path, "a feature file"):
+        if path.is_dir() and not is_matrix_folder(path):
+            yield from map(_features, pieces_of_folder(path))
+            return
+    yield read_feature_file(path)
 
 
-def _mapping(path: Path) -> dict[str, Any]:
-    """Read a file that maps video ids to something."""
-    if path.is_dir():
-        value = read_npy_folder(path)
-    elif path.suffix in _READERS:
-        value = _READERS[path.suffix](path)
-    else:
-        raise BadContent(
-            f'files ending in "{path.suffix}" are not known; use one of '
-            f"{', '.join((*_READERS, '.npz'))} or a folder of .npy files"
-        )
-    if not isinstance(value, dict):
-        raise BadContent(f"it holds a {type(value).__name__}, not a mapping from video ids")
-    result = {str(key): item for key, item in value.items()}
-    if len(result) < len(value):
-        raise BadContent("it names a video twice, as text and as a number")
-    checked_names(list(result))
-    return result
+def _features(found: dict[str, Any]) -> FeatureTable:
+    if {"ids", "feats"} <= found.keys():
+        return grouped_features({name: grouped_array(name, value) for name, value in found.items()})
+    return by_video(_checked(found), array_or_none)
 
 
-def _read_pickle(path: Path) -> Any:
-    with path.open("rb") as handle:
-        if _size_of(path) == 0:
-            raise Truncated("it is empty")
-        return read_pickle(handle)
-
-
-def _read_hdf5(path: Path) -> Any:
-    from data_loader.formats.hdf5 import read_hdf5  # takes its time to load
-
-    return read_hdf5(path)
-
-
-def _text(path: Path) -> str:
-    """Return the text of a file: UTF-8, or what the byte-order mark in front of it says."""
-    data = path.read_bytes()
-    return data.decode(json.detect_encoding(data))
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(_text(path), object_pairs_hook=_without_repetition)
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique([key for key, _ in pairs])
-    return dict(pairs)
-
-
-_READERS: dict[str, Callable[[Path], Any]] = {
-    ".pickle": _read_pickle,
-    ".pkl": _read_pickle,
-    ".json": _read_json,
-    ".npy": read_npy,
-    ".mp": read_msgpack,
-    ".hickle": _read_hdf5,
-    ".h5": _read_hdf5,
-    ".mat": read_mat,
-}
+def _checked(mapping: dict[str, Any]) -> dict[str, Any]:
+    checked_names(list(mapping))
+    return mapping

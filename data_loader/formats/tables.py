@@ -12,6 +12,17 @@ _FREE_VALUES = 16 << 20
 _VALUES_PER_BYTE = 4
 _LONGEST_NAME = 1000
 
+# What people call the ids of videos, and a matrix or a video's array of features.
+ID_NAMES: tuple[str, ...] = (
+    *("ids", "id", "keys", "names", "name", "vids", "vid", "video", "videos"),
+    *(f"{what}_{ending}" for what in ("video", "clip", "image") for ending in ("id", "ids")),
+    *("video_name", "video_names"),
+)
+FEATURE_NAMES: tuple[str, ...] = (
+    *("feats", "feat", "features", "feature", "embeddings", "embedding", "embeds"),
+    *("vectors", "vector", "arr_0"),
+)
+
 FeatureTable = dict[str, np.ndarray | None]
 """Video id -> array as it stands in the file, or None where the file marks it as missing."""
 
@@ -21,7 +32,7 @@ TextTable = dict[str, list[np.ndarray]]
 
 def grouped_array(name: str, value: Any) -> Any:
     """Return one of the arrays that belong together by place; MATLAB gives rows and floats."""
-    if isinstance(value, list) and name == "ids" and all(isinstance(item, str) for item in value):
+    if isinstance(value, list) and name == "ids" and all(isinstance(i, str | int) for i in value):
         return value
     if not isinstance(value, np.ndarray):
         raise BadContent(f'its "{name}" is no array')
@@ -133,6 +144,10 @@ def _array_or_none(array: np.ndarray) -> np.ndarray | None:
         return None
     if array.ndim == 0:
         raise BadContent("it holds a single number where features were expected")
+    if array.ndim > 2 and 1 in array.shape:
+        # (T, 1, D) and (1, T, D); (T, D, 1, 1) of pooled images.
+        squeezed = array.squeeze()
+        return squeezed if squeezed.ndim else squeezed.reshape(1)
     return array
 
 

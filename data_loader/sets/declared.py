@@ -1,9 +1,11 @@
 """What a config asks of a data set, and what both say of the data: no file is opened."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from data_loader.sets.description import DataDescription, SplitEntry, find_description
+from utils.config_kinds import AUTO
 from utils.errors import UserError, did_you_mean
 
 
@@ -85,6 +87,22 @@ class LoaderSettings:
         return limit
 
 
+class LacksTokens(UserError):
+    """A config does not say how many tokens to keep of some experts, or of captions ("text").
+
+    Attributes:
+        proposed: name -> a number that cuts few of them.
+    """
+
+    def __init__(self, proposed: dict[str, int]) -> None:
+        self.proposed = proposed
+        super().__init__(
+            f"The config does not say how many tokens to keep of {', '.join(sorted(proposed))}, "
+            "which vary in length: add "
+            f'{{"data_loader": {{"args": {{"max_tokens": {json.dumps(proposed)}}}}}}}.'
+        )
+
+
 @dataclass(frozen=True)
 class Expert:
     """What a model needs to know about an expert.
@@ -142,11 +160,16 @@ def declared_inputs(settings: LoaderSettings) -> DeclaredInputs:
             raise _no_size(f'expert "{name}"', f'data_loader.args.feat_aggregation["{name}"]')
         # No part of a model depends on it: 0 where the config leaves it to a later one.
         tokens = settings.max_tokens.get(name, 0) if found.variable_length else 1
-        experts.append(Expert(name, found.variable_length, found.size, tokens))
+        experts.append(Expert(name, bool(found.variable_length), found.size, tokens))
     text_size = declared_text_size(settings.text_feat, description, settings.text_dim)
     if text_size is None:
         raise _no_size(f'text features "{settings.text_feat}"', "experts.text_dim")
     return DeclaredInputs(tuple(experts), text_size, settings.tokens_of("text"))
+
+
+def modalities_of(modalities: list[str] | str, description: DataDescription) -> list[str]:
+    """Return the experts that a config names; "auto" stands for all that a data set describes."""
+    return list(description.experts) if modalities == AUTO else list(modalities)
 
 
 def chosen_experts(modalities: list[str], drop_feats: str) -> list[str]:
@@ -181,11 +204,12 @@ class DeclaredExpert:
 
     Attributes:
         size: length of a vector, None if the file decides.
-        variable_length: whether a video has a varying number of vectors (tokens).
+        variable_length: whether a video has a varying number of vectors (tokens), None if the
+            file decides.
     """
 
     size: int | None
-    variable_length: bool
+    variable_length: bool | None
 
 
 def declared_expert(
@@ -198,7 +222,9 @@ def declared_expert(
     """Return what config and description say of an expert; arguments as in `expert_source`."""
     entry = description.expert_entry(name, split)
     temporal = aggregation.get("temporal")
-    variable = entry.variable_length if entry and temporal is None else temporal == "vlad"
+    variable: bool | None = temporal == "vlad"
+    if entry and temporal is None:
+        variable = entry.variable_length
     if name == "face" and face_dim:
         return DeclaredExpert(face_dim, variable)
     if entry and entry.size:

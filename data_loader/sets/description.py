@@ -4,6 +4,7 @@ Published sets are descriptions that ship with this package (`descriptions/*.jso
 one's own is a folder with a `dataset.json` of the same form. Nothing here opens a feature file.
 """
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,15 @@ class ExpertEntry:
     Attributes:
         files: known names of the file, relative to the data set's folders; the first is the usual.
         size: length of a feature vector, None if the config or the file decides.
-        variable_length: whether a video has a varying number of vectors (tokens).
+        variable_length: whether a video has a varying number of vectors (tokens), None if the file
+            decides.
+        parts: files that hold the videos together, where it is not one file.
     """
 
     files: tuple[str, ...]
     size: int | None = None
-    variable_length: bool = False
+    variable_length: bool | None = False
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class TextEntry:
         is_word_vectors: whether captions are looked up in it.
         parts: files that hold the same together, where it is not one file.
         parts_key_mapping: file of video id -> the id under which `parts` know the video.
+        encoder: what made them (name, revision, pooling, layer and so on), as
+            `misc.prepare_text_embeddings` tells it; empty where nobody has said.
     """
 
     files: tuple[str, ...]
@@ -45,6 +51,7 @@ class TextEntry:
     is_word_vectors: bool = False
     parts: tuple[str, ...] = ()
     parts_key_mapping: str | None = None
+    encoder: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -206,7 +213,9 @@ def parse_description(value: Any, source: Path, published: bool = False) -> Data
     Raises:
         UserError: a key is unknown, missing, or has a value of another kind.
     """
-    reader = DescriptionReader(source)
+    reader = DescriptionReader(source, published)
+    if isinstance(value, dict) and value.get("splits", {}) == {}:
+        raise _no_splits(value, source)
     top = reader.mapping(
         value,
         "",
@@ -240,6 +249,26 @@ def parse_description(value: Any, source: Path, published: bool = False) -> Data
     )
 
 
+def _no_splits(value: dict[str, Any], source: Path) -> UserError:
+    """Say how to draw the splits that a description lacks."""
+    folder = source.parent
+    experts = value.get("experts")
+    files = {
+        name: entry.get("file")
+        for name, entry in (experts.items() if isinstance(experts, dict) else ())
+        if isinstance(entry, dict)
+    }
+    features = [f"{name}={folder / file}" for name, file in files.items() if isinstance(file, str)]
+    captions = value.get("captions")
+    command = ["python3", "-m", "misc.import_data_set", "--output", f"{folder}-with-splits"]
+    command += ["--captions", str(folder / captions if isinstance(captions, str) else "FILE")]
+    command += ["--features", *(features or ["NAME=FILE"])]
+    return UserError(
+        f'The data set description {source} has no "splits", which say on what to train and to '
+        f"test: run `{shlex.join(command)}`, which draws them, or name lists of your own."
+    )
+
+
 def _named(entries: dict[str, Any], name: str, what: str, dataset: str, where: str = "") -> Any:
     if name not in entries:
         raise UserError(
@@ -256,8 +285,8 @@ _LARGEST_COUNT = 1_000_000_000
 class DescriptionReader:
     """Reads the parts of a description and names the place of whatever is wrong."""
 
-    def __init__(self, source: Path) -> None:
-        self.source = source
+    def __init__(self, source: Path, published: bool = False) -> None:
+        self.source, self.published = source, published
 
     def fail(self, where: str, problem: str) -> UserError:
         place = f' at "{where}"' if where else ""
@@ -331,15 +360,23 @@ class DescriptionReader:
         }
 
     def expert(self, value: Any, where: str) -> ExpertEntry:
-        entry = self.mapping(value, where, ("file",), ("size", "variable_length"))
+        entry = self.mapping(value, where, (), ("file", "parts", "size", "variable_length"))
+        if ("file" in entry) == ("parts" in entry):
+            raise self.fail(where, 'it must have either "file" or "parts"')
+        parts = tuple(self.texts(entry.get("parts", []), f"{where}.parts"))
+        if "parts" in entry and not parts:
+            raise self.fail(f"{where}.parts", "it must name at least one file")
         return ExpertEntry(
-            files=self.files(entry["file"], f"{where}.file"),
+            files=parts[:1] or self.files(entry["file"], f"{where}.file"),
+            parts=parts,
             size=self.size(entry.get("size"), f"{where}.size"),
-            variable_length=self.flag(entry, "variable_length", where),
+            variable_length=self.flag(entry, "variable_length", where)
+            if "variable_length" in entry or self.published
+            else None,
         )
 
     def text_feature(self, value: Any, where: str) -> TextEntry:
-        optional = ("file", "word_vectors", "size", "parts", "parts_key_mapping")
+        optional = ("file", "word_vectors", "size", "parts", "parts_key_mapping", "encoder")
         entry = self.mapping(value, where, (), optional)
         if ("file" in entry) == ("word_vectors" in entry):
             raise self.fail(where, 'it must have either "file" or "word_vectors"')
@@ -353,7 +390,13 @@ class DescriptionReader:
             is_word_vectors=kind == "word_vectors",
             parts=tuple(self.texts(entry.get("parts", []), f"{where}.parts")),
             parts_key_mapping=self.text_or_none(entry, "parts_key_mapping", where),
+            encoder=self.facts(entry.get("encoder", {}), f"{where}.encoder"),
         )
+
+    def facts(self, value: Any, where: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.fail(where, "it must be an object with named entries")
+        return value
 
     def split(self, value: Any, where: str) -> SplitEntry:
         optional = ("experts", "test_caption_index", "challenge_test", "expected")

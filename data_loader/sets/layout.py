@@ -8,7 +8,13 @@ from typing import Any
 from data_loader.formats.read import read_id_list
 from data_loader.formats.tables import unique
 from data_loader.sets.declared import aggregated, declared_expert
-from data_loader.sets.description import DataDescription, ListEntry, SplitEntry, TextEntry
+from data_loader.sets.description import (
+    DataDescription,
+    ExpertEntry,
+    ListEntry,
+    SplitEntry,
+    TextEntry,
+)
 from utils.errors import BadContent, UserError
 from utils.files import exists
 
@@ -22,18 +28,21 @@ class ExpertSource:
     Attributes:
         name: the expert.
         files: one file, or several that are concatenated along the features.
-        variable_length: whether a video has a varying number of vectors (tokens).
+        variable_length: whether a video has a varying number of vectors (tokens), None if the file
+            decides.
         size: declared length of a vector, None if the file decides.
         binarise: whether present features are replaced by ones.
         average: whether a video's tokens are averaged to one vector.
+        are_parts: whether several files hold different videos, not different features.
     """
 
     name: str
     files: tuple[Path, ...]
-    variable_length: bool
+    variable_length: bool | None
     size: int | None
     binarise: bool = False
     average: bool = False
+    are_parts: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class TextSource:
 
 
 # Releases of published features that are unpacked into a folder of their own name.
+BY_HAND = "symlinked-feats"
 RELEASES_WITH_A_FOLDER = ("challenge-release-1", "challenge-release-2")
 
 
@@ -59,7 +69,9 @@ class FileFinder:
     def __init__(self, description: DataDescription, feature_folder: str = "") -> None:
         self.description = description
         first = (feature_folder,) if feature_folder else ()
-        names = dict.fromkeys((*first, *description.feature_folders, ""))
+        # Where the published instructions tell people to place experts by hand.
+        by_hand = (BY_HAND,) if description.published else ()
+        names = dict.fromkeys((*first, *description.feature_folders, *by_hand, ""))
         self.folders = [description.root / name for name in names]
 
     def preferring(self, feature_folder: str) -> "FileFinder":
@@ -87,6 +99,13 @@ class FileFinder:
                     logger.info("%s: using %s (there is no %s)", what, path, candidates[0])
                 return path
         raise self._missing(what, names, remedy)
+
+    def find_expert(self, entry: ExpertEntry, name: str) -> tuple[Path, ...]:
+        """Return the file of an expert, or all its parts."""
+        what = f'the expert "{name}"'
+        if entry.parts:
+            return tuple(self.find((part,), what) for part in entry.parts)
+        return (self.find(entry.files, what),)
 
     def find_given(self, name: str, what: str, remedy: str = "") -> Path:
         """Return a file that the user names: a path of its own, or one in the known folders."""
@@ -154,7 +173,7 @@ def expert_source(
     declared = declared_expert(name, description, split, aggregation, face_dim)
     entry = description.expert_entry(name, split)
     if entry:
-        files: tuple[Path, ...] = (finder.find(entry.files, f'the expert "{name}"'),)
+        files = finder.find_expert(entry, name)
     else:
         files = tuple(
             finder.find((file,), f'the expert "{name}"') for file in aggregated(name, aggregation)
@@ -165,7 +184,10 @@ def expert_source(
         variable_length=declared.variable_length,
         size=declared.size,
         binarise=bool(aggregation.get("binarise", False)),
-        average=bool(entry and entry.variable_length and aggregation.get("temporal") == "avg"),
+        are_parts=bool(entry and entry.parts),
+        average=bool(
+            entry and entry.variable_length is not False and aggregation.get("temporal") == "avg"
+        ),
     )
 
 

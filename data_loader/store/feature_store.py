@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from data_loader.store.packing import (
     word_vector_recipe,
 )
 from utils.errors import UserError
+from utils.files import exists, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -397,6 +399,24 @@ class FeatureStore:
         else:
             recipe = text_recipe(name, source, size, description.name)
         return TextFeatures(name, load_or_make(recipe, self.folders))
+
+    def text_encoder(self, name: str) -> dict[str, Any]:
+        """Return what made text features, so that new captions can be encoded in the same way.
+
+        It stands in the description, or in the record beside a file of
+        `misc.prepare_text_embeddings`; of word vectors the name of their file is enough. Empty
+        where it is not known.
+        """
+        entry: TextEntry = self.finder.description.text_entry(name)
+        if entry.encoder:
+            return entry.encoder
+        path = self.finder.find_text(entry, f'the text features "{name}"').files[0]
+        if entry.is_word_vectors:
+            return {"kind": "word vectors", "file": path.name}
+        record = path.with_name(f"{path.name}.json")
+        told = read_json(record, "record") if exists(record) else None
+        encoder = told.get("encoder") if isinstance(told, dict) else None
+        return encoder if isinstance(encoder, dict) else {}
 
     def captions(self) -> RawCaptions:
         """Load the raw captions."""

@@ -19,11 +19,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from data_loader.formats.apart import Refused, apart, nameless
+from data_loader.formats.apart import Refused, apart, nameless, tell
 from utils.errors import BadContent, UserError
 from utils.files import (
     PATH_ERRORS,
     alone,
+    files_below,
     is_there,
     lock_of,
     make_folder,
@@ -110,8 +111,7 @@ def _state(source: Path) -> list[Any]:
         path = str(source.resolve())
         if not source.is_dir():
             return [path, *_facts(source.stat())]
-        with os.scandir(source) as entries:
-            held = sorted((entry.name, *_facts(entry.stat())) for entry in entries)
+        held = [(str(f.relative_to(source)), *_facts(f.stat())) for f in files_below(source)]
     except PATH_ERRORS as error:
         raise UserError(f"Cannot read {source}: {reason(error)}.") from error
     return [path, len(held), hashlib.sha256(json.dumps(held).encode()).hexdigest()]
@@ -225,14 +225,17 @@ def _write(handle: IO[bytes], parts: dict[str, Part], header: dict[str, Any]) ->
     text = json.dumps({**header, "arrays": arrays}).encode()
     text += b" " * (_padded(_PREFIX + len(text)) - _PREFIX - len(text))
     handle.write(_MAGIC + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text)
+    done = 0
     for part in parts.values():
         size = 0
         for piece in part.pieces():
             data = np.ascontiguousarray(piece, dtype=part.dtype).reshape(-1).view(np.uint8)
             size += len(data)
             handle.write(data.data)
+            tell(done + size, at)
         assert size == _size(part.dtype, part.shape)
         handle.write(b"\0" * (_padded(size) - size))
+        done += _padded(size)
 
 
 def _open(path: Path, key: dict[str, Any], is_news: bool = True) -> Packed | None:

@@ -1,12 +1,13 @@
 """From tables of small arrays to a few large ones: values, offsets, a mask."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_loader.formats.layouts import files_of
 from data_loader.formats.read import (
     read_feature_file,
     read_plain_mapping,
@@ -32,7 +33,10 @@ def expert_recipe(source: ExpertSource) -> Recipe:
     settings = {"variable_length": source.variable_length, "size": source.size}
     if source.average:
         settings["average"] = True
-    return Recipe(f"expert-{source.name}", source.files, settings, lambda: _pack_expert(source))
+    if source.are_parts:
+        settings["are_parts"] = True
+    files = tuple(part for path in source.files for part in files_of(path))
+    return Recipe(f"expert-{source.name}", files, settings, lambda: _pack_expert(source))
 
 
 def captions_recipe(path: Path) -> Recipe:
@@ -95,6 +99,24 @@ def word_vector_recipe(
     return Recipe(f"text-{name}", (path, captions), {"size": size}, make)
 
 
+def read_parts(paths: Iterable[Path]) -> FeatureTable:
+    """Read features that several files hold together.
+
+    Raises:
+        UserError: a file cannot be used, or two of them have the same video.
+    """
+    table: FeatureTable = {}
+    for path in paths:
+        part = read_feature_file(path)
+        if both := table.keys() & part.keys():
+            raise UserError(
+                f'{path} has features of the video "{short(min(both))}", and so has another part '
+                "of the same expert: each video belongs into one of them."
+            )
+        table |= part
+    return table
+
+
 def read_captions(path: Path) -> dict[str, list[str]]:
     """Read raw captions: video id -> captions; a caption that is a list of tokens is joined.
 
@@ -110,7 +132,8 @@ def read_captions(path: Path) -> dict[str, list[str]]:
         if not isinstance(captions, list):
             raise UserError(
                 f'{path} gives the video "{short(key)}" a {type(captions).__name__}, not captions: '
-                'write "id": ["a caption", "another"] for each video, or "id": "its only caption".'
+                'write "id": ["a caption", "another"] for each video, or "id": "its only caption"; '
+                "`python3 -m misc.import_data_set` makes that of other layouts."
             )
         texts = [" ".join(c) if _is_text_list(c) else c for c in captions]
         if not _is_text_list(texts):
@@ -160,17 +183,25 @@ def _pack_text(
 
 
 def _pack_expert(source: ExpertSource) -> tuple[dict[str, Part], dict[str, Any]]:
-    tables = [read_feature_file(path) for path in source.files]
-    table = tables[0] if len(tables) == 1 else _joined(tables)
+    if source.are_parts:
+        table = read_parts(source.files)
+    else:
+        tables = [read_feature_file(path) for path in source.files]
+        table = tables[0] if len(tables) == 1 else _joined(tables)
     owner, path = f'expert "{source.name}"', source.files[0]
     if not table:
         raise UserError(f"The file {path} of the {owner} holds no video.")
     rows = {key: rows_of(array) for key, array in table.items()}
     if source.average:
-        rows = {key: _average(array) for key, array in rows.items()}
+        rows = {key: average(array) for key, array in rows.items()}
     entries = list(rows.items())
     size = _common_size(entries, source.size, owner, path)
-    if source.variable_length:
+    varies = source.variable_length
+    if varies is None:
+        varies = not source.average and any(
+            len(array) != 1 for array in rows.values() if array.size
+        )
+    if varies:
         available = [table[key] is not None for key in rows]
         offsets = offsets_of([len(array) if array.size else 0 for array in rows.values()])
         parts = {"offsets": Part.of(offsets)}
@@ -206,7 +237,7 @@ def rows_of(array: np.ndarray | None) -> np.ndarray:
     return array[None] if array.ndim == 1 else array
 
 
-def _average(array: np.ndarray) -> np.ndarray:
+def average(array: np.ndarray) -> np.ndarray:
     """Average tokens (T, D) to one vector (1, D); what has none stays missing."""
     if not array.size or array.ndim != 2 or len(array) == 1:
         return array

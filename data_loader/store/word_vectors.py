@@ -16,6 +16,11 @@ from utils.errors import UserError, short
 logger = logging.getLogger(__name__)
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+# Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+_WITHOUT_SPACES = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff]"
+)
 
 
 def words_of(caption: str | list[str]) -> list[str]:
@@ -69,11 +74,19 @@ class WordCount:
             )
 
     def check(self, vectors: str, source: str) -> None:
-        """Insist that not all captions (from `source`) are strange to the table.
+        """Insist that the captions (from `source`) are of words, and not all strange to the table.
 
         Raises:
-            UserError: none of them has a known word.
+            UserError: none has a known word, or most are written without spaces between words.
         """
+        unbroken = {word: n for word, n in self.unknown.items() if _WITHOUT_SPACES.search(word)}
+        if 2 * sum(unbroken.values()) > self.words:
+            raise UserError(
+                f"The captions of {source} are in a language that is written without spaces (such "
+                f'as "{short(next(iter(unbroken)), 30)}"), in which word vectors find no words: '
+                "make text features with an encoder, whose own tokeniser parts them (python3 -m "
+                "misc.prepare_text_embeddings --encoder), or write spaces between the words."
+            )
         if self.captions and self.captions_without == self.captions:
             asked = ", ".join(f'"{short(word, 30)}"' for word, _ in self.unknown.most_common(3))
             raise UserError(

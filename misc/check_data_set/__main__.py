@@ -81,7 +81,7 @@ def _report(
         if use is None and lacks_usual_test(description):
             report.note("splits", 'there is no "test", on which the configs in configs/own test')
         return report
-    report = check_data_set(description, splits, use_by(config))
+    report = check_data_set(description, splits, use_by(config, description))
     if not report.problems:
         _open(description, config, report)
     return report
@@ -93,7 +93,7 @@ def _own_use(description: DataDescription) -> tuple[Use | None, str]:
     if description.published or not path.is_file():
         return None, ""
     try:
-        return use_by(Config.from_file(path)), ""
+        return use_by(Config.from_file(path), description), ""
     except UserError as error:
         return None, f"it is left aside: {error}"
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from data_loader.formats.apart import apart
-from data_loader.formats.read import read_feature_file, read_plain_mapping
+from data_loader.formats.read import read_plain_mapping
 from data_loader.sets.description import (
     DataDescription,
     ExpertEntry,
@@ -23,7 +23,13 @@ from data_loader.sets.description import (
 )
 from data_loader.sets.layout import FileFinder, TextSource, read_videos
 from data_loader.sets.near_ids import near_miss
-from data_loader.store.packing import all_finite, read_captions, read_text_source, rows_of
+from data_loader.store.packing import (
+    all_finite,
+    read_captions,
+    read_parts,
+    read_text_source,
+    rows_of,
+)
 from data_loader.store.word_vectors import WordCount, read_word_vectors, wanted_words
 from logger.progress import progress
 from misc.check_data_set.report import Finding, Report, Row
@@ -63,6 +69,7 @@ class _Check:
         self.report = Report()
         self.lists: dict[tuple[str, str], list[str]] = {}
         self.captions: dict[str, list[str]] = {}
+        self.captions_files: tuple[Path, ...] = ()
         self.known: set[str] = set()
 
     def run(self) -> Report:
@@ -128,7 +135,7 @@ class _Check:
         where = f"captions ({self.description.captions})"
         try:
             path = self.finder.find((self.description.captions,), "the raw captions")
-            self.captions = read_captions(path)
+            self.captions, self.captions_files = read_captions(path), (path,)
         except UserError as error:
             self.report.problem(where, str(error))
             return
@@ -182,19 +189,19 @@ class _Check:
         """Return the number of vectors of each video; None where the file cannot be used."""
         where = f'expert "{name}" ({entry.files[0]})'
         try:
-            path = self.finder.find(entry.files, f'the expert "{name}"')
-            ids, there = self._apart([path], lambda: self._expert_file(where, path, entry))
+            paths = self.finder.find_expert(entry, name)
+            ids, there = self._apart(paths, lambda: self._expert_files(where, paths, entry))
         except UserError as error:
             self.report.problem(where, str(error))
             return None
         self.known.update(ids)
         return there
 
-    def _expert_file(
-        self, where: str, path: Path, entry: ExpertEntry
+    def _expert_files(
+        self, where: str, paths: Iterable[Path], entry: ExpertEntry
     ) -> tuple[list[str], Counts | None]:
-        """Return the videos of a file, and the number of vectors of each that has the expert."""
-        table = read_feature_file(path)
+        """Return the videos of an expert's files, and the number of vectors of each that has it."""
+        table = read_parts(paths)
         if not table:
             self.report.problem(where, "it holds no video")
             return [], None
@@ -203,9 +210,9 @@ class _Check:
         there = {
             key: len(array) if array.size else 0
             for key, array in rows.items()
-            if array.size or (entry.variable_length and table[key] is not None)
+            if array.size or (entry.variable_length is not False and table[key] is not None)
         }
-        if not entry.variable_length:
+        if entry.variable_length is False:
             several = [f"{key} {rows[key].shape}" for key, count in there.items() if count > 1]
             self.report.problem_of_videos(
                 where,
@@ -306,7 +313,8 @@ class _Check:
         where = f'text features "{name}" ({entry.files[0]})'
         try:
             source = self.finder.find_text(entry, f'the text features "{name}"')
-            words = self._apart(source.files, lambda: self._words_of(where, source, entry))
+            files = (*source.files, *self.captions_files)
+            words = self._apart(files, lambda: self._words_of(where, source, entry))
         except UserError as error:
             self.report.problem(where, str(error))
             return

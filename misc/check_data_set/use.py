@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from data_loader.sets.declared import chosen_experts
+from data_loader.sets.declared import chosen_experts, modalities_of
 from data_loader.sets.description import DataDescription
 from utils.config import Config
 
@@ -33,7 +33,7 @@ class Use:
         return self.text_features is None or name in self.text_features
 
 
-def use_by(config: Config) -> Use:
+def use_by(config: Config, description: DataDescription) -> Use:
     """Return what the training of a config and its final test use of the config's data set.
 
     Raises:
@@ -41,7 +41,7 @@ def use_by(config: Config) -> Use:
     """
     parts = parts_of(config)
     return Use(
-        experts=frozenset(name for part in parts for name in _experts(part)),
+        experts=frozenset(name for part in parts for name in _experts(part, description)),
         text_features=frozenset(part["experts.text_feat"] for part in parts),
         splits=tuple(dict.fromkeys(part["data_loader.args.split_name"] for part in parts)),
     )
@@ -65,5 +65,6 @@ def lacks_usual_test(description: DataDescription) -> bool:
     return not description.published and _USUAL_TEST not in description.splits
 
 
-def _experts(config: Config) -> Iterable[str]:
-    return chosen_experts(config["experts.modalities"], config.get("experts.drop_feats", ""))
+def _experts(config: Config, description: DataDescription) -> Iterable[str]:
+    named = modalities_of(config["experts.modalities"], description)
+    return chosen_experts(named, config.get("experts.drop_feats", ""))

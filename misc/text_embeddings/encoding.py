@@ -8,6 +8,7 @@ was killed goes on with the next chunk and computes exactly what it would have c
 import itertools
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from logger.progress import progress
 from misc.text_embeddings.captions import Captions
 from misc.text_embeddings.encoders import make_job
-from misc.text_embeddings.job import Job, Settings, readable
+from misc.text_embeddings.job import Job, Settings, encoder_of, readable
 from misc.text_embeddings.output import Parts, is_complete, record_path
 from model.text_encoders import pool
 from utils.errors import UserError
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 32 << 20
 CHUNK_CAPTIONS = 4096
+_SECONDS_BETWEEN_LINES = 30
 
 
 def make_features(
@@ -94,9 +96,22 @@ def _encode_all(
     offsets = job.tokens.offsets
     total = sum(int(offsets[last] - offsets[first]) for _, first, last in chunks)
     job.module.to(device)
+    done, said, started = 0, time.monotonic(), time.monotonic()
     with progress(None, total=total, description="tokens") as bar:
+
+        def advance(tokens: int) -> None:
+            nonlocal done, said
+            done += tokens
+            bar.update(tokens)
+            now = time.monotonic()
+            if bar.disable and now - said > _SECONDS_BETWEEN_LINES:  # a log has no bar
+                said = now
+                minutes = (now - started) / done * (total - done) / 60
+                share = 100 * done / total
+                logger.info("%.0f %% of the tokens, about %.0f minutes left", share, minutes)
+
         for number, first, last in chunks:
-            values = encode_chunk(job, first, last, device, record["batch_tokens"], bar.update)
+            values = encode_chunk(job, first, last, device, record["batch_tokens"], advance)
             try:
                 values = as_type(values, record["dtype"])
             except UserError:
@@ -107,7 +122,7 @@ def _encode_all(
 
 
 def _summary(path: Path, captions: Captions, job: Job) -> str:
-    entry = {"file": path.name, "size": job.size}
+    entry = {"file": path.name, "size": job.size, "encoder": encoder_of(readable(job.record))}
     return (
         f"{len(captions.texts)} captions of {len(captions.ids)} videos, {int(job.rows.sum())} "
         f"vectors of size {job.size}: {path} ({path.stat().st_size / 1e6:.1f} MB), described in "

@@ -131,6 +131,18 @@ class Job:
         return np.add.reduceat(self.tokens.keep, self.tokens.offsets[:-1], dtype=np.int64)
 
 
+# What of a job's record decides how a caption is encoded; the rest are counts.
+_DECIDES = (
+    *("kind", "name", "revision", "file", "sha256", "dictionary", "dictionary_sha256"),
+    *("model_type", "pooling", "normalised", "layer", "special_tokens", "max_length"),
+)
+
+
+def encoder_of(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what another caption needs to be encoded in the same way, for a `dataset.json`."""
+    return {key: record[key] for key in _DECIDES if record.get(key) is not None}
+
+
 def file_hash(path: Path) -> str:
     """Return the sha256 of a file.
 

@@ -49,11 +49,7 @@ def word_table_job(settings: Settings, path: Path, texts: list[str]) -> Job:
         cut += settings.max_length is not None and len(rows) > settings.max_length
         tokens.add(rows[: settings.max_length])
     count.log()
-    if count.captions_without == len(texts):
-        raise UserError(
-            f"The table {path} knows no word of any caption: is it a table of another language, "
-            "or of upper-case words?"
-        )
+    count.check(f"the word vectors {path}", "this file")
     record = {
         "kind": "word vectors",
         "name": settings.encoder,

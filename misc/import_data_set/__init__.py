@@ -1,0 +1,1 @@
+"""Makes a data set of other people's files: captions, lists of videos, features."""
