@@ -5,6 +5,9 @@ import io
 import json
 import os
 import pickle
+import re
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 import zipfile
@@ -29,6 +32,7 @@ from data_loader.formats.read import (
     read_text_feature_file,
 )
 from data_loader.store.word_vectors import read_word_vectors, words_of
+from tests.conftest import ROOT
 from tests.every_format import write_msgpack, write_npz, write_pickle
 from tests.own_data import write_word_vectors
 from utils.errors import UserError
@@ -329,16 +333,26 @@ def test_npz_header_that_announces_another_size(tmp_path: Path, size: int) -> No
         read_feature_file(tmp_path / "big.npz")
 
 
-def test_npz_that_unpacks_to_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A small one stands for it.
-    monkeypatch.setattr(apart, "_FREE_MEMORY", 16 << 20)
-    monkeypatch.setattr(apart, "_FREE_UNPACKED", 0)
+def test_npz_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
+    # A small one stands for it, and a new process for one that has no freed memory to fill.
+    program = """
+import sys
+from data_loader.formats import apart
+from data_loader.formats.read import read_feature_file
+apart._FREE_MEMORY, apart._FREE_UNPACKED = 16 << 20, 0
+read_feature_file(sys.argv[1])
+"""
     data = b"\0" * (80 << 20)
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("ids.npy", _member("(20971520,)", data))
         archive.writestr("feats.npy", b"")
-    with pytest.raises(UserError, match=r"bomb\.npz.*far more memory"):
-        read_feature_file(tmp_path / "bomb.npz")
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "bomb.npz")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert re.search(r"Refused: .*bomb\.npz.*far more memory", done.stderr), done.stderr
 
 
 def test_missing_experts_and_experts_without_tokens(tmp_path: Path) -> None:
