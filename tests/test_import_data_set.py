@@ -510,6 +510,30 @@ def test_vectors_of_the_captions_bring_words_together_that_are_used_alike(tmp_pa
 # --- Refusals -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("made_of", ["a folder", "a link", "a file"])
+def test_what_lies_where_a_set_is_made_stays(place: Path, importing: Call, made_of: str) -> None:
+    way = Path(".set.importing")
+    if made_of == "a file":
+        way.write_text("mine")
+    else:
+        folder = way if made_of == "a folder" else Path("elsewhere")
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+        if folder != way:
+            way.symlink_to(folder)
+    code, said = importing("--captions", csv_of(CAPTIONS))
+    assert code == 2 and ".set.importing is in the way" in said
+    assert (way if made_of == "a file" else way / "notes.txt").read_text() == "mine"
+    assert way.is_symlink() == (made_of == "a link") and not Path("set").exists()
+
+
+def test_a_folder_of_an_import_that_was_killed_is_made_anew(place: Path, importing: Call) -> None:
+    assert importing("--captions", csv_of(CAPTIONS))[0] == 0
+    Path("set").rename(".set.importing")  # killed before the last step: it bears no mark
+    assert importing("--captions", "c.csv")[0] == 0
+    assert not Path(".set.importing").exists() and captions_in() == CAPTIONS
+
+
 def test_other_files_are_never_replaced(place: Path, importing: Call, run: Run) -> None:
     Path("set").mkdir()
     Path("set/captions.json").write_text("mine")

@@ -20,8 +20,9 @@ import sys
 from pathlib import Path
 
 from logger.log_file import open_log
+from misc.import_data_set.asked import Making
 from misc.import_data_set.config import PROTOCOLS
-from misc.import_data_set.data_set import Making, import_data_set
+from misc.import_data_set.data_set import import_data_set
 from misc.import_data_set.fields import role_of
 from misc.import_data_set.gather import Request
 from misc.import_data_set.ids import check_template

@@ -7,12 +7,11 @@ tool has not written.
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,16 @@ from logger.progress import PackingBar, progress
 from misc.check_data_set.problems import check_data_set
 from misc.check_data_set.report import line_of
 from misc.check_data_set.use import use_by
+from misc.import_data_set.asked import (
+    TOOL,
+    Making,
+    earlier,
+    joined,
+    made_before,
+    recorded,
+    recorded_making,
+    relative,
+)
 from misc.import_data_set.config import make_config, protocol
 from misc.import_data_set.features import Source, find_features
 from misc.import_data_set.gather import Gathered, Request, gather
@@ -51,27 +60,7 @@ from utils.files import (
     write_json,
 )
 
-TOOL = "misc.import_data_set"
 _CONFIG, _CAPTIONS, _QUERIES, _REQUEST = "config.json", "captions.json", "queries.json", "request"
-
-
-@dataclass(frozen=True)
-class Making:
-    """How to make the data set of what was gathered.
-
-    Attributes:
-        name: of the data set.
-        captions_as: a name in `config.PROTOCOLS`.
-        text_encoder: a model, a file of word vectors, or None for vectors of the captions alone.
-        aggregate: "avg" or "max", to one vector a video.
-        videos: folder of the videos, for the page.
-    """
-
-    name: str | None = None
-    captions_as: str = "each"
-    text_encoder: str | None = None
-    aggregate: str | None = None
-    videos: str | None = None
 
 
 def import_data_set(
@@ -95,12 +84,12 @@ def import_data_set(
     except PATH_ERRORS as error:
         raise UserError(f"Cannot write {output}: {reason(error)}.") from error
     check_writable(place)
-    before = _made_before(place, add)
+    before = made_before(place, add)
     kept: Lists | None = None
     if add:
         request, making = (
-            _joined(before["request"], place, request),
-            _earlier(before["making"], place, making),
+            joined(before["request"], place, request),
+            earlier(before["making"], place, making),
         )
         if before.get("is_drawn"):
             kept = {role: _lines(place / "splits" / f"{role}.txt") for role in ROLES}
@@ -167,8 +156,8 @@ class _Maker:
         self._config(description, text, text_entry)
         description["made_by"] = {
             "tool": TOOL,
-            "request": asdict(_recorded(self.request, self.place)),
-            "making": asdict(_recorded_making(self.making, self.place)),
+            "request": asdict(recorded(self.request, self.place)),
+            "making": asdict(recorded_making(self.making, self.place)),
             "is_drawn": splits.is_drawn,
             "files": self.files,
         }
@@ -190,12 +179,14 @@ class _Maker:
 
     def move_in(self) -> list[str]:
         """Let the new files take the place of the old ones; return those that have changed."""
-        (self.folder / _REQUEST).unlink()
+        mark = self.folder / _REQUEST
         if not self.place.exists():
+            mark.unlink()
             self.folder.rename(self.place)
             return ["made"]
         changed = []
-        paths = [path for path in sorted(self.folder.rglob("*")) if not path.is_dir()]
+        files = (path for path in self.folder.rglob("*") if not path.is_dir() and path != mark)
+        paths = sorted(files)
         # What describes the others comes last.
         for path in sorted(paths, key=lambda path: path.name == FILE_NAME):
             name = path.relative_to(self.folder).as_posix()
@@ -254,7 +245,7 @@ class _Maker:
         ):
             entry = source.entry(self.place)
             if entry is not None:
-                entry["file"] = _relative(str(source.path), self.place)
+                entry["file"] = relative(str(source.path), self.place)
             if entry is None or any(old != new for old, new in ids.items()):
                 ending = f"-{number}" if len(sources) > 1 else ""
                 entry = self._features(f"features/{safe_name(name, 100)}{ending}.npz", source, ids)
@@ -372,117 +363,6 @@ class _Maker:
         return read_json(self.place / FILE_NAME, "description")["text_features"][name]
 
 
-# --- What was asked for before --------------------------------------------------------------------
-
-
-def _made_before(place: Path, add: bool) -> dict[str, Any]:
-    """Return what `dataset.json` says of an earlier import, nothing where there was none."""
-    path = place / FILE_NAME
-    if not exists(path):
-        if add:
-            raise UserError(f"There is no data set in {place} to add to: leave --add out.")
-        return {}
-    found = read_json(path, "data set description")
-    made_by = found.get("made_by") if isinstance(found, dict) else None
-    keys = {"request", "making", "files"}
-    if not isinstance(made_by, dict) or made_by.get("tool") != TOOL or not keys <= made_by.keys():
-        raise UserError(
-            f"{path} was not written by this tool, which does not change it: choose another "
-            "--output."
-        )
-    files = made_by["files"]
-    inside = isinstance(files, dict) and all(
-        isinstance(recipe, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
-        for name, recipe in files.items()
-    )
-    if not inside:
-        raise UserError(f'{path} is damaged: "made_by" names no files of its folder.')
-    return made_by
-
-
-def _joined(earlier: Any, place: Path, new: Request) -> Request:
-    """Return what was asked for before with the new sources behind it."""
-    try:
-        old = Request(**earlier)
-        old = replace(
-            old,
-            captions=[(role, _from(place, path)) for role, path in old.captions],
-            split_files=[(role, _from(place, path)) for role, path in old.split_files],
-            features=[_spec(spec, lambda path: _from(place, path)) for spec in old.features],
-            draw=tuple(map(int, old.draw)),
-        )
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{place / FILE_NAME} does not say what was imported before.") from error
-
-    # A source that was given before is not added once more.
-    more, there = _recorded(new, place), _recorded(old, place)
-
-    def both(kind: str) -> list:
-        pairs = zip(getattr(new, kind), getattr(more, kind), strict=True)
-        return [
-            *getattr(old, kind),
-            *(item for item, seen in pairs if seen not in getattr(there, kind)),
-        ]
-
-    return replace(
-        old,
-        captions=both("captions"),
-        features=both("features"),
-        split_files=both("split_files"),
-        segment_ids=new.segment_ids or old.segment_ids,
-        leave_out=new.leave_out or old.leave_out,
-    )
-
-
-def _earlier(earlier: Any, place: Path, new: Making) -> Making:
-    """Return how the data set was made before, with what the user says now over it."""
-    try:
-        old = Making(**earlier)
-        if old.text_encoder and old.text_encoder.startswith("."):
-            old = replace(old, text_encoder=_from(place, old.text_encoder))
-    except (TypeError, AttributeError) as error:
-        raise UserError(f"{place / FILE_NAME} does not say how it was made before.") from error
-    usual = Making()
-    said = {k: v for k, v in vars(new).items() if v != getattr(usual, k)}
-    return replace(old, **said)
-
-
-def _from(place: Path, path: str) -> str:
-    return os.path.normpath(place / path)
-
-
-def _spec(spec: str, change: Any) -> str:
-    name, _, path = spec.partition("=")
-    return f"{name}={change(path)}"
-
-
-def _recorded(request: Request, place: Path) -> Request:
-    """Return a request with paths as seen from the data set."""
-
-    def seen(path: str) -> str:
-        return _relative(path, place)
-
-    return replace(
-        request,
-        captions=[(role, seen(path)) for role, path in request.captions],
-        split_files=[(role, seen(path)) for role, path in request.split_files],
-        features=[_spec(spec, seen) for spec in request.features],
-    )
-
-
-def _recorded_making(making: Making, place: Path) -> Making:
-    encoder = making.text_encoder
-    if encoder and exists(Path(encoder)):
-        return replace(making, text_encoder=_relative(encoder, place))
-    return making
-
-
-def _relative(path: str, place: Path) -> str:
-    # A link keeps its own name: what a file is called says of what kind it is.
-    lies = Path(path)
-    return os.path.relpath(lies.parent.resolve() / lies.name, place)
-
-
 # --- The folder in which it is made ---------------------------------------------------------------
 
 
@@ -492,11 +372,15 @@ def _staging(place: Path, request: Request, making: Making) -> Iterator[Path]:
 
     Encoding captions may take long: what an interrupted import has encoded is gone on with if the
     next one asks for the same.
+
+    Raises:
+        UserError: something that this tool has not made lies there.
     """
     folder = place.with_name(f".{place.name}.importing")
     mark = folder / _REQUEST
     asked = json.dumps([asdict(request), asdict(making)])
-    if folder.is_dir() and not folder.is_symlink():
+    if exists(folder):
+        _insist_on_own(folder)
         same = mark.is_file() and mark.read_text(encoding="utf-8") == asked
         for path in folder.iterdir():
             if not (same and path.name == f"{ENCODED}.parts"):
@@ -512,6 +396,16 @@ def _staging(place: Path, request: Request, making: Making) -> Iterator[Path]:
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _insist_on_own(folder: Path) -> None:
+    """Refuse a folder with content that no import has left there: it would be emptied."""
+    is_folder = folder.is_dir() and not folder.is_symlink()
+    # An import that is killed at its very end has taken the mark away and not yet moved the folder.
+    if not is_folder or not (
+        (folder / _REQUEST).is_file() or not any(folder.iterdir()) or made_before(folder, add=False)
+    ):
+        raise UserError(f"{folder} is in the way of the import: move it away.")
 
 
 def _state(path: Path) -> Any:
