@@ -260,16 +260,25 @@ def _common_size(
 ) -> int:
     """Return the length of the vectors, and insist that all have it."""
     for key, array in entries:
-        if not array.size:
-            continue
-        size = size or array.shape[-1]
-        if array.ndim != 2 or array.shape[-1] != size:
-            raise UserError(
-                f'The {owner} has an array of shape {array.shape} for the video "{key}" in {path}; '
-                f"vectors of size {size} were expected."
-            )
+        if array.size:
+            size = size_of(key, array, size, owner, path)
     if size is None:
         raise UserError(f"The {owner} is missing for every video in {path}.")
+    return size
+
+
+def size_of(key: str, rows: np.ndarray, size: int | None, owner: str, path: Path) -> int:
+    """Return the length of a video's vectors, (n, D); `size` where it is known already.
+
+    Raises:
+        UserError: they have another length, or another number of axes.
+    """
+    size = size or rows.shape[-1]
+    if rows.ndim != 2 or rows.shape[-1] != size:
+        raise UserError(
+            f"The {owner} has an array of shape {rows.shape} for the video "
+            f'"{short(key)}" in {path}; vectors of size {size} were expected.'
+        )
     return size
 
 

@@ -14,7 +14,7 @@ from data_loader.formats.layouts import files_of
 from data_loader.formats.read import feature_tables
 from data_loader.formats.tables import FeatureTable
 from data_loader.store.packed import offsets_of
-from data_loader.store.packing import all_finite, average, rows_of
+from data_loader.store.packing import all_finite, average, rows_of, size_of
 from utils.errors import UserError, did_you_mean, short
 from utils.files import files_below, is_there, make_folder, replacing
 
@@ -183,12 +183,7 @@ def _look(name: str, path: Path) -> tuple[dict[str, int], int]:
             counts[key] = len(rows) if rows.size else 0
             if not rows.size:
                 continue
-            size = size or rows.shape[-1]
-            if rows.ndim != 2 or rows.shape[-1] != size:
-                raise UserError(
-                    f'The features "{name}" have an array of shape {rows.shape} for the video '
-                    f'"{short(key)}" in {path}; vectors of size {size} were expected.'
-                )
+            size = size_of(key, rows, size or None, f'expert "{name}"', path)
             if not all_finite(rows):
                 raise UserError(
                     f'The features "{name}" have a non-finite value for the video "{short(key)}" '
