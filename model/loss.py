@@ -2,6 +2,7 @@
 
 import logging
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -122,28 +123,19 @@ class NormSoftmaxLoss(nn.Module):
         return (of_captions + of_videos) / 2
 
 
-class MarginSoftmaxLoss(nn.Module):
-    """The sum of `MaxMarginRankingLoss` and `weight` times `NormSoftmaxLoss`."""
+class MarginSoftmaxLoss(NormSoftmaxLoss):
+    """The sum of `MaxMarginRankingLoss` and `weight` times `NormSoftmaxLoss`, with its settings."""
 
     def __init__(
-        self,
-        margin: float = 0.2,
-        fix_norm: bool = True,
-        weight: float = 1.0,
-        temperature: float = 0.1,
-        learned: bool = False,
-        lowest: float = 0.01,
-        highest: float = 1.0,
-        label_smoothing: float = 0.0,
+        self, margin: float = 0.2, fix_norm: bool = True, weight: float = 1.0, **softmax: Any
     ) -> None:
-        super().__init__()
+        super().__init__(**softmax)
         self.weight = weight
         self.ranking = MaxMarginRankingLoss(margin, fix_norm)
-        self.softmax = NormSoftmaxLoss(temperature, learned, lowest, highest, label_smoothing)
 
     def forward(self, sims: Tensor) -> Tensor:
         """Loss of a square similarity matrix (n, n), true pairs on the diagonal."""
-        return self.ranking(sims) + self.weight * self.softmax(sims)
+        return self.ranking(sims) + self.weight * super().forward(sims)
 
 
 class DistillationLoss(nn.Module):

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from data_loader.sets.declared import ModelInputs
 from misc.describe import describe, main, parameters_by_part
@@ -13,6 +12,7 @@ from misc.results.published import config_of, published_results
 from tests.conftest import ROOT, SHARED
 from tests.tiny_set import make_tiny_set, tiny_config
 from trainer.build import build_loader, build_net, count_parameters, expert_dims, inputs_of
+from trainer.memory import only_sizes
 from utils.config import Config, resolve_config
 from utils.errors import UserError
 
@@ -32,7 +32,7 @@ class Built:
     def __init__(self, path: str) -> None:
         config = Config.from_file(ROOT / path)
         data = inputs_of(config)
-        with torch.device("meta"):
+        with only_sizes():
             net = build_net(config, data)
         self.parameters = count_parameters(net)
         self.by_part = parameters_by_part(net)

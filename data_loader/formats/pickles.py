@@ -15,6 +15,7 @@ import os
 import pickle
 import re
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import IO, Any, ClassVar
 
@@ -67,14 +68,14 @@ class StandIn:
         raise BadContent(f'it sets the state of "{self.name}"')
 
 
-class PlainLater:
+class PlainLater(ABC):
     """Stands for something whose plain value is made when all of the pickle has been read."""
 
     __slots__ = ()
 
+    @abstractmethod
     def plain_value(self) -> Any:
         """Return what it stands for."""
-        raise NotImplementedError
 
 
 class _DType:
