@@ -13,6 +13,9 @@ from model import fast
 from model.fast import ONEDNN, TORCH, choose_products, fan_out, products_by
 from tests.run_files import Run, only_run, weights
 from tests.test_step import KINDS, make_batch, make_step
+from tests.tiny_set import make_tiny_set, tiny_config
+from trainer.build import build_net, inputs_of
+from utils.config import Config
 
 needs_onednn = pytest.mark.skipif(
     not fast._onednn_is_exact(), reason="oneDNN does not multiply in float32 here"
@@ -64,6 +67,14 @@ def test_the_sizes_decide_and_the_device(processor: Callable) -> None:
     assert choose_products(small) == choose_products(nn.Module()) == TORCH
     assert choose_products(nn.ModuleList([*small, nn.Linear(512, 512)])) == ONEDNN
     assert choose_products(nn.Linear(512, 512, device="meta")) == TORCH
+
+
+def test_whoever_builds_a_model_has_the_choice(processor: Callable, tmp_path: Path) -> None:
+    processor(ZEN_5)
+    config = Config.from_dict(tiny_config(make_tiny_set(tmp_path / "set"), tmp_path / "saved"))
+    for size, chosen in ((256, ONEDNN), (8, TORCH)):
+        config = config.merged({"experts": {"ce_shared_dim": size}})
+        assert build_net(config, inputs_of(config)).products == chosen
 
 
 def test_what_was_recorded_is_kept(processor: Callable, caplog: pytest.LogCaptureFixture) -> None:

@@ -28,6 +28,7 @@ from data_loader.teachers.teacher import Teacher
 from logger.progress import PackingBar
 from model import CENet, MNNet
 from model.collaborative_gating import GATINGS
+from model.fast import choose_products
 from model.hubness import KINDS
 from model.loss import AGGREGATES, LOSSES
 from model.metric import METRICS, REFUSED_METRICS
@@ -152,7 +153,9 @@ def build_net(
         if trained_on is not None:
             what = "The training of the model of this config"
             check_fits(what, TRAINING_COPIES * size, at_fault, trained_on)
-    return _make_net(config, data)
+    net = _make_net(config, data)
+    net.products = choose_products(net)  # whoever has a checkpoint keeps what it records
+    return net
 
 
 def _largest_keys(config: Config, size_of: Callable[[Config], int]) -> str:
