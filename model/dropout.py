@@ -40,7 +40,9 @@ class Dropout:
     def __bool__(self) -> bool:
         return max(self.features, self.text, self.experts) > 0
 
-    def availability(self, ind: dict[str, Tensor], items: Tensor, epoch: int) -> dict[str, Tensor]:
+    def availability(
+        self, ind: dict[str, Tensor], items: Tensor, epoch: int | Tensor
+    ) -> dict[str, Tensor]:
         """Take whole experts from videos: name -> (B,), 1 where the expert stays.
 
         Args:
@@ -57,7 +59,7 @@ class Dropout:
         left_BM = torch.where(left_BM.any(dim=1, keepdim=True), left_BM, there_BM)
         return dict(zip(names, left_BM.unbind(dim=1), strict=True))
 
-    def pooled(self, items: Tensor, epoch: int) -> PooledDropout | None:
+    def pooled(self, items: Tensor, epoch: int | Tensor) -> PooledDropout | None:
         """Return what takes features from the pooled experts and captions of some videos.
 
         Args:
@@ -82,7 +84,9 @@ class Dropout:
         return drop
 
 
-def keeps(seed: int, epoch: int, items: Tensor, count: int, share: float, stream: int) -> Tensor:
+def keeps(
+    seed: int, epoch: int | Tensor, items: Tensor, count: int, share: float, stream: int
+) -> Tensor:
     """Draw (B, count) bool, each False with the probability `share`, on the items' device.
 
     The hash is the finaliser of SplitMix64 (Steele, Lea and Flood 2014), as in
@@ -90,7 +94,9 @@ def keeps(seed: int, epoch: int, items: Tensor, count: int, share: float, stream
     """
     state = torch.zeros(1, dtype=torch.int64, device=items.device)
     for number in (seed, epoch, stream):
-        state = _mixed(state, torch.full_like(state, number))
+        if not isinstance(number, Tensor):
+            number = torch.full_like(state, number)
+        state = _mixed(state, number)
     state_B1 = _mixed(state, items.to(torch.int64)).unsqueeze(1)
     places = torch.arange(-(-count // _DRAWS), device=items.device)
     bits = _mixed(state_B1, places.unsqueeze(0))  # (B, a quarter of count)

@@ -73,16 +73,27 @@ def float32_product(a: Tensor, b: Tensor) -> Tensor:
     return _eager_product(a, b)
 
 
-def compile_model(net: nn.Module, device: torch.device) -> None:
+def compile_model(net: nn.Module) -> None:
     """Let torch compile a model's forward and backward pass (this loads the compiler).
 
-    On a GPU the kernels of either are launched as one graph: one pair of graphs for whole batches,
-    and one for an epoch's last, smaller one.
+    It compiles for the size of the first batch. One of another size, as the last of an epoch, would
+    take as long to compile as all others together: it goes through the model as without compiling.
     """
     global _eager_product
     # Compiled, the setting of the product would be that of the whole graph.
     _eager_product = torch.compiler.disable(_Float32Product.apply)
-    net.compile(mode="reduce-overhead" if device.type == "cuda" else None, dynamic=False)
+    net.compile(dynamic=False)
+    compiled = net._compiled_call_impl
+    assert compiled is not None
+    stance = "default"
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal stance
+        with torch.compiler.set_stance(stance):
+            stance = "eager_on_recompile"
+            return compiled(*args, **kwargs)
+
+    net._compiled_call_impl = call
 
 
 @contextmanager

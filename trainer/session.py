@@ -156,7 +156,7 @@ class Training:
         config, seed, parts, options = self.config, self.seed, self.parts, self.options
         marks = {"quick_try": True} if options.is_quick_try else {}
         if config.get("compile", False):
-            compile_model(parts.net, parts.device)
+            compile_model(parts.net)
         header = {
             "arch": type(parts.net).__name__,
             "version": version(),

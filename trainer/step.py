@@ -3,6 +3,7 @@
 import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from data_loader.batches import Batch
 from model.fast import products_by, rounding_to_tf32
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity
 from trainer.distillation import Distillation
+from trainer.graphs import GraphedPass
 from trainer.recipe.accumulation import accumulate_gradients, split_batch
 from trainer.recipe.recipe import Recipe
 from utils.errors import UserError
@@ -58,12 +60,24 @@ class TrainingStep:
             if self.recipe.accumulate > 1:
                 loss, distance = self._in_parts(batch, epoch)
             else:
-                with self.recipe.dropping(self.net, batch, epoch) as left:
-                    sims = self.similarities(left)
+                sims = self._compare(batch, epoch)
                 loss, distance = self._objective(sims, batch, epoch)
                 loss.backward()
         self.recipe.update(self.net, self.optimiser)
         return loss.detach(), None if distance is None else distance.detach()
+
+    def _compare(self, batch: Batch, epoch: int) -> Tensor:
+        if batch.text.device.type != "cuda":
+            return self._pass(batch, epoch)
+        return self._graphed(batch, epoch, needs_items=bool(self.recipe.dropout))
+
+    def _pass(self, batch: Batch, epoch: int | Tensor) -> Tensor:
+        with self.recipe.dropping(self.net, batch, epoch) as left:
+            return self.similarities(left)
+
+    @cached_property
+    def _graphed(self) -> GraphedPass:
+        return GraphedPass(self.net, self._pass)
 
     def _objective(self, sims: Tensor, batch: Batch, epoch: int) -> tuple[Tensor, Tensor | None]:
         """Loss of the similarities (B C, B) of C captions a video: the mean over one of each."""

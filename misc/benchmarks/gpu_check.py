@@ -143,7 +143,7 @@ def compiled(device: torch.device, precision: str) -> str:
     """Train compiled, with a smaller batch now and then as at the end of an epoch."""
     plain, batch_of = make_parts(device, "pairwise", precision=precision)
     fast, _ = make_parts(device, "pairwise", precision=precision)
-    compile_model(fast.net, device)
+    compile_model(fast.net)
     apart = []
     for number in range(STEPS):
         batch = batch_of(LAST_BATCH if number % 4 == 3 else BATCH).to(device)

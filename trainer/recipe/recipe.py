@@ -59,7 +59,7 @@ class Recipe:
         )
 
     @contextmanager
-    def dropping(self, net: RetrievalModel, batch: Batch, epoch: int) -> Iterator[Batch]:
+    def dropping(self, net: RetrievalModel, batch: Batch, epoch: int | Tensor) -> Iterator[Batch]:
         """Within this context the model drops what the items of a batch lose; gives the batch.
 
         Whole experts are taken from the batch itself.
