@@ -177,7 +177,10 @@ class Mish(nn.Module):
 
 
 class _MishByOneExponential(torch.autograd.Function):
-    """x tanh(softplus(x)) = x n / (n + 2) with n = e (e + 2), e = exp(x)."""
+    """x tanh(softplus(x)) = x n / d with n = e (e + 2), d = n + 2, e = exp(x).
+
+    The derivative is (n d + 4 x e (e + 1)) / d^2.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -190,7 +193,11 @@ class _MishByOneExponential(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return torch.ops.aten.mish_backward(gradient, x)
+        e = x.float().clamp(max=_LINEAR_FROM).exp_()
+        n = e.add(2).mul_(e)
+        d = n + 2
+        n.mul_(d).add_(e.addcmul_(e, e).mul_(x), alpha=4)
+        return n.div_(d.mul_(d)).mul_(gradient).to(x.dtype)
 
 
 # As in `F.normalize`: shorter vectors are divided by it.
