@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from model.collaborative_gating import GATINGS
 from model.expert_module import ConcatMixModule, ConcatModule, ExpertModule, SharedSizeModule
-from model.fast import once_for_missing, skips_missing
+from model.fast import once_for_missing, side_by_side, skips_missing
 from model.net_vlad import NetVLAD
 from model.similarity import (
     ExpertDims,
@@ -190,15 +190,20 @@ class CENet(RetrievalModel):
             name -> (B, D). For `compute_video_embeddings`: `modalities` and `embeddings`.
         """
         names = list(self.expert_dims)
-        pooled, availability = self.pool_experts(experts, ind)
-        video_side = self.ce.encode_video(pooled, availability)
         if self.task == "compute_video_embeddings":
-            embeddings = dict(zip(names, video_side.embeddings, strict=True))
+            embeddings = dict(zip(names, self.encode_video(experts, ind).embeddings, strict=True))
             return {"modalities": names, "embeddings": embeddings}
         if text is None:
             raise ValueError("The task retrieval needs captions.")
         num_videos, num_captions = text.shape[:2]
-        text_side = self.encode_text(text, text_token_mask)
+
+        def of_videos() -> tuple[list[Tensor], VideoEmbeddings]:
+            pooled, availability = self.pool_experts(experts, ind)
+            return pooled, self.ce.encode_video(pooled, availability)
+
+        text_side, (pooled, video_side) = side_by_side(
+            lambda: self.encode_text(text, text_token_mask), of_videos, text.device
+        )
         matrix = similarity(text_side, video_side)  # (B C, B)
         if num_captions > 1 and (self.training or self.test_caption_mode == "avg"):
             matrix = matrix.view(num_videos, num_captions, -1).mean(dim=1)  # (B, B)

@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 _log = logging.getLogger(__name__)
+
+_First = TypeVar("_First")
+_Second = TypeVar("_Second")
 
 # Who multiplies matrices of float32 on the CPU: the library that torch takes (MKL in its wheels),
 # or oneDNN, which the wheels bring as well.
@@ -94,6 +97,26 @@ def compile_model(net: nn.Module) -> None:
             return compiled(*args, **kwargs)
 
     net._compiled_call_impl = call
+
+
+def side_by_side(
+    first: Callable[[], _First], second: Callable[[], _Second], device: torch.device
+) -> tuple[_First, _Second]:
+    """Return what two functions give that do not need one another.
+
+    Where a graph of a GPU's kernels is being made, those of the two, and of their gradients, become
+    branches of it that run at the same time: most are too small to keep a GPU busy.
+    """
+    is_eager = device.type != "cuda" or torch.compiler.is_compiling()
+    if is_eager or not torch.cuda.is_current_stream_capturing():
+        return first(), second()
+    main, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    side.wait_stream(main)
+    with torch.cuda.stream(side):
+        of_first = first()
+    of_second = second()
+    main.wait_stream(side)
+    return of_first, of_second
 
 
 @contextmanager
