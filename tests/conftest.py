@@ -26,6 +26,31 @@ _BROWSER_OPTIONS = [
 ]
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two for the whole suite: each takes about 1 GB, and what they start as much again.
+
+    A few files are done before a second process has loaded what they import.
+    """
+    return 2 if config.args_source == config.ArgsSource.TESTPATHS else 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Iterator:
+    """Between processes goes text alone, and tests log names of files that are none."""
+    return _as_text((yield))
+
+
+def _as_text(value: object) -> object:
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {_as_text(key): _as_text(item) for key, item in value.items()}
+        case list() | tuple():
+            return type(value)(map(_as_text, value))
+    return value
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interrupts_as_on_a_terminal() -> None:
     """Job runners start programs with SIGINT ignored, which the programs under test inherit."""

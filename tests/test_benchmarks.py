@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,14 +16,41 @@ from misc.benchmarks.__main__ import main
 from misc.benchmarks.measure import ROOT, Figures, Job, WorkError, measure, measured
 from misc.benchmarks.peak import Products
 from misc.benchmarks.workloads import WORKLOADS
+from tests.tiny_set import write_json
 from trainer.build import build_loader
 from trainer.evaluation import similarity_blocks
 from utils.errors import UserError
 
 
-@pytest.mark.parametrize("name", ["step-ce", "step-moee"])
-def test_the_plain_step_learns_the_same(name: str) -> None:
+def small_settings(name: str, folder: Path) -> dict[str, Any]:
+    """Settings of a workload; its config has few experts."""
     settings = WORKLOADS[name].settings
+    return (
+        settings | {"path": few_experts(settings["path"], folder)}
+        if "path" in settings
+        else settings
+    )
+
+
+def few_experts(path: str | Path, folder: Path) -> str:
+    """A config that inherits from another; MoEE of all MSRVTT's experts would take gigabytes."""
+    config = {
+        "inherit_from": str(path),
+        "experts": {"modalities": ["face", "ocr", "audio", "speech"]},
+        "loss": {"args": {"margin": 1}},  # more than a few steps reach
+    }
+    return str(write_json(folder / "few.json", config))
+
+
+@pytest.fixture
+def small_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data set's config has 183M parameters."""
+    monkeypatch.setattr(synthetic, "config_of", partial(synthetic.config_of, size=32))
+
+
+@pytest.mark.parametrize("name", ["step-ce", "step-moee"])
+def test_the_plain_step_learns_the_same(name: str, tmp_path: Path) -> None:
+    settings = small_settings(name, tmp_path)
     ours, plain = (workloads.step(0.1, **settings, **more) for more in ({}, {"plain": True}))
     losses = [(ours.run()[0].item(), plain.run().item()) for _ in range(3)]
     for one, other in losses:
@@ -29,6 +58,7 @@ def test_the_plain_step_learns_the_same(name: str) -> None:
     assert len({one for one, _ in losses}) == 3
 
 
+@pytest.mark.usefixtures("small_embeddings")
 def test_the_plain_evaluation_gives_the_same_similarities() -> None:
     sizes = {"videos": 4, "captions": 2, "repeats": 1}
     ours, plain = (workloads.evaluation(1, **sizes, plain=is_plain) for is_plain in (False, True))
@@ -36,10 +66,10 @@ def test_the_plain_evaluation_gives_the_same_similarities() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_embeddings")
 @pytest.mark.parametrize("name", [n for n in WORKLOADS if not n.startswith(("import", "test"))])
-def test_every_workload_is_done_and_measured(name: str) -> None:
-    workload = WORKLOADS[name]
-    job = workload.prepare(0.002, **workload.settings)
+def test_every_workload_is_done_and_measured(name: str, tmp_path: Path) -> None:
+    job = WORKLOADS[name].prepare(0.002, **small_settings(name, tmp_path))
     *between, figures = measured(job)
     assert between == [None] * (job.warmups + job.repeats)
     assert len(figures.runs) == job.repeats and min(figures.runs) >= 0
@@ -205,6 +235,8 @@ def test_growth_draws_its_plots(
         return list(measured(getattr(growth, function.partition(".")[2])(**settings)))[-1:]
 
     monkeypatch.setattr(growth, "measure", in_this_process)
+    for size in ("EMBEDDING_SIZE", "SHARED_SIZE"):
+        monkeypatch.setattr(growth, size, 8)
     growth.main(["--most_videos", "1000", "--most_experts", "2", "--folder", str(tmp_path)])
     plots = sorted(path.name for path in tmp_path.iterdir())
     assert plots == ["growth-evaluation.png", "growth-experts.png"]
@@ -222,10 +254,11 @@ def test_a_training_is_measured_from_end_to_end(capsys: pytest.CaptureFixture[st
 
 
 def test_a_device_is_checked_against_the_host(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name, value in (("STEPS", 1), ("BATCH", 3), ("SIZE", 8), ("GATINGS", {})):
         monkeypatch.setattr(gpu_check, name, value)
+    monkeypatch.setattr(gpu_check, "CONFIG", few_experts(gpu_check.CONFIG, tmp_path))
     arguments = ["--device", "cpu", "--precision", "float32", "--no_compile"]
     gpu_check.main(arguments)
     lines = capsys.readouterr().out.splitlines()

@@ -99,7 +99,7 @@ def test_text_and_binary_agree(
         ("w.txt", b"a 1 1e300\n", 'non-finite values .word "a"'),
         ("w.bin", b"the text 1 2\n", ".txt"),
         ("w.bin.gz", b"no gzip", "damaged or truncated"),
-        ("w.bin.gz", gzip.compress(b"2 3\na ")[:-5], "damaged or truncated"),
+        ("w.bin.gz", gzip.compress(b"2 3\na ", mtime=0)[:-5], "damaged or truncated"),
         ("w.zip", b"no zip", "damaged or truncated"),
     ],
 )
