@@ -39,7 +39,7 @@ def choose_products(net: nn.Module, recorded: object = None) -> str:
     weights = [p for p in net.parameters() if p.dim() == 2]
     if any(w.device.type != "cpu" for w in weights):
         return TORCH
-    if recorded == ONEDNN and not _onednn_is_exact():
+    if recorded == ONEDNN and not onednn_is_exact():
         _log.warning(
             "This training multiplied matrices with oneDNN, which does not compute in float32 on "
             "this processor: MKL takes its place, and numbers may differ in their last digits."
@@ -49,7 +49,7 @@ def choose_products(net: nn.Module, recorded: object = None) -> str:
         return str(recorded)
     in_large = sum(w.numel() for w in weights if w.numel() >= _LARGE_WEIGHT)
     is_large = 2 * in_large > sum(w.numel() for w in weights)
-    return ONEDNN if is_large and _onednn_is_faster() and _onednn_is_exact() else TORCH
+    return ONEDNN if is_large and _onednn_is_faster() and onednn_is_exact() else TORCH
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def products_by(kernel: str) -> Iterator[None]:
     settings = _settings()
     before = settings.fp32_precision
     # Torch hands products to oneDNN where it may round to bfloat16, which this processor's kernel
-    # does not do: `_onednn_is_exact` has seen to that.
+    # does not do: `onednn_is_exact` has seen to that.
     settings.fp32_precision = "bf16"
     try:
         yield
@@ -171,7 +171,7 @@ def _onednn_is_faster() -> bool:
 
 
 @cache
-def _onednn_is_exact() -> bool:
+def onednn_is_exact() -> bool:
     """Whether oneDNN multiplies in float32: a processor with AMX would round to bfloat16."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.backends.mkldnn, "matmul"):
         return False

@@ -18,7 +18,7 @@ from trainer.build import build_net, inputs_of
 from utils.config import Config
 
 needs_onednn = pytest.mark.skipif(
-    not fast._onednn_is_exact(), reason="oneDNN does not multiply in float32 here"
+    not fast.onednn_is_exact(), reason="oneDNN does not multiply in float32 here"
 )
 ZEN_5 = "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 26\n\nprocessor\t: 1\n"
 
@@ -34,7 +34,7 @@ def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., 
         (tmp_path / "cpuinfo").unlink(missing_ok=True)
         if facts is not None:
             (tmp_path / "cpuinfo").write_text(facts)
-        monkeypatch.setattr(fast, "_onednn_is_exact", lambda: is_exact)
+        monkeypatch.setattr(fast, "onednn_is_exact", lambda: is_exact)
         fast._onednn_is_faster.cache_clear()
 
     yield become

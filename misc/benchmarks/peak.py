@@ -2,17 +2,18 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from model.fast import ONEDNN, TORCH, onednn_is_exact, products_by
+from trainer.memory import keeping_freed_memory
 
 # Where the two factors stand in the arguments of an operation.
 _FACTORS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "_linear_pointwise": 0}
-_TRIES = 3
-
 Shape = tuple[int, int, int, torch.dtype]
 
 
@@ -46,31 +47,30 @@ class Products(TorchDispatchMode):
 
     def seconds(self) -> float:
         """Measure them: seconds of processor time by the faster of MKL's and oneDNN's kernels."""
-        return sum(count * _fastest(shape) for shape, count in self.shapes.items())
+        with keeping_freed_memory():
+            return sum(count * _fastest(shape) for shape, count in self.shapes.items())
 
 
 def _fastest(shape: Shape) -> float:
     rows, inner, columns, dtype = shape
     if not all(shape[:3]):
         return 0.0
-    x, weight = (torch.randn(n, inner).to(dtype) for n in (rows, columns))
-    return min(_seconds(kernel, x, weight) for kernel in _kernels())
-
-
-def _kernels() -> list[Any]:
-    def by_onednn(x: Tensor, weight: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-
-    return [F.linear, *([by_onednn] if hasattr(torch.ops.mkldnn, "_linear_pointwise") else [])]
-
-
-@torch.inference_mode()
-def _seconds(kernel: Any, x: Tensor, weight: Tensor) -> float:
-    count = min(50, 1 + int(1e8 / (len(x) * weight.numel())))  # a clock tells no microseconds
+    x_RI, y_CI = (torch.randn(n, inner).to(dtype) for n in (rows, columns))
+    y_IC = y_CI.t().contiguous()
+    # How the factors lie in memory, and which comes first, matters.
+    ways = (lambda: x_RI @ y_CI.t()), (lambda: x_RI @ y_IC), (lambda: y_CI @ x_RI.t())
+    repeats = min(20, 1 + int(1e8 / (rows * inner * columns)))  # a clock tells no microseconds
+    libraries = (TORCH, ONEDNN) if onednn_is_exact() else (TORCH,)
     best = float("inf")
-    for _ in range(_TRIES):
-        started = time.process_time()
-        for _ in range(count):
-            kernel(x, weight)
-        best = min(best, (time.process_time() - started) / count)
+    for library, way in product(libraries, ways):
+        with torch.inference_mode(), products_by(library):
+            best = min(best, _seconds(way, 1))
+            best = min(best, _seconds(way, repeats))
     return best
+
+
+def _seconds(way: Callable[[], object], repeats: int) -> float:
+    started = time.process_time()
+    for _ in range(repeats):
+        way()
+    return (time.process_time() - started) / repeats
