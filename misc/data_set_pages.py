@@ -162,7 +162,7 @@ _FIRST = "the first caption of each video"
 def _protocols(description: DataDescription) -> dict[str, str]:
     """Split -> by which captions the configs search its videos."""
     found = {}
-    for _, values in _experiments():
+    for _, values in experiments():
         values = merge(values, values.get("eval_settings") or {})
         arguments = values["data_loader"]["args"]
         if arguments["dataset_name"] != description.name:
@@ -222,7 +222,7 @@ class ExpertRow:
 def expert_rows(description: DataDescription) -> list[ExpertRow]:
     """List the experts of a data set with their files, as configs and description name them."""
     rows: dict[tuple, ExpertRow] = {}
-    for _, values in _experiments():
+    for _, values in experiments():
         arguments = values["data_loader"]["args"]
         if arguments["dataset_name"] == description.name:
             experts = values["experts"]
@@ -378,11 +378,6 @@ def _built_parameters(path: Path) -> int:
 
     with only_sizes():
         return count_parameters(build_net(config, inputs_of(config)))
-
-
-@cache
-def _experiments() -> list[tuple[Path, dict[str, Any]]]:
-    return list(experiments())
 
 
 def _checkpoints(folder: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Which configs need an archive, and what `--dry_run` prints of all that would be fetched."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,14 @@ def needs(dataset: str, release: str, configs: Path = CONFIGS) -> list[Need]:
     return found
 
 
-def experiments(configs: Path = CONFIGS) -> Iterable[tuple[Path, dict[str, Any]]]:
-    """Yield the configs of experiments that name a data set, resolved, in order of their paths.
+@cache
+def experiments(configs: Path = CONFIGS) -> tuple[tuple[Path, dict[str, Any]], ...]:
+    """Return the configs of experiments that name a data set, resolved, in order of their paths.
 
     Files that only others inherit from (by their place or name) and those that cannot be read are
-    left out.
+    left out. All are read once in a process.
     """
+    found = []
     for path in sorted(configs.glob("**/*/*.json")):
         try:
             values = resolve_config(path)
@@ -70,7 +73,8 @@ def experiments(configs: Path = CONFIGS) -> Iterable[tuple[Path, dict[str, Any]]
         named = isinstance(arguments, dict) and isinstance(arguments.get("dataset_name"), str)
         is_part = path.parent.name == "fragments" or path.stem.startswith(_PART_NAMES)
         if named and not is_part:
-            yield path, values
+            found.append((path, values))
+    return tuple(found)
 
 
 def _need(path: Path, values: dict[str, Any], dataset: str, release: str) -> Need | None:
