@@ -80,6 +80,28 @@ def _msrvtt(path: Path, captions: Captions) -> Path:
     return _json(path / "m.json", {"info": {}, "videos": videos, "sentences": sentences})
 
 
+def _coco(path: Path, captions: Captions) -> Path:
+    number = {key: 100 + n for n, key in enumerate(captions)}
+    images = [
+        {"id": n, "file_name": f"{key}.jpg", "split": role_of(n - 100)} for key, n in number.items()
+    ]
+    annotations = [
+        {"id": n, "image_id": number[key], "caption": text}
+        for n, (key, text) in enumerate(_pairs(captions))
+    ]
+    return _json(path / "o.json", {"licenses": [], "images": images, "annotations": annotations})
+
+
+def _parquet(path: Path, captions: Captions) -> Path:
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = {"video_id": list(captions), "caption": list(captions.values())}
+    columns["picture"] = [{"bytes": b"\x00"}] * len(captions)
+    parquet.write_table(pyarrow.table(columns), path / "c.parquet")
+    return path / "c.parquet"
+
+
 def _youcook(path: Path, captions: Captions) -> Path:
     database = {
         key: {
@@ -150,6 +172,8 @@ LAYOUTS: dict[str, Callable[[Path, Captions], Path]] = {
     ),
     "a text for each video": _folder,
     "MSR-VTT": _msrvtt,
+    "COCO": _coco,
+    "parquet": _parquet,
     "YouCook2": _youcook,
     "ActivityNet": _activitynet,
     "a part for each split": _by_split,
@@ -158,4 +182,4 @@ LAYOUTS: dict[str, Callable[[Path, Captions], Path]] = {
     ),
 }
 # Those that say which videos are for training.
-WITH_SPLITS = ("MSR-VTT", "YouCook2", "a part for each split")
+WITH_SPLITS = ("MSR-VTT", "COCO", "YouCook2", "a part for each split")

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from data_loader.formats.apart import watched
-from data_loader.formats.read import read_feature_file
+from data_loader.formats.read import feature_tables, read_feature_file
 from misc.import_data_set.features import find_features
 from tests.every_format import Table as AnyTable
 from tests.feature_layouts import SEVERAL, SINGLE, Table
@@ -155,6 +155,85 @@ def test_large_arrays_stay_in_their_files(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "e.npz").write_bytes(data)
     with pytest.raises(zipfile.BadZipFile, match="checksum"):
         npy.read_npz(tmp_path / "e.npz", {"feats": True})
+
+
+def compressed(path: Path, table: Table) -> None:
+    with h5py.File(path, "w") as file:
+        for key, value in table.items():
+            file.create_dataset(f"all/{key}", data=value, compression="gzip")
+
+
+def compressed_matrix(path: Path, table: Table) -> None:
+    with h5py.File(path, "w") as file:
+        rows = np.concatenate(list(table.values()))
+        file.create_dataset("features", data=rows, compression="gzip", chunks=(1, 3))
+        offsets = np.arange(0, 2 * len(table) + 1, 2)
+        file.create_dataset("offsets", data=offsets, compression="gzip")
+        file["video_ids"] = list(table)
+
+
+def scattered(path: Path, table: Table) -> None:
+    """Write rows of a video that do not stand together."""
+    rows = [(key, row) for key, value in table.items() for row in value.tolist()]
+    path.write_text("\n".join(",".join(map(str, [k, *row])) for k, row in rows[::2] + rows[1::2]))
+
+
+# Format -> how many of the three videos are in memory at once.
+IN_PIECES: dict[str, tuple[Callable[[Path, Table], None], int]] = {
+    "one_each.h5": (compressed, 1),
+    "matrix.h5": (compressed_matrix, 1),
+    "rows.csv": (SEVERAL["rows.csv"], 1),
+    "id.feature.txt": (SEVERAL["id.feature.txt"], 1),
+    "scattered.csv": (scattered, 3),
+    "nested.parquet": (SEVERAL["nested.parquet"], 1),
+    "columns.parquet": (SEVERAL["columns.parquet"], 1),
+}
+
+
+@pytest.mark.parametrize("name", IN_PIECES)
+def test_what_cannot_be_mapped_is_read_in_pieces(
+    tmp_path: Path, table: Table, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for place in (
+        "rows._PIECE_BYTES",
+        "rows._ROWS_AT_ONCE",
+        "tables._PIECE_VALUES",
+        "layouts._PIECE_VALUES",
+    ):
+        monkeypatch.setattr(f"data_loader.formats.{place}", 1)
+    write, together = IN_PIECES[name]
+    write(tmp_path / name, table)
+    pieces = [piece for piece in feature_tables(tmp_path / name) if piece]
+    assert max(map(len, pieces)) == together
+    whole = read_feature_file(tmp_path / name)
+    found = {key: value for piece in pieces for key, value in piece.items()}
+    assert list(found) == list(whole) and sum(map(len, pieces)) == 3
+    for key, value in named("", found).items():
+        np.testing.assert_array_equal(value, table[key])
+
+
+@pytest.mark.parametrize("name", ["one_each.h5", "folder", "e.npz"])
+def test_what_memory_would_hold_is_put_together_once(
+    tmp_path: Path, table: Table, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    {"one_each.h5": compressed, **SEVERAL, "e.npz": SEVERAL["grouped.npz"]}[name](
+        tmp_path / name, table
+    )
+    monkeypatch.setattr("data_loader.formats.npy._MAPPED_BYTES", 8)
+    source = find_features(f"x={tmp_path / name}")
+    assert source.entry(tmp_path) is not None
+    monkeypatch.setattr("misc.import_data_set.features._MOST_HELD", 71)
+    # An archive of plain arrays is mapped; what is compressed, or a folder of small files, is not.
+    assert (source.entry(tmp_path) is None) == (name != "e.npz")
+
+
+def test_a_source_that_changes_meanwhile_is_told(tmp_path: Path, table: Table) -> None:
+    compressed(tmp_path / "e.h5", table)
+    source = find_features(f"x={tmp_path / 'e.h5'}")
+    compressed(tmp_path / "e.h5", {**table, "v1": table["v1"][:1]})
+    with pytest.raises(UserError, match="has changed while"):
+        source.write(tmp_path / "x.npz", {key: key for key in source.ids})
+    assert not (tmp_path / "x.npz").exists()
 
 
 # --- What cannot be used --------------------------------------------------------------------------

@@ -425,6 +425,49 @@ def test_a_config_that_the_user_changed_stays(place: Path, importing: Call) -> N
     assert config_in() == config
 
 
+@pytest.mark.parametrize("name", ["captions.json", "splits/train.txt", "dataset.json"])
+def test_what_the_user_changed_is_not_undone(place: Path, importing: Call, name: str) -> None:
+    assert importing("--captions", csv_of(CAPTIONS))[0] == 0
+    path = Path("set", name)
+    written = path.read_text()
+    changed = json.dumps({**json.loads(written), "name": []}) if "json" in name else "v0\n"
+    path.write_text(changed)
+    code, said = importing("--captions", "c.csv")
+    assert code == 2 and f"set/{name} was changed since" in said
+    assert path.read_text() == changed
+    path.write_text(written)
+    assert "nothing has changed" in importing("--captions", "c.csv")[1]
+
+
+def test_a_video_that_the_user_moved_to_another_list_stays_there(
+    place: Path, importing: Call
+) -> None:
+    assert importing("--captions", csv_of(CAPTIONS))[0] == 0
+    lists = lists_in()
+    lists["val"].append(lists["train"].pop())
+    for role, ids in lists.items():
+        Path(f"set/splits/{role}.txt").write_text("".join(f"{v}\n" for v in ids))
+    assert importing("--add", experts=False)[0] == 0
+    assert {role: {*ids} for role, ids in lists_in().items()} == {r: {*v} for r, v in lists.items()}
+
+
+def test_sources_may_lie_in_the_folder_of_the_data_set(place: Path, importing: Call) -> None:
+    """The folder may be there before, with the features and the word vectors in it."""
+    Path("set/deep").mkdir(parents=True)
+    Path("look.npz").rename("set/deep/look.npz")
+    vocabulary = [*WORDS, "a", "is"]
+    write_word_vectors(Path("set/w.bin"), vocabulary, np.ones((len(vocabulary), 4)))
+    features = ("--features", "look=set/deep/look.npz", "sound=sound.npz")
+    flags = ("--captions", csv_of(CAPTIONS), *features, "--text-encoder", "set/w.bin")
+    code, said = importing(*flags, experts=False)
+    assert code == 0, said
+    description = json.loads(Path("set/dataset.json").read_text())
+    assert description["experts"]["look"]["file"] == "deep/look.npz"
+    assert not any(path.is_symlink() for path in Path("set").rglob("*"))
+    assert "nothing has changed" in importing(*flags, experts=False)[1]
+    assert "nothing has changed" in importing("--add", experts=False)[1]
+
+
 def test_a_recipe_that_exists_is_named_and_its_files_are_gone_after(
     place: Path, importing: Call
 ) -> None:
@@ -567,6 +610,9 @@ def test_a_description_that_names_files_elsewhere_is_damaged(place: Path, import
         (b"video_id,caption\na,b,c,d\n", ["line 2", "4 columns"]),
         (b"alpha,beta\n1,2\n", ["--caption-column"]),
         (b"alpha,text\na b,a b\n", ["--id-column"]),
+        (b"\x1f\x8b\x08\x00packed", ["no text", "unpack"]),
+        (b'video_id,caption\n"a\nb",a dog runs\n', ["several lines"]),
+        (b'video_id,caption\na,"a dog\n' + b"b,a cat\n" * 100, ["lines 2 to 102", "quotation"]),
     ],
 )
 def test_broken_tables_are_refused(
@@ -596,11 +642,21 @@ def test_json_without_captions_is_refused(place: Path, importing: Call, content:
         (["--captions", "c.csv", "--text-encoder", "none/model"], ["none/model"]),
         (["--captions", "c.csv", "--features", "look"], ["EXPERT=PATH"]),
         (["--captions", "c.csv", "--features", "look=none.npz"], ["none.npz"]),
+        (["--captions", "c.csv", "--features", "text=look.npz"], ["name of an expert"]),
+        (["--captions", "c.csv", "c.csv"], ["c.csv twice"]),
+        (["--captions", "c.csv", "--features", "a=look.npz", "a=./look.npz"], ["twice"]),
+        (["--captions", "c.csv", "--videos", "none"], ["none is no folder"]),
+        (["--captions", "c.csv", "--device", "0"], ["--device has no meaning"]),
+        (["--captions", "c.csv", "--output", "/"], ["folder of its own"]),
+        (["--captions", "texts", "--output", "texts/set"], ["elsewhere"]),
+        (["--captions", "c.csv", "--split-files", "train=c2.csv", "test=empty.txt"], ["is empty"]),
     ],
 )
 def test_refusals(place: Path, importing: Call, flags: list[str], words: list[str]) -> None:
     csv_of(CAPTIONS)
     table("c2.csv", [["video_id"], *([key] for key in CAPTIONS)])
+    Path("empty.txt").touch()
+    LAYOUTS["a text for each video"](place, CAPTIONS)
     refused(importing(*flags, experts="--features" not in flags), *words)
 
 

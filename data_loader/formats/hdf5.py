@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from data_loader.formats.pickles import checked_key, text_of
+from data_loader.formats.tables import ID_NAMES, Later
 from utils.errors import BadContent, Truncated, short
 
 _MAX_DEPTH = 12
@@ -26,6 +27,8 @@ _LIST_ITEM = re.compile(r"data_?(\d+)$")
 # zsvision's hickle extension writes this for a slash in a key, hickle 4 two backslashes.
 _SLASHES = ("24fecef0-9d7a", "\\\\")
 _MATLAB_HEAD = 128
+# What tells where the rest belongs.
+_READ_AT_ONCE = (*ID_NAMES, "offsets")
 
 Place: TypeAlias = h5py.Dataset | h5py.Group
 Walk = Callable[[Place, int], Any]
@@ -40,11 +43,23 @@ def read_hdf5(path: Path) -> Any:
     Raises:
         BadContent: it is broken, or holds anything but plain data in the file itself.
     """
+    with open_hdf5(path, is_lazy=False) as content:
+        return content
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path, is_lazy: bool) -> Iterator[Any]:
+    """Give what `read_hdf5` returns; lazily, numbers that do not lie there as they are are `Later`.
+
+    Raises:
+        BadContent: as `read_hdf5`.
+    """
     with _opened(path) as file:
-        reader = _Reader(file)
+        reader = _Reader(file, is_lazy)
         if "HICKLE_VERSION" in file.attrs or _text_of(file.attrs.get("CLASS")) == "hickle":
-            return _hickled(reader)
-        return reader.members(file, reader.plain, 0)
+            yield _hickled(reader)
+        else:
+            yield reader.members(file, reader.plain, 0)
 
 
 def read_matlab_hdf5(path: Path) -> dict[str, Any]:
@@ -72,10 +87,15 @@ def _opened(path: Path) -> Iterator[h5py.File]:
 
 
 class _Reader:
-    """Reads the datasets of one file, each at most once."""
+    """Reads the datasets of one file, each at most once.
 
-    def __init__(self, file: h5py.File) -> None:
-        self.file = file
+    Args:
+        file: an open file.
+        is_lazy: whether numbers that do not lie there as they are become `Later`.
+    """
+
+    def __init__(self, file: h5py.File, is_lazy: bool = False) -> None:
+        self.file, self.is_lazy = file, is_lazy
         self._seen: set[int] = set()
         self._bytes = np.asarray(np.memmap(file.filename, dtype=np.uint8, mode="r"))
 
@@ -139,6 +159,11 @@ class _Reader:
         self._check_storage(place)
         if texts is None and place.ndim and (mapped := self._mapped(place)) is not None:
             return mapped
+        name = place.name.rpartition("/")[2].lower()
+        if self.is_lazy and texts is None and place.ndim and name not in _READ_AT_ONCE:
+            # A dataset that stays open keeps a cache of its own.
+            path = place.name
+            return Later(place.shape, place.dtype, lambda rows: self.file[path][rows])
         found = place[()]
         if "str_type" in place.attrs and texts and texts.length:
             return text_of(found.tobytes())

@@ -15,8 +15,8 @@ import numpy as np
 from data_loader.formats.msgpack_numpy import read_msgpack
 from data_loader.formats.npy import read_all_npz, read_npy
 from data_loader.formats.pickles import PLAIN_NAMES, read_pickle
-from data_loader.formats.rows import read_parquet, read_text_rows
-from data_loader.formats.tables import FEATURE_NAMES, ID_NAMES, unique
+from data_loader.formats.rows import pieces_of_rows, read_rows
+from data_loader.formats.tables import FEATURE_NAMES, ID_NAMES, Later, unique
 from data_loader.formats.tensors import PICKLED_NAMES, read_safetensors, read_torch
 from utils.errors import BadContent, Truncated, short
 from utils.files import files_below
@@ -26,6 +26,7 @@ _OWN_LISTS = ("{}.ids.txt", "{}_ids.txt", "{}.ids.json", "{}_ids.json", "{}_ids.
 _LISTS = ("ids.txt", "ids.json", "ids.npy", "id.txt", "video_ids.txt", "video_ids.json")
 _MATRIX, _SHAPE, _MATRIX_IDS = "feature.bin", "shape.txt", "id.txt"
 _FILES_AT_ONCE = 256
+_PIECE_VALUES = 4 << 20
 
 
 def text_of_file(path: Path) -> str:
@@ -65,6 +66,7 @@ def _pickle_reader(names: dict[str, Any]) -> Callable[[Path], Any]:
     return read
 
 
+_ROWS = (".csv", ".tsv", ".txt", ".parquet")
 # What maps ids to anything: captions, text features, features.
 READERS: dict[str, Callable[[Path], Any]] = {
     **dict.fromkeys((".pickle", ".pkl"), _pickle_reader(PLAIN_NAMES)),
@@ -81,8 +83,7 @@ FEATURE_READERS: dict[str, Callable[[Path], Any]] = {
     **dict.fromkeys((".pickle", ".pkl"), _pickle_reader(PICKLED_NAMES)),
     **dict.fromkeys((".pt", ".pth"), read_torch),
     ".safetensors": read_safetensors,
-    **dict.fromkeys((".csv", ".tsv", ".txt"), read_text_rows),
-    ".parquet": read_parquet,
+    **dict.fromkeys(_ROWS, read_rows),
 }
 # Notes often lie beside features: they count only where a folder has nothing else.
 _MAY_BE_NOTES = (".json", ".csv", ".tsv", ".txt")
@@ -101,7 +102,10 @@ def read_layout(path: Path) -> dict[str, Any]:
         if is_matrix_folder(path):
             return _matrix_folder(path)
         return _joined(pieces_of_folder(path))
-    value = _read(path, FEATURE_READERS)
+    return _laid_out(path, _read(path, FEATURE_READERS))
+
+
+def _laid_out(path: Path, value: Any) -> dict[str, Any]:
     if isinstance(value, np.ndarray):
         return {"ids": _ids_beside(path), "feats": value}
     mapping = _as_mapping(path, value)
@@ -109,7 +113,7 @@ def read_layout(path: Path) -> dict[str, Any]:
     if named:
         return named
     arrays = [key for key in mapping if key.lower() in (*FEATURE_NAMES, "offsets")]
-    if arrays and isinstance(mapping[arrays[0]], np.ndarray):
+    if arrays and isinstance(mapping[arrays[0]], np.ndarray | Later):
         if len(mapping) > 1 or not _lists(path):
             held = ", ".join(sorted(map(short, mapping))[:8])
             raise BadContent(f'it lacks the array "ids" (it holds: {held})')
@@ -125,6 +129,36 @@ def is_matrix_folder(path: Path) -> bool:
 def read_mapping(path: Path) -> dict[str, Any]:
     """Return what a file that maps ids to something holds, a folder as `read_layout` does."""
     return read_layout(path) if path.is_dir() else _as_mapping(path, _read(path, READERS))
+
+
+def pieces_of(path: Path) -> Iterator[dict[str, Any]] | None:
+    """Return what gives the content of `read_layout` in pieces; None where it is had at once.
+
+    A matrix that goes by place may come with `feats` that are `Later`.
+    """
+    if path.is_dir():
+        return None if is_matrix_folder(path) else pieces_of_folder(path)
+    if path.suffix in _GROUPS:
+        return _pieces_of_hdf5(path)
+    return pieces_of_rows(path) if path.suffix in _ROWS else None
+
+
+def _pieces_of_hdf5(path: Path) -> Iterator[dict[str, Any]]:
+    from data_loader.formats.hdf5 import open_hdf5  # takes its time to load
+
+    with open_hdf5(path, is_lazy=True) as content:
+        mapping = _laid_out(path, content)
+        if {"ids", "feats"} <= mapping.keys():
+            yield mapping
+            return
+        piece, held = {}, 0
+        for key, value in mapping.items():
+            piece[key] = value[()] if isinstance(value, Later) else value
+            held += value.size if isinstance(value, Later) else 0
+            if held > _PIECE_VALUES:
+                yield piece
+                piece, held = {}, 0
+        yield piece
 
 
 def pieces_of_folder(folder: Path) -> Iterator[dict[str, Any]]:

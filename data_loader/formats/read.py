@@ -16,8 +16,7 @@ from typing import Any
 
 from data_loader.formats.apart import TOO_MUCH_MEMORY, behind_wall
 from data_loader.formats.layouts import (
-    is_matrix_folder,
-    pieces_of_folder,
+    pieces_of,
     read_layout,
     read_mapping,
     text_of_file,
@@ -35,6 +34,7 @@ from data_loader.formats.tables import (
     grouped_array,
     grouped_captions,
     grouped_features,
+    grouped_pieces,
 )
 from utils.errors import BadContent, Truncated, UserError, short
 from utils.files import files_below, reason
@@ -180,7 +180,7 @@ def _size_of(path: Path) -> int:
 
 
 def feature_tables(path: Path) -> Iterator[FeatureTable]:
-    """Give what `read_feature_file` reads piece by piece, a folder a few hundred videos at a time.
+    """Give what `read_feature_file` reads piece by piece, where the format lets it.
 
     It is no wall: whoever calls it does so in a limited process (`apart`).
 
@@ -188,10 +188,15 @@ def feature_tables(path: Path) -> Iterator[FeatureTable]:
         UserError: as `read_feature_file`.
     """
     with errors_of(path, "a feature file"):
-        if path.is_dir() and not is_matrix_folder(path):
-            yield from map(_features, pieces_of_folder(path))
+        pieces = pieces_of(path)
+        if pieces is None:
+            yield read_feature_file(path)
             return
-    yield read_feature_file(path)
+        for piece in pieces:
+            if {"ids", "feats"} <= piece.keys():
+                yield from grouped_pieces({n: grouped_array(n, v) for n, v in piece.items()})
+            else:
+                yield _features(piece)
 
 
 def _features(found: dict[str, Any]) -> FeatureTable:

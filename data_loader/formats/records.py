@@ -25,6 +25,8 @@ VAGUE_ID_FIELDS = ("id", "key", "name", "file", "filename", "filepath", "path", 
 
 _LOOKED_AT = 1000
 _LONGEST_FIELD = 16 << 20
+# Lines of one row: a text in quotes may go over several.
+_MOST_LINES = 100
 
 
 def plain(name: str) -> str:
@@ -181,8 +183,15 @@ def _rows(handle: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
         reader = csv.reader(handle, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     else:
         reader = csv.reader(handle, delimiter=delimiter)
+    before = 0
     try:
         for row in reader:
+            if reader.line_num - before > _MOST_LINES:
+                raise BadContent(
+                    f"its lines {before + 1} to {reader.line_num} are one text in quotes: is a "
+                    "quotation mark missing there?"
+                )
+            before = reader.line_num
             if any(cell.strip() for cell in row):
                 yield reader.line_num, row
     except csv.Error as error:

@@ -1,13 +1,17 @@
 """Tables with a row for each video, or for each of its frames: text (CSV, w2vv) and parquet.
 
-Rows of one id, wherever they stand, are its tokens in their order. A text has its id first, then
-the numbers, apart by commas, tabs, semicolons or spaces, with or without a line of names; parquet
-has a column of ids and one of lists, or one of numbers for each feature.
+Rows of one id, wherever they stand, are its tokens in their order; where they stand together, a
+table is read piece by piece. A text has its id first, then the numbers, apart by commas, tabs,
+semicolons or spaces, with or without a line of names; parquet has a column of ids and one of lists,
+or one of numbers for each feature.
 """
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +24,67 @@ from utils.errors import BadContent, short
 _OF_THE_ROW = ("frame", "frame_id", "index", "time", "timestamp", "start", "end", "segment")
 _LONGEST_FIELD = 1 << 24
 _ROWS_AT_ONCE = 1024
+_PIECE_BYTES = 16 << 20
+
+Row = tuple[str, Any]
+"""The id of a row and its features, or None for them where only ids are asked for."""
 
 
-def read_text_rows(path: Path) -> dict[str, np.ndarray]:
-    """Return the features of a table of text: (D,), or (T, D) where an id has several rows.
+def read_rows(path: Path) -> dict[str, np.ndarray]:
+    """Return the features of a table: (D,), or (T, D) where an id has several rows.
 
     Raises:
         BadContent: it has no numbers, or rows of several lengths.
     """
+    with _rows_of(path) as rows:
+        return _by_id(rows)
+
+
+def pieces_of_rows(path: Path) -> Iterator[dict[str, np.ndarray]]:
+    """Give what `read_rows` returns, a few megabytes at a time if an id's rows stand together.
+
+    Raises:
+        BadContent: as `read_rows`.
+    """
+    with _rows_of(path, only_ids=True) as rows:
+        are_together = _are_together(key for key, _ in rows)
+    with _rows_of(path) as rows:
+        yield from _pieces(rows) if are_together else [_by_id(rows)]
+
+
+def _are_together(ids: Iterable[str]) -> bool:
+    runs = [key for key, _ in groupby(ids)]
+    return len(set(runs)) == len(runs)
+
+
+def _pieces(rows: Iterable[Row]) -> Iterator[dict[str, np.ndarray]]:
+    piece: dict[str, np.ndarray] = {}
+    held = 0
+    for key, group in groupby(rows, itemgetter(0)):
+        piece |= _by_id(group)
+        held += piece[key].nbytes
+        if held > _PIECE_BYTES:
+            yield piece
+            piece, held = {}, 0
+    yield piece
+
+
+@contextmanager
+def _rows_of(path: Path, only_ids: bool = False) -> Iterator[Iterator[Row]]:
+    if path.suffix == ".parquet":
+        with _opened_parquet(path) as (arrow, file):
+            yield _parquet_rows(arrow, file, only_ids)
+        return
     csv.field_size_limit(_LONGEST_FIELD)
     with path.open(encoding="utf-8-sig", newline="") as handle:
         try:
-            return _by_id(_text_rows(_fields(handle)))
+            yield _text_rows(_fields(handle), _nothing if only_ids else _numbers)
         except csv.Error as error:
             raise BadContent(f"it is no table of text ({short(error, 120)})") from error
+
+
+def _nothing(row: list[str], columns: list[int]) -> None:
+    """Stand for the numbers of a row where only its id is asked for."""
 
 
 def _fields(lines: Iterable[str]) -> Iterator[list[str]]:
@@ -52,7 +103,9 @@ def _fields(lines: Iterable[str]) -> Iterator[list[str]]:
             yield row
 
 
-def _text_rows(rows: Iterator[list[str]]) -> Iterator[tuple[str, np.ndarray]]:
+def _text_rows(
+    rows: Iterator[list[str]], numbers: Callable[[list[str], list[int]], Any]
+) -> Iterator[Row]:
     first = next(rows, [])
     if len(first) < 2:
         raise BadContent("it has no lines of an id and its numbers")
@@ -69,13 +122,13 @@ def _text_rows(rows: Iterator[list[str]]) -> Iterator[tuple[str, np.ndarray]]:
         if not columns:
             raise BadContent(f"its columns ({short(', '.join(first))}) hold no features")
     else:
-        yield first[id_column], _numbers(first, columns)
+        yield first[id_column], numbers(first, columns)
     for row in rows:
         if len(row) != len(first):
             raise BadContent(
                 f'it has {len(row)} fields for "{short(row[0])}" where {len(first)} were expected'
             )
-        yield row[id_column].strip(), _numbers(row, columns)
+        yield row[id_column].strip(), numbers(row, columns)
 
 
 def _number(field: str) -> Any:
@@ -95,11 +148,12 @@ def _numbers(row: list[str], columns: list[int]) -> np.ndarray:
     return np.asarray(only if len(values) == 1 and type(only) is list else values, dtype="<f4")
 
 
-def read_parquet(path: Path) -> dict[str, np.ndarray]:
-    """Return the features of a parquet file, as `read_text_rows` does.
+@contextmanager
+def _opened_parquet(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Give pyarrow and an open file.
 
     Raises:
-        BadContent: pyarrow is not installed, or the file has no such columns or is damaged.
+        BadContent: pyarrow is not installed, or the file is damaged.
     """
     try:
         import pyarrow as arrow  # few data sets have such files
@@ -110,12 +164,35 @@ def read_parquet(path: Path) -> dict[str, np.ndarray]:
         ) from error
     try:
         arrow.set_memory_pool(arrow.system_memory_pool())  # whose memory the limits count
-        return _by_id(_parquet_rows(arrow, parquet.ParquetFile(path, memory_map=True)))
+        with parquet.ParquetFile(path, memory_map=True) as file:
+            yield arrow, file
     except arrow.ArrowException as error:
         raise BadContent(f"it is damaged ({short(error, 120)})") from error
 
 
-def _parquet_rows(arrow: Any, file: Any) -> Iterator[tuple[str, np.ndarray]]:
+def parquet_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a parquet file: its columns of text, numbers, and lists of texts.
+
+    Raises:
+        BadContent: pyarrow is not installed, the file is damaged, or it has no such column.
+    """
+    with _opened_parquet(path) as (arrow, file):
+        names = [field.name for field in file.schema_arrow if _is_plain(arrow, field.type)]
+        if not names:
+            raise BadContent(f"no column of it holds text ({short(', '.join(file.schema.names))})")
+        batches = file.iter_batches(_ROWS_AT_ONCE, columns=names, use_threads=False)
+        return [record for batch in batches for record in batch.to_pylist()]
+
+
+def _is_plain(arrow: Any, kind: Any) -> bool:
+    types = arrow.types
+    if _is_list(arrow, kind):
+        kind = kind.value_type
+    numbers = types.is_integer(kind) or types.is_floating(kind)
+    return types.is_string(kind) or _is_large(arrow, kind) or numbers
+
+
+def _parquet_rows(arrow: Any, file: Any, only_ids: bool) -> Iterator[Row]:
     schema = file.schema_arrow
     kinds = {field.name: field.type for field in schema}
     texts = [
@@ -135,18 +212,21 @@ def _parquet_rows(arrow: Any, file: Any) -> Iterator[tuple[str, np.ndarray]]:
     ]
     if len(lists) > 1 or not (lists or numbers):
         raise BadContent(f"one column of features was expected (it has: {short(', '.join(kinds))})")
-    chosen = lists or numbers
+    chosen = [] if only_ids else lists or numbers
     for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[*ids, *chosen], use_threads=False):
         keys = batch.column(ids[0]).to_pylist()
-        if lists:
-            rows: Iterable[Any] = (_list_row(item) for item in batch.column(chosen[0]))
+        rows: Iterable[Any]
+        if only_ids:
+            rows = [None] * len(keys)
+        elif lists:
+            rows = (_list_row(item) for item in batch.column(chosen[0]))
         else:
             columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in chosen]
             rows = np.stack(columns, axis=1)
         for key, row in zip(keys, rows, strict=True):
             if not isinstance(key, str | int):
                 raise BadContent("it has a row without an id")
-            yield str(key), np.asarray(row)
+            yield str(key), row if only_ids else np.asarray(row)
 
 
 def _is_large(arrow: Any, kind: Any) -> bool:
@@ -171,7 +251,7 @@ def _list_row(item: Any) -> np.ndarray:
     return flat.reshape(rows, -1) if rows else np.empty((0,), dtype="<f4")
 
 
-def _by_id(rows: Iterable[tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _by_id(rows: Iterable[Row]) -> dict[str, np.ndarray]:
     """Put the rows of each id under one another, if any has several."""
     found: dict[str, list[np.ndarray]] = {}
     for key, row in rows:

@@ -1,7 +1,9 @@
 """From what a file holds to tables by video id: features, captions' features, lists of ids."""
 
 import itertools
-from collections.abc import Callable
+import math
+import mmap
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from utils.errors import BadContent, is_writable, short
 _FREE_VALUES = 16 << 20
 _VALUES_PER_BYTE = 4
 _LONGEST_NAME = 1000
+_PIECE_VALUES = 4 << 20
 
 # What people call the ids of videos, and a matrix or a video's array of features.
 ID_NAMES: tuple[str, ...] = (
@@ -30,14 +33,43 @@ TextTable = dict[str, list[np.ndarray]]
 """Video id -> one array for each caption, as they stand in the file."""
 
 
+class Later:
+    """An array whose values are read when they are wanted.
+
+    Args:
+        shape, dtype: of the array.
+        read: gives its rows for a slice, all for `()`.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: np.dtype, read: Callable[[Any], np.ndarray]
+    ) -> None:
+        self.shape, self.dtype, self._read = shape, dtype, read
+        self.ndim, self.size = len(shape), math.prod(shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self._read(rows)
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    """Tell whether an array lies in a file and takes no memory."""
+    base: Any = array
+    while isinstance(base, np.ndarray | memoryview) and not isinstance(base, np.memmap):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    return isinstance(base, np.memmap | mmap.mmap)
+
+
 def grouped_array(name: str, value: Any) -> Any:
     """Return one of the arrays that belong together by place; MATLAB gives rows and floats."""
     if isinstance(value, list) and name == "ids" and all(isinstance(i, str | int) for i in value):
         return value
+    if name == "feats" and isinstance(value, np.ndarray | Later):
+        return value
     if not isinstance(value, np.ndarray):
         raise BadContent(f'its "{name}" is no array')
-    if name == "feats":
-        return value
     value = value.reshape(-1)
     is_whole = value.dtype.kind == "f" and np.isfinite(value).all() and (value % 1 == 0).all()
     return value.astype(np.int64) if is_whole else value
@@ -52,6 +84,24 @@ def grouped_features(arrays: dict[str, Any]) -> FeatureTable:
     return {
         key: _array_or_none(row) if row.size else None for key, row in zip(ids, rows, strict=True)
     }
+
+
+def grouped_pieces(arrays: dict[str, Any]) -> Iterator[FeatureTable]:
+    """Give what `grouped_features` returns some megabytes at a time."""
+    feats, offsets = _feats(arrays), arrays.get("offsets")
+    count = len(feats) if offsets is None else len(_cuts(offsets, len(feats))) - 1
+    ids = _ids(arrays["ids"], count)
+    per_video = max(1, feats.size // max(1, count))
+    step = max(1, _PIECE_VALUES // per_video)
+    for first in range(0, count, step):
+        last = min(first + step, count)
+        piece = {"ids": ids[first:last]}
+        if offsets is None:
+            yield grouped_features({**piece, "feats": feats[first:last]})
+        else:
+            cuts = _cuts(offsets, len(feats))[first : last + 1]
+            rows = feats[int(cuts[0]) : int(cuts[-1])]
+            yield grouped_features({**piece, "feats": rows, "offsets": cuts - cuts[0]})
 
 
 def grouped_captions(arrays: dict[str, Any]) -> TextTable:
@@ -73,12 +123,16 @@ def _feats(arrays: dict[str, Any]) -> np.ndarray:
 
 def _pieces(values: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]:
     """Cut `values` (rows, ...) at `offsets` (pieces + 1)."""
+    return [values[start:stop] for start, stop in itertools.pairwise(_cuts(offsets, len(values)))]
+
+
+def _cuts(offsets: np.ndarray, rows: int) -> np.ndarray:
     if offsets.ndim != 1 or not len(offsets) or offsets.dtype.kind not in "iu":
         raise BadContent("its offsets are no list of integers")
     cuts = offsets.astype(np.int64)
-    if cuts[0] != 0 or cuts[-1] != len(values) or (np.diff(cuts) < 0).any():
-        raise BadContent(f"its offsets do not run from 0 to the {len(values)} rows it has")
-    return [values[start:stop] for start, stop in itertools.pairwise(cuts)]
+    if cuts[0] != 0 or cuts[-1] != rows or (np.diff(cuts) < 0).any():
+        raise BadContent(f"its offsets do not run from 0 to the {rows} rows it has")
+    return cuts
 
 
 def _ids(ids: np.ndarray | list[str], count: int) -> list[str]:

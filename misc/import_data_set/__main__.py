@@ -14,9 +14,11 @@ same command again changes nothing; --add brings more videos into a data set tha
 
 import argparse
 import logging
+import os
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from logger.log_file import open_log
@@ -26,10 +28,13 @@ from misc.import_data_set.data_set import import_data_set
 from misc.import_data_set.fields import role_of
 from misc.import_data_set.gather import Request
 from misc.import_data_set.ids import check_template
+from misc.import_data_set.text import is_word_vectors
 from misc.tools import tool_parser
 from utils.command_line import LARGEST_SEED, Parser, run_main
-from utils.errors import UserError, printable
+from utils.errors import UserError, printable, short
 from utils.files import is_there
+
+_LONGEST_NAME = 100
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,6 +57,16 @@ def main(arguments: list[str] | None = None) -> None:
     if not args.add and not (request.captions and request.features):
         missing = "--features" if request.captions else "--captions"
         raise UserError(f"{missing} is missing: captions and at least one expert are needed.")
+    _refuse_repetition("--captions", request.captions)
+    _refuse_repetition("--features", [text.split("=", 1) for text in request.features])
+    _refuse_repetition("--split-files", request.split_files)
+    if args.videos and not is_there(Path(args.videos), Path.is_dir):
+        raise UserError(f"--videos {args.videos} is no folder.")
+    encodes = args.text_encoder and not is_word_vectors(args.text_encoder)
+    if args.device and not (encodes or args.add):
+        raise UserError(
+            "--device has no meaning where no model encodes the captions (--text-encoder)."
+        )
     making = Making(args.name, args.captions_as, args.text_encoder, args.aggregate, args.videos)
     with open_log(None, logging.INFO):
         for line in import_data_set(args.output, request, making, args.add, args.device):
@@ -61,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _parser() -> Parser:
     parser = tool_parser("import_data_set")
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--output", type=_folder, required=True, metavar="FOLDER")
     parser.add_argument(
         "--captions",
         nargs="+",
@@ -125,6 +140,22 @@ def _parser() -> Parser:
     return parser
 
 
+def _refuse_repetition(flag: str, sources: Sequence[Sequence[str]]) -> None:
+    """Refuse a source that is given twice: its captions would count twice."""
+    seen = set()
+    for name, path in sources:
+        place = (name, os.path.realpath(path))
+        if place in seen:
+            raise UserError(f"{flag} names {path} twice.")
+        seen.add(place)
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("a folder was expected, not an empty name")
+    return Path(text)
+
+
 def _with_role(text: str) -> tuple[str, str]:
     """Split `train=FILE` into role and path."""
     word, equals, path = text.partition("=")
@@ -136,6 +167,11 @@ def _feature(text: str) -> str:
     name, equals, path = text.partition("=")
     if not (name and equals and path):
         raise UserError(f'--features takes EXPERT=PATH, as in clip=clip_frames/, not "{text}".')
+    if name == "text" or len(name) > _LONGEST_NAME:
+        raise UserError(
+            f'"{short(name)}" cannot be the name of an expert: at most {_LONGEST_NAME} letters '
+            'were expected, and not "text", as which configs know the captions.'
+        )
     return text
 
 

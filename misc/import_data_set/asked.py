@@ -1,6 +1,9 @@
 """What an import was asked for: `made_by` of its `dataset.json`, kept for the next one."""
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +57,21 @@ def made_before(place: Path, add: bool) -> dict[str, Any]:
     )
     if not inside:
         raise UserError(f'{path} is damaged: "made_by" names no files of its folder.')
+    if files.get(FILE_NAME, digest_of_description(found)) != digest_of_description(found):
+        raise UserError(
+            f"{path} was changed since it was written, which importing would undo: choose another "
+            "--output."
+        )
     return made_by
+
+
+def digest_of_description(description: Mapping[str, Any]) -> str:
+    """Return what tells whether a description is as it was written, of all but `made_by`."""
+    return digest_of([[key, description[key]] for key in sorted(description) if key != "made_by"])
+
+
+def digest_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def joined(before: Any, place: Path, new: Request) -> Request:
@@ -130,7 +147,8 @@ def recorded(request: Request, place: Path) -> Request:
 def recorded_making(making: Making, place: Path) -> Making:
     encoder = making.text_encoder
     if encoder and exists(Path(encoder)):
-        return replace(making, text_encoder=relative(encoder, place))
+        # A path, whatever it looks like.
+        return replace(making, text_encoder=f"./{relative(encoder, place)}")
     return making
 
 

@@ -6,16 +6,15 @@ tool has not written.
 """
 
 import hashlib
-import json
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from data_loader.formats.apart import watched
+from data_loader.formats.layouts import files_of
 from data_loader.sets.description import FILE_NAME, find_description
 from logger.progress import PackingBar, progress
 from misc.check_data_set.problems import check_data_set
@@ -24,6 +23,8 @@ from misc.check_data_set.use import use_by
 from misc.import_data_set.asked import (
     TOOL,
     Making,
+    digest_of,
+    digest_of_description,
     earlier,
     joined,
     made_before,
@@ -36,6 +37,7 @@ from misc.import_data_set.features import Source, find_features
 from misc.import_data_set.gather import Gathered, Request, gather
 from misc.import_data_set.report import ids_table, recognised
 from misc.import_data_set.splits import ROLES, Lists
+from misc.import_data_set.staging import REQUEST, staging
 from misc.import_data_set.text import (
     ENCODED,
     OWN_VECTORS,
@@ -52,6 +54,7 @@ from utils.files import (
     alone,
     check_writable,
     exists,
+    is_there,
     make_folder,
     read_json,
     reason,
@@ -60,7 +63,8 @@ from utils.files import (
     write_json,
 )
 
-_CONFIG, _CAPTIONS, _QUERIES, _REQUEST = "config.json", "captions.json", "queries.json", "request"
+_CONFIG, _CAPTIONS, _QUERIES = "config.json", "captions.json", "queries.json"
+_LIST = "splits/{}.txt"
 
 
 def import_data_set(
@@ -83,8 +87,10 @@ def import_data_set(
         place = output.resolve()
     except PATH_ERRORS as error:
         raise UserError(f"Cannot write {output}: {reason(error)}.") from error
+    if not place.name:
+        raise UserError(f"Cannot write {output}: a folder of its own was expected.")
     check_writable(place)
-    before = made_before(place, add)
+    before = found = made_before(place, add)
     kept: Lists | None = None
     if add:
         request, making = (
@@ -92,7 +98,13 @@ def import_data_set(
             earlier(before["making"], place, making),
         )
         if before.get("is_drawn"):
-            kept = {role: _lines(place / "splits" / f"{role}.txt") for role in ROLES}
+            # The lists as they are now: a video that the user moved to another one stays there.
+            paths = {role: place / _LIST.format(role) for role in ROLES}
+            kept = {role: _lines(path) for role, path in paths.items()}
+            edited = {_LIST.format(r): _digest(path) for r, path in paths.items() if exists(path)}
+            before = {**found, "files": {**found["files"], **edited}}
+    _refuse_inside(place, [path for _, path in request.captions], output)
+    _refuse_inside(place, [spec.partition("=")[2] for spec in request.features], output)
     sources = [
         find_features(spec, making.aggregate)
         for spec in progress(request.features, description="features")
@@ -103,13 +115,27 @@ def import_data_set(
     yield from ids_table(gathered)
     yield ""
     make_folder(place.parent)
-    with alone(place, f"importing into {output}"), _staging(place, request, making) as folder:
+    with alone(place, f"importing into {output}"), staging(place, request, making) as folder:
+        if made_before(place, add) != found:
+            raise UserError(
+                f"{output} has been imported by another process meanwhile: run the command again."
+            )
         maker = _Maker(output, place, folder, gathered, request, making, before)
         maker.make(device)
         maker.check()
         changed = maker.move_in()
     yield from maker.said
     yield f"{output}: {', '.join(changed)}" if changed else f"{output}: nothing has changed"
+
+
+def _refuse_inside(place: Path, sources: list[str], output: Path) -> None:
+    """Refuse to write into a folder of which all is read."""
+    for source in map(Path, sources):
+        if is_there(source, Path.is_dir) and place.is_relative_to(source.resolve()):
+            raise UserError(
+                f"The data set would be written into {source}, all of which is read: {output} "
+                "must lie elsewhere."
+            )
 
 
 class _Maker:
@@ -138,7 +164,7 @@ class _Maker:
             entry["test_caption_index"] = self._queries()
         self._json(_CAPTIONS, captions)
         for role in ROLES:
-            self._text(f"splits/{role}.txt", "".join(f"{v}\n" for v in splits.lists[role]))
+            self._text(_LIST.format(role), "".join(f"{v}\n" for v in splits.lists[role]))
         experts = {
             name: self._expert(name, sources) for name, sources in self.gathered.sources.items()
         }
@@ -159,7 +185,7 @@ class _Maker:
             "request": asdict(recorded(self.request, self.place)),
             "making": asdict(recorded_making(self.making, self.place)),
             "is_drawn": splits.is_drawn,
-            "files": self.files,
+            "files": {**self.files, FILE_NAME: digest_of_description(description)},
         }
         write_json(self.folder / FILE_NAME, description)
 
@@ -179,7 +205,7 @@ class _Maker:
 
     def move_in(self) -> list[str]:
         """Let the new files take the place of the old ones; return those that have changed."""
-        mark = self.folder / _REQUEST
+        mark = self.folder / REQUEST
         if not self.place.exists():
             mark.unlink()
             self.folder.rename(self.place)
@@ -197,7 +223,7 @@ class _Maker:
             path.replace(target)
             is_new = name not in {*self.before, FILE_NAME}
             changed.append(f"{name} is new" if is_new else f"{name} has changed")
-        for name in self.before.keys() - self.files.keys():
+        for name in self.before.keys() - self.files.keys() - {FILE_NAME}:
             (self.place / name).unlink(missing_ok=True)
             changed.append(f"{name} is gone")
         return changed
@@ -245,7 +271,7 @@ class _Maker:
         ):
             entry = source.entry(self.place)
             if entry is not None:
-                entry["file"] = relative(str(source.path), self.place)
+                entry["file"] = self._refer(source.path)
             if entry is None or any(old != new for old, new in ids.items()):
                 ending = f"-{number}" if len(sources) > 1 else ""
                 entry = self._features(f"features/{safe_name(name, 100)}{ending}.npz", source, ids)
@@ -260,12 +286,22 @@ class _Maker:
 
     def _features(self, name: str, source: Source, ids: Mapping[str, str]) -> dict[str, Any]:
         wanted = {old: new for old, new in ids.items() if new in self.gathered.captions}
-        recipe = _digest_of([list(map(_state, source.files)), wanted, source.aggregate])
+        recipe = digest_of([list(map(_state, source.files)), wanted, source.aggregate])
         if not self._reuse(name, recipe):
             make_folder((self.folder / name).parent)
             with watched(PackingBar()) if sys.stderr.isatty() else nullcontext():
                 source.write(self.folder / name, wanted)
         return source.entry_of(name)
+
+    def _refer(self, path: Path) -> str:
+        """Return a path as seen from the data set; what lies in it can be seen from here too."""
+        name = relative(str(path), self.place)
+        for file in () if name.startswith("..") else files_of(path):
+            link = self.folder / relative(str(file), self.place)
+            make_folder(link.parent)
+            if not exists(link):
+                link.symlink_to(file.resolve())
+        return name
 
     def _text_features(self, device: str | None) -> tuple[str, dict[str, Any]]:
         """Return the name and the entry of the text features."""
@@ -273,7 +309,7 @@ class _Maker:
         if encoder is None:
             training = self.gathered.splits.lists["train"]
             texts = [text for video in training for text in captions[video]]
-            recipe = _digest_of(texts)
+            recipe = digest_of(texts)
             if self._reuse(OWN_VECTORS, recipe):
                 return "words", self._old_entry("words")
             self.said.append(
@@ -282,8 +318,9 @@ class _Maker:
             )
             return "words", make_vectors(self.folder / OWN_VECTORS, texts)
         if is_word_vectors(encoder):
-            return "words", refer_to_vectors(Path(encoder), self.place, captions)
-        recipe = _digest_of([captions, encoder, _state(Path(encoder))])
+            entry = refer_to_vectors(Path(encoder), captions)
+            return "words", {"word_vectors": self._refer(Path(encoder)), **entry}
+        recipe = digest_of([captions, encoder, _state(Path(encoder))])
         there = {name: self._reuse(name, recipe) for name in (ENCODED, f"{ENCODED}.json")}
         if all(there.values()):
             return "text", self._old_entry("text")
@@ -317,29 +354,41 @@ class _Maker:
         if gathered.queries:
             told = "the sentence that the test list gives is the query"
         self.said.append(f"protocol: {told} (--captions-as {self.making.captions_as})")
-        written = self.place / _CONFIG
-        if (
-            _CONFIG in self.before
-            and exists(written)
-            and (_digest(written) != self.before[_CONFIG])
-        ):
+        self._claim(_CONFIG)
+        write_json(self.folder / _CONFIG, config)
+        if self._is_edited(_CONFIG):
             self.said.append(f"{_CONFIG} was changed since it was written, and stays as it is")
-            (self.folder / _CONFIG).symlink_to(written)
+            (self.folder / _CONFIG).unlink()
+            (self.folder / _CONFIG).symlink_to(self.place / _CONFIG)
             self.files[_CONFIG] = self.before[_CONFIG]
-            return
-        self._json(_CONFIG, config)
 
     def _json(self, name: str, value: Any) -> None:
         self._claim(name)
         write_json(self.folder / name, value)
-        self.files[name] = _digest(self.folder / name)
+        self._refuse_edited(name)
 
     def _text(self, name: str, text: str) -> None:
         self._claim(name)
         make_folder((self.folder / name).parent)
         with replacing(self.folder / name, "w", encoding="utf-8") as handle:
             handle.write(text)
+        self._refuse_edited(name)
+
+    def _refuse_edited(self, name: str) -> None:
+        if self._is_edited(name):
+            raise UserError(
+                f"{self.output / name} was changed since it was written, which importing would "
+                "undo: change what it was made of, or move it away."
+            )
+
+    def _is_edited(self, name: str) -> bool:
+        """Note a file that was written anew; tell whether somebody has changed the old one."""
         self.files[name] = _digest(self.folder / name)
+        old = self.place / name
+        if name not in self.before or not exists(old):
+            return False
+        # What a killed import has moved in already is as new as this one.
+        return _digest(old) not in (self.before[name], self.files[name])
 
     def _reuse(self, name: str, recipe: str) -> bool:
         """Whether a file of before was made of the same; it stays where it is then."""
@@ -363,51 +412,6 @@ class _Maker:
         return read_json(self.place / FILE_NAME, "description")["text_features"][name]
 
 
-# --- The folder in which it is made ---------------------------------------------------------------
-
-
-@contextmanager
-def _staging(place: Path, request: Request, making: Making) -> Iterator[Path]:
-    """Give an empty folder beside the data set's, which is gone afterwards.
-
-    Encoding captions may take long: what an interrupted import has encoded is gone on with if the
-    next one asks for the same.
-
-    Raises:
-        UserError: something that this tool has not made lies there.
-    """
-    folder = place.with_name(f".{place.name}.importing")
-    mark = folder / _REQUEST
-    asked = json.dumps([asdict(request), asdict(making)])
-    if exists(folder):
-        _insist_on_own(folder)
-        same = mark.is_file() and mark.read_text(encoding="utf-8") == asked
-        for path in folder.iterdir():
-            if not (same and path.name == f"{ENCODED}.parts"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    make_folder(folder)
-    mark.write_text(asked, encoding="utf-8")
-    keep = False
-    try:
-        yield folder
-    except KeyboardInterrupt:
-        keep = (folder / f"{ENCODED}.parts").is_dir()
-        raise
-    finally:
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _insist_on_own(folder: Path) -> None:
-    """Refuse a folder with content that no import has left there: it would be emptied."""
-    is_folder = folder.is_dir() and not folder.is_symlink()
-    # An import that is killed at its very end has taken the mark away and not yet moved the folder.
-    if not is_folder or not (
-        (folder / _REQUEST).is_file() or not any(folder.iterdir()) or made_before(folder, add=False)
-    ):
-        raise UserError(f"{folder} is in the way of the import: move it away.")
-
-
 def _state(path: Path) -> Any:
     """Return what changes when a file, or one in a folder, changes; None where there is none."""
     if not exists(path):
@@ -416,16 +420,12 @@ def _state(path: Path) -> Any:
         facts = path.stat()
         return [facts.st_size, facts.st_mtime_ns, facts.st_ino, facts.st_ctime_ns]
     inner = sorted(p for p in path.rglob("*") if p.is_file())
-    return _digest_of([[str(p.relative_to(path)), *_state(p)] for p in inner])
+    return digest_of([[str(p.relative_to(path)), *_state(p)] for p in inner])
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _digest_of(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _lines(path: Path) -> list[str]:

@@ -10,17 +10,17 @@ from typing import IO, Any
 import numpy as np
 
 from data_loader.formats.apart import apart, tell
-from data_loader.formats.layouts import files_of
+from data_loader.formats.layouts import files_of, is_matrix_folder
 from data_loader.formats.read import feature_tables
-from data_loader.formats.tables import FeatureTable
+from data_loader.formats.tables import FeatureTable, is_mapped
 from data_loader.store.packed import offsets_of
 from data_loader.store.packing import all_finite, average, rows_of, size_of
 from utils.errors import UserError, did_you_mean, short
 from utils.files import files_below, is_there, make_folder, replacing
 
-# A folder with one file for each video is read as a whole each time that it is packed: larger ones
-# are put together once.
-_LARGEST_FOLDER = 1 << 30
+# Of a folder with one file for each video, or of what is compressed or text, all is held in memory
+# each time that it is packed: larger ones are put together once.
+_MOST_HELD = 1 << 30
 
 
 def maximum(array: np.ndarray) -> np.ndarray:
@@ -45,6 +45,8 @@ class Source:
         lengths: (videos that have any,) number of vectors of each; None where each has one.
         missing: the ids that have no vector.
         aggregate: how tokens become one vector ("avg", "max"), if they do.
+        held: bytes of memory that reading all of it at once takes.
+        is_half: whether all values are float16.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Source:
     lengths: np.ndarray | None
     missing: frozenset[str] = frozenset()
     aggregate: str | None = None
+    held: int = 0
+    is_half: bool = False
 
     @property
     def files(self) -> list[Path]:
@@ -64,12 +68,9 @@ class Source:
     def entry(self, base: Path) -> dict[str, Any] | None:
         """Return the expert's entry of a `dataset.json` in the folder `base`.
 
-        None where the file cannot be used as it lies: it is to be aggregated, or a large folder.
+        None where the file cannot be used as it lies: it is to be aggregated, or too large to hold.
         """
-        is_large = (
-            self.path.is_dir() and sum(f.stat().st_size for f in self.files) > _LARGEST_FOLDER
-        )
-        if self.aggregate or is_large:
+        if self.aggregate or self.held > _MOST_HELD:
             return None
         path, base = self.path.resolve(), base.resolve()
         inside = path.is_relative_to(base)
@@ -107,15 +108,12 @@ class Source:
             apart([self.path], lambda: self._write(handle, chosen), (handle.name,))
 
     def _write(self, handle: IO[bytes], ids: Mapping[str, str]) -> None:
-        """Write the archive; all values go by once for their shapes and once to be written."""
-        shapes = {
-            key: (rows.shape, rows.dtype.newbyteorder("<") == np.float16)
-            for key, rows in self._rows()
-            if key in ids and rows.size
-        }
-        counts = [shape[0] for shape, _ in shapes.values()]
-        dtype = np.dtype("<f2" if all(small for _, small in shapes.values()) else "<f4")
-        done, total = 0, sum(counts)
+        """Write the archive; all values go by."""
+        present = [key for key in self.ids if key not in self.missing]
+        lengths = [1] * len(present) if self.lengths is None else self.lengths.tolist()
+        counts = {k: n for k, n in zip(present, lengths, strict=True) if k in ids}
+        dtype = np.dtype("<f2" if self.is_half else "<f4")
+        done, total = 0, sum(counts.values())
         row_bytes = self.size * dtype.itemsize
         with zipfile.ZipFile(handle, "w") as archive:
             with archive.open("feats.npy", "w", force_zip64=True) as member:
@@ -123,13 +121,15 @@ class Source:
                 shape = {"shape": (total, self.size)}
                 np.lib.format.write_array_header_1_0(member, {**head, **shape})
                 for key, rows in self._rows():
-                    if key in shapes:
+                    if key in counts and len(rows) == counts[key] and rows.size:
                         member.write(np.ascontiguousarray(rows, dtype=dtype).data.cast("B"))
                         done += len(rows)
                         tell(done * row_bytes, total * row_bytes)
-            arrays = {"ids": np.array([ids[key] for key in shapes])}
+            if done != total:
+                raise UserError(f"{self.path} has changed while it was imported.")
+            arrays = {"ids": np.array([ids[key] for key in counts])}
             if self.is_variable:
-                arrays["offsets"] = offsets_of(counts)
+                arrays["offsets"] = offsets_of([*counts.values()])
             for name, values in arrays.items():
                 with archive.open(f"{name}.npy", "w") as member:
                     np.lib.format.write_array(member, values, allow_pickle=False)
@@ -166,24 +166,31 @@ def find_features(spec: str, aggregate: str | None = None) -> Source:
     path = Path(place)
     if not is_there(path):
         raise UserError(f'There are no features "{name}": {path} does not exist.')
-    counts, size = apart([path], lambda: _look(name, path))
+    counts, size, held, is_half = apart([path], lambda: _look(name, path))
     lengths = np.array([count for count in counts.values() if count])
-    varies = aggregate is None and bool((lengths > 1).any())
+    several = bool((lengths > 1).any())
+    varies = several and aggregate is None
+    is_half = is_half and not (several and aggregate == "avg")
     missing = frozenset(key for key, count in counts.items() if not count)
     found = lengths if varies else None
-    return Source(name, path, list(counts), size, varies, found, missing, aggregate)
+    return Source(name, path, list(counts), size, varies, found, missing, aggregate, held, is_half)
 
 
-def _look(name: str, path: Path) -> tuple[dict[str, int], int]:
-    """Return the number of vectors of each video, and their size."""
+def _look(name: str, path: Path) -> tuple[dict[str, int], int, int, bool]:
+    """Return the number of vectors of each video, their size, `Source.held` and `is_half`."""
     counts: dict[str, int] = {}
-    size = 0
+    size = held = 0
+    is_half = True
+    # Each mapping holds a file open.
+    may_be_mapped = path.is_file() or is_matrix_folder(path)
     for table in feature_tables(path):
         for key, rows in _rows_of(table):
             counts[key] = len(rows) if rows.size else 0
+            held += 0 if may_be_mapped and is_mapped(rows) else rows.nbytes
             if not rows.size:
                 continue
             size = size_of(key, rows, size or None, f'expert "{name}"', path)
+            is_half = is_half and rows.dtype.newbyteorder("<") == np.float16
             if not all_finite(rows):
                 raise UserError(
                     f'The features "{name}" have a non-finite value for the video "{short(key)}" '
@@ -191,7 +198,7 @@ def _look(name: str, path: Path) -> tuple[dict[str, int], int]:
                 )
     if not size:
         raise UserError(f'The features "{name}" in {path} hold no video.')
-    return counts, size
+    return counts, size, held, is_half
 
 
 def _rows_of(table: FeatureTable) -> Iterator[tuple[str, np.ndarray]]:

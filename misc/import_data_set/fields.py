@@ -120,11 +120,11 @@ def choose_fields(
         sample, rest, has_names, needs_caption
     )
     rest = [name for name in rest if name != caption]
-    split = _named(names, known.split_column, "--split-column") or _first(rest, SPLIT_FIELDS)
-    start, end = _first(rest, START_FIELDS), _first(rest, END_FIELDS)
+    split = _named(names, known.split_column, "--split-column") or first_field(rest, SPLIT_FIELDS)
+    start, end = first_field(rest, START_FIELDS), first_field(rest, END_FIELDS)
     if not (start and end):
         start = end = None
-    return Fields(video, caption, split, start, end, _first(rest, SPAN_FIELDS))
+    return Fields(video, caption, split, start, end, first_field(rest, SPAN_FIELDS))
 
 
 def entries_of(
@@ -197,7 +197,7 @@ def _named(names: list[str], wanted: str | None, flag: str) -> str | None:
     return same[0]
 
 
-def _first(names: Iterable[str], wanted: Collection[str]) -> str | None:
+def first_field(names: Iterable[str], wanted: Collection[str]) -> str | None:
     return next((name for name in names if plain(name) in wanted), None)
 
 

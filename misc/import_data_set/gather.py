@@ -102,6 +102,8 @@ def gather(request: Request, sources: Sequence[Source], kept: Lists | None = Non
     raw = [dict.fromkeys(e.video for e in found.entries) for found in (*captions, *lists)]
     raw += [dict.fromkeys(source.ids) for source in sources]
     form = common_form(raw)
+    for found in (*captions, *lists):
+        _refuse_line_breaks(found)
     table = _Captions(FORMS[form], request.segment_ids)
     table.choose_template(captions, {FORMS[form](name) for s in sources for name in s.ids})
     for (role, path), found in zip(request.captions, captions, strict=True):
@@ -137,6 +139,16 @@ def gather(request: Request, sources: Sequence[Source], kept: Lists | None = Non
         [*captions, *lists],
         table.said,
     )
+
+
+def _refuse_line_breaks(found: Found) -> None:
+    """Refuse ids that no list could hold in a line of its own."""
+    for entry in found.entries:
+        if len(entry.video.strip().splitlines()) > 1:
+            raise UserError(
+                f'{found.path} has the id "{short(entry.video)}", which goes over several lines: '
+                "is a quotation mark missing before it?"
+            )
 
 
 def role_of_file(path: str) -> str:
@@ -265,8 +277,8 @@ def _splits(
         )
     if len(usable) < _MANY:
         raise UserError(
-            f"{len(usable)} videos have captions and an expert: to draw lists for training, "
-            f"validation and test at least {_MANY} are needed."
+            "Too few videos have captions and an expert to draw lists for training, validation and "
+            f"test of them: there are {len(usable)}, at least {_MANY} are needed."
         )
     before = {video: role for role, ids in (kept or {}).items() for video in ids}
     lists = draw_lists(usable, draw, seed, table.source, before)
@@ -302,8 +314,8 @@ def _without_missing(splits: Splits, there: set[str], leave_out: bool) -> Splits
 def _refuse_strangers(captions: Collection[str], experts: dict[str, list[dict[str, str]]]) -> None:
     """Insist that each expert has some of the captions' videos."""
     for name, parts in experts.items():
-        ids = {video for part in parts for video in part.values()}
-        if not ids & {*captions}:
+        ids = dict.fromkeys(video for part in parts for video in part.values())
+        if not ids.keys() & {*captions}:
             near = near_miss(captions, ids)
             example = next(iter(ids), "none"), next(iter(captions), "none")
             raise UserError(

@@ -4,9 +4,10 @@ To add a layout, add a row: what it is called, how it is told from the others, h
 Files of strangers are read behind the wall (`data_loader.formats.apart`).
 """
 
+import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ from data_loader.formats.apart import behind_wall
 from data_loader.formats.pickles import read_pickle
 from data_loader.formats.read import errors_of
 from data_loader.formats.records import TABLES, Table, open_table, open_text
+from data_loader.formats.rows import parquet_records
 from misc.import_data_set.fields import (
     NAMED_FIELDS,
+    SPLIT_FIELDS,
     Entry,
     Fields,
     Known,
     captions_of,
     choose_fields,
     entries_of,
+    first_field,
     id_text,
     role_of,
 )
@@ -31,7 +35,9 @@ from utils.files import parse_json
 
 _NUMBERED = re.compile(r"(\S+?)#\S*\s+(\S.*)", re.DOTALL)
 _NAMED = re.compile(r"(\S+)\s+(\S.*)", re.DOTALL)
-_ID_FIELD = "video_id"
+# Records of videos, beside those of captions.
+_VIDEOS = ("videos", "images", "clips")
+_LOOKED_AT = 4096
 
 
 class Lines(list[str]):
@@ -114,6 +120,9 @@ def _content(path: Path, known: Known) -> Any:
     if path.is_dir():
         texts = sorted(inner for inner in path.rglob("*.txt") if inner.is_file())
         return Texts({str(inner.relative_to(path)): _text(inner) for inner in texts})
+    if path.suffix == ".parquet":
+        return parquet_records(path)
+    _insist_on_content(path)
     if path.suffix in TABLES:
         return open_table(path, NAMED_FIELDS, known.has)
     if path.suffix in (".pkl", ".pickle"):
@@ -132,6 +141,19 @@ def _content(path: Path, known: Known) -> Any:
     if lines and all("\t" in line for line in lines[:50]):
         return open_table(path, NAMED_FIELDS, known.has)
     return lines
+
+
+def _insist_on_content(path: Path) -> None:
+    with path.open("rb") as handle:
+        head = handle.read(_LOOKED_AT)
+    if not head:
+        raise BadContent("it is empty")
+    is_pickle = path.suffix in (".pkl", ".pickle")
+    if b"\0" in head and json.detect_encoding(head) == "utf-8" and not is_pickle:
+        raise BadContent(
+            "it is no text: JSON, JSON lines, CSV, TSV, lines of text, a pickle or parquet were "
+            "expected (unpack an archive, save a spreadsheet as CSV)"
+        )
 
 
 def _text(path: Path) -> str:
@@ -215,19 +237,42 @@ def _read_by_split(value: dict, known: Known, needs: bool) -> tuple[str, Iterato
 def _read_annotations(value: dict, known: Known, needs: bool) -> tuple[str, Iterator[Entry]]:
     """Records of captions beside records of videos, as MSR-VTT and COCO have them."""
     captions = next(value[key] for key in ("sentences", "annotations") if key in value)
-    said, entries = _read_records(captions, known, needs)
-    videos: list[dict[str, Any]] = next(
-        (value[k] for k in ("videos",) if _is_records(value.get(k))), []
+    kind = next((key for key in _VIDEOS if _is_records(value.get(key))), "")
+    videos: list[dict[str, Any]] = value[kind] if kind else []
+    names = list(dict.fromkeys(key for record in videos[:_LOOKED_AT] for key in record))
+    own = replace(known, split_column=None) if known.split_column in names else known
+    said, found = _read_records(captions, own, needs)
+    entries = list(found)
+    wanted = {entry.video for entry in entries}
+    key, there = _most(videos, names, wanted.__contains__)
+    if not there:
+        return said, iter(entries)
+    by_key = {id_text(video.get(key)): video for video in videos}
+    # COCO numbers its images, and experts have the names of their files.
+    name, known_names = _most(videos, names, known.has)
+    if known_names > sum(map(known.has, by_key)):
+        said += f", ids of videos from {name} of its {kind}"
+    else:
+        name = key
+    split = known.split_column if own is not known else first_field(names, SPLIT_FIELDS)
+    said += f", splits from {split} of its {kind}" if split else ""
+    return said, (
+        entry._replace(
+            video=id_text(video.get(name)) or entry.video,
+            split=entry.split or str(video.get(split) or ""),
+        )
+        for entry in entries
+        for video in (by_key.get(entry.video, {}),)
     )
-    if not videos:
-        return said, entries
-    about = _fields(videos, Known(split_column=known.split_column), False)
-    if not about.video or not about.split:
-        return said, entries
-    splits = {id_text(v.get(about.video)): str(v.get(about.split) or "") for v in videos}
-    return f"{said}, splits from {about.split} of its videos", (
-        entry._replace(split=entry.split or splits.get(entry.video, "")) for entry in entries
-    )
+
+
+def _most(
+    records: Iterable[dict[str, Any]], names: list[str], is_one: Callable[[str], bool]
+) -> tuple[str, int]:
+    """Return the field in which most records have such a text, and how many have."""
+    counts = {name: sum(is_one(id_text(r.get(name))) for r in records) for name in names}
+    best = max(counts, key=lambda name: counts[name], default="")
+    return best, counts.get(best, 0)
 
 
 def _read_mapping(value: dict, known: Known, needs: bool) -> tuple[str, Iterator[Entry]]:

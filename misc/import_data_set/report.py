@@ -22,7 +22,8 @@ def recognised(gathered: Gathered) -> Iterator[str]:
         for source in sources:
             kind = "a vector each"
             if source.is_variable and source.lengths is not None and len(source.lengths):
-                kind = f"{min(source.lengths)} to {max(source.lengths)} vectors each"
+                least, most = min(source.lengths), max(source.lengths)
+                kind = f"{least} to {most} vectors each" if least < most else f"{most} vectors each"
             yield f"expert {name}: {len(source.ids)} videos, {kind}, size {source.size}"
     if gathered.changed:
         old, new = gathered.changed

@@ -1,7 +1,6 @@
 """The text features of a data set: an encoder's, word vectors, or word vectors of the captions."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain
@@ -34,8 +33,8 @@ def is_word_vectors(encoder: str) -> bool:
     return path.suffix in WORD_VECTORS and is_there(path, Path.is_file)
 
 
-def refer_to_vectors(path: Path, base: Path, captions: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Return the entry of `dataset.json` for word vectors as they lie.
+def refer_to_vectors(path: Path, captions: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return the entry of `dataset.json` for word vectors, without where they lie.
 
     Raises:
         UserError: they cannot be used, or know no word of any caption.
@@ -46,10 +45,7 @@ def refer_to_vectors(path: Path, base: Path, captions: Mapping[str, list[str]]) 
     for _ in vectors.look_up(texts, count):
         pass
     count.check(f"the word vectors {path}", "the data set")
-    return {
-        "word_vectors": os.path.relpath(path.resolve(), base.resolve()),
-        "size": vectors.size,
-    }
+    return {"size": vectors.size}
 
 
 def encode(folder: Path, encoder: str, device: str | None, dtype: str) -> dict[str, Any]:
