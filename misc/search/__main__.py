@@ -37,7 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     from misc.search.searcher import Searcher
 
     with open_log(None):
-        searcher = Searcher.open(args.index, select_device(args.device))
+        device = select_device(args.device)
+        searcher = Searcher.open(args.index, device, exact=args.exact, milvus=args.milvus)
         if args.serve:
             from misc.search.serve import serve
 
@@ -71,8 +72,8 @@ def _found(searcher: "Searcher", args: argparse.Namespace) -> list[Hit]:
         return searcher.more_like(args.like, args.k, **options)
     from misc.search.files import embed_file
 
-    path, is_image = (args.image, True) if args.video is None else (args.video, False)
-    return searcher.more_like(embed_file(searcher, path, is_image), args.k, **options)
+    video = embed_file(searcher, args.video or args.image, select_device(args.device))
+    return searcher.more_like(video, args.k, **options)
 
 
 def _ids(path: Path) -> list[str]:
@@ -189,6 +190,8 @@ def _parser() -> Parser:
     parser.add_argument("--serve", action="store_true", help="serve a page to search on")
     parser.add_argument("--host", default="127.0.0.1", help="address of the page (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port of the page (8000)")
+    parser.add_argument("--exact", action="store_true", help="use no approximate index")
+    parser.add_argument("--milvus", metavar="URI", help="let the Milvus at this address search")
     parser.add_argument("--device", metavar="0", help="id of the GPU to use (default: the CPU)")
     return parser
 
