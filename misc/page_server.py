@@ -11,6 +11,7 @@ import logging
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,10 +29,17 @@ from utils.files import reason
 DEFAULT_PORT = 8000
 THREADS = 8
 MOST_CONNECTIONS = 600  # more wait until one ends; below the 1024 open files of a usual process
-SECONDS_IDLE = 30  # without a byte sent or received, after which a connection is closed
+SECONDS_IDLE = 10  # without a byte sent or received, after which a connection is closed
 LARGEST_HEAD = 2**16  # bytes of a request's lines, so of its address as well
 LARGEST_BODY = 2**10  # nobody sends one to pages that are only read
 SEND_BUFFER = 2**20  # bytes of an answer that may wait in memory before its thread does
+
+TYPES = {
+    **{".html": "text/html", ".css": "text/css", ".js": "text/javascript"},
+    **{".mp4": "video/mp4", ".webm": "video/webm"},
+    **{".avi": "video/x-msvideo", ".mkv": "video/x-matroska"},
+    **{".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"},
+}
 
 _THIS_MACHINE = re.compile(r"(localhost|127(\.[0-9]+){3}|\[::1\])(:[0-9]+)?", re.IGNORECASE)
 _REFUSED_HOST = (
@@ -76,8 +84,6 @@ class PageServer:
             sockets=[listener],
             threads=THREADS,
             connection_limit=MOST_CONNECTIONS,
-            channel_timeout=SECONDS_IDLE,
-            cleanup_interval=SECONDS_IDLE // 3,
             max_request_header_size=LARGEST_HEAD,
             max_request_body_size=LARGEST_BODY,
             outbuf_high_watermark=SEND_BUFFER,
@@ -95,11 +101,22 @@ class PageServer:
     def serve_forever(self) -> None:
         """Answer until `shutdown`, or until an exception (Ctrl-C) ends it."""
         try:
+            closing = 0.0
             while not self._is_over.is_set():
                 wasyncore.loop(timeout=1, use_poll=True, map=self._sockets, count=1)
+                if time.time() > closing + SECONDS_IDLE / 4:
+                    closing = time.time()
+                    self._close_idle(closing)
         finally:
             self._server.task_dispatcher.shutdown(timeout=1)
             wasyncore.close_all(self._sockets)
+
+    def _close_idle(self, now: float) -> None:
+        # waitress marks idle connections, and closes those that it can write to: who has asked for
+        # a video and never reads it would keep his for ever.
+        for channel in [*self._server.active_channels.values()]:
+            if not channel.requests and channel.last_activity < now - SECONDS_IDLE:
+                channel.handle_close()
 
     def shutdown(self) -> None:
         """Let `serve_forever` return, which runs in another thread."""
@@ -159,12 +176,11 @@ def application(answer: Answer, any_name: bool) -> Callable[..., Iterable[bytes]
     return answered
 
 
-def file_response(request: Request, path: Path, kind: str) -> Response:
+def file_response(request: Request, path: Path) -> Response:
     """Answer with a file, or with the part of it that the request asks for.
 
     Args:
-        path: of a regular file; never made of what a request says.
-        kind: its content type.
+        path: of a regular file of one of `TYPES`.
 
     Raises:
         HTTPException: the part lies beyond its end, or the file cannot be read.
@@ -173,7 +189,7 @@ def file_response(request: Request, path: Path, kind: str) -> Response:
     asked = plain_range(request.headers.get("Range"), path.stat().st_size)
     if asked and request.method == "GET":
         environ["HTTP_RANGE"] = asked
-    response = send_file(path, environ, mimetype=kind, conditional=True)
+    response = send_file(path, environ, mimetype=TYPES[path.suffix.lower()], conditional=True)
     if response.status_code == 206:
         # werkzeug's own way of cutting off the rest would keep a thread until all is sent; waitress
         # sends a file from where it stands, as many bytes as the answer's head says.

@@ -32,12 +32,6 @@ ALL_SHOWN = """() => [...document.querySelectorAll("a.play, video")].every((show
 })"""
 # What a folder of videos may hold besides is nobody's business; a page among it would be trouble.
 PAGE_SUFFIXES = (".html", ".css", ".js")
-TYPES = {
-    **{".html": "text/html", ".css": "text/css", ".js": "text/javascript"},
-    **{".mp4": "video/mp4", ".webm": "video/webm"},
-    **{".avi": "video/x-msvideo", ".mkv": "video/x-matroska"},
-    **{".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"},
-}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -134,7 +128,7 @@ def _answer(folder: Path, request: Request) -> Response:
     path = find_file(folder, name)
     if path is None:
         raise NotFound()
-    return file_response(request, path, TYPES[path.suffix])
+    return file_response(request, path)
 
 
 def find_file(folder: Path, name: str) -> Path | None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from waitress.channel import HTTPChannel
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Request, Response
 
@@ -18,16 +19,21 @@ SIZE = 8 * 2**20  # more than the buffers of a connection take
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[PageServer]:
-    """Serves a large file at /file, the request's host and thread count at /."""
-    path: Path = tmp_path_factory.mktemp("page_server") / "large.mp4"
+def large(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("page_server") / "large.mp4"
     path.write_bytes(bytes(SIZE))
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(large) -> Iterator[PageServer]:
+    """Serves a large file at /file, and the number of threads at /."""
 
     def answer(request: Request) -> Response:
         if request.path == "/fault":
             raise RuntimeError("secret")
         if request.path == "/file":
-            return file_response(request, path, "video/mp4")
+            return file_response(request, large)
         if request.path != "/":
             raise NotFound()
         return Response(f"{threading.active_count()}")
@@ -71,11 +77,21 @@ def test_two_hundred_open_connections_and_slow_readers_hold_no_threads(server):
         assert (status, len(part)) == (206, 1000)
 
 
-def test_silent_connections_are_closed(monkeypatch):
-    monkeypatch.setattr(page_server, "SECONDS_IDLE", 0)
-    server = PageServer(lambda request: Response("here"), "127.0.0.1", 0)
-    with server.running(), talk(server) as silent:
-        assert silent.recv(1) == b""
+@pytest.mark.parametrize("said", [b"", b"GET /file HTTP/1.1\r\n", b"GET /file HTTP/1.1\r\n\r\n"])
+def test_who_says_nothing_or_never_reads_is_disconnected(monkeypatch, large, said):
+    monkeypatch.setattr(page_server, "SECONDS_IDLE", 0.1)
+    server = PageServer(lambda request: file_response(request, large), "127.0.0.1", 0)
+    closed, close = threading.Event(), HTTPChannel.handle_close
+
+    def closing(channel):
+        close(channel)
+        if channel.server is server._server:
+            closed.set()
+
+    monkeypatch.setattr(HTTPChannel, "handle_close", closing)
+    with server.running(), talk(server, said):
+        assert closed.wait(20)
+        assert not server._server.active_channels
 
 
 def test_a_part_of_a_file_ends_where_it_should_on_a_connection_that_is_kept(server):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_TEMPLATES = Path(__file__).resolve().parent / "templates"
+TEMPLATES = Path(__file__).resolve().parent / "templates"
 SCRIPTS = ("near.js", "find.js", "videos.js", "experts.js", "keyboard.js", "summary.js")
 STYLES = ("style.css", "top.css", "tools.css", "cards.css", "matches.css")
 _METRIC_LABELS = {
@@ -82,7 +82,7 @@ def write_rankings_page(folder: Path, page: Page, video_folder: Path | None = No
     candidates = {"t2v": page.num_videos, "v2t": page.num_texts}
     ranks = {way: values for way, values in page.ranks.items() if len(values)}
     html = (
-        _environment()
+        environment()
         .get_template("rankings.html")
         .render(
             page=page,
@@ -101,7 +101,7 @@ def write_rankings_page(folder: Path, page: Page, video_folder: Path | None = No
     )
     for file in (*STYLES, *SCRIPTS):
         with replacing(folder / file) as handle:
-            handle.write((_TEMPLATES / file).read_bytes())
+            handle.write((TEMPLATES / file).read_bytes())
     files.bring_to(folder)
     with replacing(folder / page.file_name, "w", encoding="utf-8", newline="\n") as handle:
         handle.write(html)
@@ -191,11 +191,11 @@ _FILTERS = {
 
 
 @cache
-def _environment() -> "jinja2.Environment":
+def environment() -> "jinja2.Environment":
     import jinja2  # only who draws a page waits for it
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_as_text,

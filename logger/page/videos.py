@@ -16,9 +16,10 @@ _log = logging.getLogger(__name__)
 LINK = "videos"
 _PLAYABLE = (".mp4", ".webm")
 _NOT_PLAYABLE = (".avi", ".mkv")
-_PICTURES = (".jpg", ".png", ".webp")
+PICTURES = (".jpg", ".png", ".webp")
 # What of a folder of videos a page may ask for.
-SHOWN_SUFFIXES = _PLAYABLE + _NOT_PLAYABLE + _PICTURES
+VIDEOS = _PLAYABLE + _NOT_PLAYABLE
+SHOWN_SUFFIXES = VIDEOS + PICTURES
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class VideoFiles:
         suffix = _first_of(self.folder, video_id, _PLAYABLE + _NOT_PLAYABLE)
         if suffix is None:
             return [], Video()
-        picture = _first_of(self.folder, video_id, _PICTURES)
+        picture = _first_of(self.folder, video_id, PICTURES)
         paths = [video_id + end for end in (suffix, picture) if end]
         urls = [f"{LINK}/{quote(os.fsencode(path))}" for path in paths]
         return paths, Video(urls[0], suffix, urls[1] if picture else None)
