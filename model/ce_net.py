@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model.collaborative_gating import GATINGS
 from model.expert_module import ConcatMixModule, ConcatModule, ExpertModule, SharedSizeModule
@@ -115,12 +116,14 @@ class CENet(RetrievalModel):
         """Embed captions (B, C, T, D): B * C queries, the captions of one video in a row.
 
         `num_tokens_BC` (B, C) says how many of the T tokens are words; it matters only with
-        `vlad_mask_padding`.
+        `vlad_mask_padding`. Padding that lacks is added (see `RetrievalModel.encode_text`).
         """
         tokens = text_BCTD.flatten(0, 1)  # (B C, T, D)
         if self.text_pooling is not None:
-            num_tokens = None if num_tokens_BC is None else num_tokens_BC.flatten()
-            pooled_QD = self.text_pooling(tokens, num_tokens)
+            num_tokens = tokens.new_full(tokens.shape[:1], tokens.shape[1])
+            if num_tokens_BC is not None:
+                num_tokens = num_tokens_BC.flatten()
+            pooled_QD = self.text_pooling(self._padded(tokens), num_tokens)
         elif tokens.shape[1] != 1:
             raise ValueError(
                 f"Captions of {tokens.shape[1]} tokens need text NetVLAD (vlad_clusters.text > 0) "
@@ -131,6 +134,15 @@ class CENet(RetrievalModel):
         if self.dropout is not None:
             pooled_QD = self.dropout("text", pooled_QD)
         return self.ce.encode_text(pooled_QD)
+
+    def _padded(self, tokens_QTD: Tensor) -> Tensor:
+        lacking = 0 if self.text_tokens is None else self.text_tokens - tokens_QTD.shape[1]
+        if lacking < 0:
+            raise ValueError(
+                f"Captions of {tokens_QTD.shape[1]} tokens were given to a model of "
+                f"{self.text_tokens}: cut them as its training did."
+            )
+        return functional.pad(tokens_QTD, (0, 0, 0, lacking)) if lacking else tokens_QTD
 
     def pool_experts(
         self, experts: Mapping[str, Tensor], ind: Mapping[str, Tensor]

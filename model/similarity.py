@@ -113,13 +113,19 @@ class RetrievalModel(nn.Module, ABC):
         self.task = task
         self.test_caption_mode = test_caption_mode
         self.products = TORCH  # see `fast.choose_products`
+        # T with which captions were padded in training, where padding counts; see `encode_text`.
+        self.text_tokens: int | None = None
         self.dropout: PooledDropout | None = None  # set while a training step runs
 
     @abstractmethod
     def encode_text(self, text_BCTD: Tensor, num_tokens_BC: Tensor | None = None) -> TextEmbeddings:
         """Embed captions (B, C, T, D): B * C queries, the captions of one video in a row.
 
-        `num_tokens_BC` (B, C) says how many of the T tokens are words.
+        `num_tokens_BC` (B, C) says how many of the T tokens are words. Captions with less padding
+        than in training (`text_tokens`) get the rest of it: without, their embeddings were others.
+
+        Raises:
+            ValueError: there are more tokens than in training.
         """
 
     @abstractmethod

@@ -155,6 +155,7 @@ def build_net(
             check_fits(what, TRAINING_COPIES * size, at_fault, trained_on)
     net = _make_net(config, data)
     net.products = choose_products(net)  # whoever has a checkpoint keeps what it records
+    net.text_tokens = data.max_text_tokens
     return net
 
 

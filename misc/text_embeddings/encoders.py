@@ -36,12 +36,20 @@ def make_job(settings: Settings, captions: Captions) -> Job:
     return job
 
 
+def table_path(settings: Settings) -> Path:
+    """Return the file of word vectors that an encoder's name stands for."""
+    known = KNOWN.get(settings.encoder)
+    if known is None or not known.file:
+        return Path(settings.encoder)
+    return settings.weights or _TEXT_MODELS / known.file
+
+
 def _job_of_known(settings: Settings, known: KnownEncoder, captions: Captions) -> Job:
     name, weights = settings.encoder, settings.weights
     if known.make:
         return known.make(settings, captions)
     if known.file:
-        weights = weights or _TEXT_MODELS / known.file
+        weights = table_path(settings)
         if not is_there(weights, Path.is_file):
             raise UserError(
                 f'The weights of "{name}" are expected at {weights}, where there is no file: put '

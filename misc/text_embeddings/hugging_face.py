@@ -41,7 +41,7 @@ def transformer_job(settings: Settings, name: str, captions: Captions) -> Job:
     layer = -1 if settings.layer is None else settings.layer
     folder = find_model(name, settings.revision)
     pooling, normalise = _sentence_pooling(folder) if asked == "sentence" else (asked, False)
-    tokenizer = _load_tokenizer(folder.path)
+    tokenizer = load_tokenizer(folder.path)
     network = _load_network(folder.path)
     module = HiddenStates(network, layer)
     size = _hidden_size(module, layer, folder.path)
@@ -93,7 +93,12 @@ def _library() -> Any:
     return transformers
 
 
-def _load_tokenizer(path: Path) -> Any:
+def load_tokenizer(path: Path) -> Any:
+    """Load the tokeniser of a folder.
+
+    Raises:
+        UserError: it has none, or one that needs code of its own.
+    """
     transformers = _library()
     try:
         return transformers.AutoTokenizer.from_pretrained(

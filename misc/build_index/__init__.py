@@ -1,0 +1,1 @@
+"""Builds an index of videos that `misc.search` searches, and changes it."""
