@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from misc.search.hits import Hit, Info, Word
-from utils.errors import UserError
+from utils.errors import UserError, short
 
 EXPERTS = ("scene", "sound", "speech")
 
@@ -54,20 +54,31 @@ class WordSearcher:
     def search(
         self,
         query: str,
-        k: int = 5,
-        weights: Mapping[str, float] | None = None,
-        without: Sequence[str] = (),
-        like: str | None = None,
+        k: int,
+        *,
+        weights: Mapping[str, float],
+        without: Sequence[str],
     ) -> list[Hit]:
         self.asked.append(query)
-        if query and not _words(query):
+        if not _words(query):
             raise UserError("The query has no words.")
-        text = self._captions[like] if like else query
-        hits = [
-            self._hit(place, text, weights or {}, without)
-            for place, video_id in enumerate(self.video_ids)
-            if video_id != like
-        ]
+        return self._best(self.video_ids, query, k, weights, without)
+
+    def more_like(self, video_id: str, k: int, *, weights: Mapping[str, float]) -> list[Hit]:
+        if video_id not in self:
+            raise UserError(f'There is no video "{short(video_id)}".')
+        others = [other for other in self.video_ids if other != video_id]
+        return self._best(others, self._captions[video_id], k, weights, ())
+
+    def _best(
+        self,
+        ids: Sequence[str],
+        text: str,
+        k: int,
+        weights: Mapping[str, float],
+        without: Sequence[str],
+    ) -> list[Hit]:
+        hits = [self._hit(self.video_ids.index(one), text, weights, without) for one in ids]
         return sorted(hits, key=lambda hit: -hit.score)[:k]
 
     def _hit(

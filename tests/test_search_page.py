@@ -101,7 +101,7 @@ def test_what_the_browser_cannot_play_is_said_with_its_path(client, folder):
     [
         ({"q": "?!"}, "The query has no words."),
         ({"q": "x" * (LONGEST + 1)}, f"up to {LONGEST} characters, and this one has {LONGEST + 1}"),
-        ({"like": "clip9"}, 'The index has no video "clip9".'),
+        ({"like": "clip9"}, 'There is no video "clip9".'),
         ({"q": "a", "k": "0"}, "The page shows 1 to 50 videos"),
         ({"q": "a", "k": "٣"}, "The page shows 1 to 50 videos"),
         ({"q": "a", "weight.smell": "1"}, 'The index has no expert "smell"'),

@@ -116,16 +116,12 @@ class SearchSite:
         )
 
     def _search(self, asked: Asked) -> list[Hit]:
-        if asked.like and asked.like not in self._searcher:
-            raise UserError(f'The index has no video "{short(asked.like)}".')
+        weights = dict(asked.weights)
         with self._alone:
-            return self._searcher.search(
-                asked.query if not asked.like else "",
-                k=asked.k,
-                weights=dict(asked.weights),
-                without=[asked.without] if asked.without else [],
-                like=asked.like or None,
-            )
+            if asked.like:
+                return self._searcher.more_like(asked.like, asked.k, weights=weights)
+            without = [asked.without] if asked.without else []
+            return self._searcher.search(asked.query, asked.k, weights=weights, without=without)
 
     @cached_property
     def _facts(self) -> str:
