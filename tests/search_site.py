@@ -88,7 +88,7 @@ class WordSearcher:
         caption = _words(self._captions[video_id])
         common = len(_words(text) & caption) / max(1, len(_words(text)))
         unwanted = len(_words(" ".join(without)) & caption)
-        apart = {"scene": common, "sound": 0.1 * (place % 7) - 0.2, "speech": 0.05 * (place % 5)}
+        apart = {"scene": common, "sound": 0.02 * (place % 7) - 0.04, "speech": 0.01 * (place % 5)}
         factors = {name: weights.get(name, 1.0) * (4 if name == "scene" else 3) for name in EXPERTS}
         total = sum(factors.values()) or 1.0
         factors = {name: factor / total for name, factor in factors.items()}

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import Client
 
-from logger.page.search import LONGEST, Asked, Share, bar
+from logger.page.search import LONGEST, Asked, bar
 from misc.page_server import application
 from misc.search.serve import SearchSite, make_search_server, read_asked
 from tests.search_site import EXPERTS, WordSearcher
@@ -163,17 +163,14 @@ def test_an_address_holds_what_was_asked(asked):
 
 @given(st.lists(st.floats(-1, 1).map(lambda value: round(value, 3)), max_size=6))
 def test_a_bar_stacks_shares_from_zero_to_both_sides(values):
-    pieces = bar([Share(f"{at}", value, 1.0, value) for at, value in enumerate(values)])
-    assert len(pieces) == len([value for value in values if value])
+    pieces = bar([(f"{at}", value) for at, value in enumerate(values)])
+    assert [piece.value for piece in pieces] == [value for value in values if value]
     for sign in (1, -1):
         end = 0.0
-        for value in [value for value in values if sign * value > 0]:
-            piece = pieces.pop(0)
-            assert (piece.share.value, piece.length) == (value, abs(value))
-            near, far = piece.start, piece.start + piece.length
-            near, far = (near, far) if sign > 0 else (far, near)
+        for piece in [piece for piece in pieces if sign * piece.value > 0]:
+            near, far = (piece.start, piece.start + piece.length)[::sign]
             assert near == pytest.approx(end, abs=1e-9)
-            end += value
+            end += piece.value
             assert far == pytest.approx(end, abs=1e-9)
 
 

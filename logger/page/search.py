@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from urllib.parse import urlencode
 
 from logger.page.page import environment
@@ -139,13 +138,14 @@ class SearchPage:
 def search_html(page: SearchPage) -> str:
     """Draw the page. Ids, captions, words and the query are data: they appear as text."""
     more = next((k for k in STEPS if k > page.asked.k), None)
+    parts = _parts(page.found)
     return (
         environment()
         .get_template("search.html")
         .render(
             page=page,
-            bars=[bar(found.shares) for found in page.found],
-            span=_span(page.found),
+            bars=list(map(bar, parts)),
+            span=_span(parts),
             length=BAR,
             colour=_colours(page),
             lacking=[_lacking(page, found) for found in page.found],
@@ -163,30 +163,56 @@ def search_html(page: SearchPage) -> str:
 # What the template shows ------------------------------------------------------------------------
 
 
+CORRECTION = ""  # stands where an expert's name would, which is never empty
+
+
+Parts = list[tuple[str, float]]  # names and values
+
+
 @dataclass(frozen=True)
 class Piece:
-    """The part of a stacked bar that one expert fills, in units of similarity."""
+    """A part of a stacked bar: what one expert adds, or a correction. In units of similarity."""
 
-    share: Share
+    name: str
+    value: float
     start: float
-    length: float
+
+    @property
+    def length(self) -> float:
+        return abs(self.value)
 
 
-def bar(shares: Sequence[Share]) -> list[Piece]:
-    """Stack shares from zero: those above it to the right, those below it to the left."""
-    above = [share for share in shares if share.value > 0]
-    below = [share for share in shares if share.value < 0]
-    ends = accumulate((share.value for share in above), initial=0.0)
-    right = [Piece(s, start, s.value) for s, start in zip(above, ends, strict=False)]
-    starts = accumulate(share.value for share in below)
-    return right + [Piece(s, start, -s.value) for s, start in zip(below, starts, strict=True)]
+def bar(parts: Parts) -> list[Piece]:
+    """Stack values from zero: those above it to the right, those below it to the left."""
+    pieces, right, left = [], 0.0, 0.0
+    for name, value in parts:
+        if value > 0:
+            pieces.append(Piece(name, value, right))
+            right += value
+        elif value < 0:
+            left += value
+            pieces.append(Piece(name, value, left))
+    return pieces
 
 
-def _span(found: Sequence[Found]) -> tuple[float, float]:
+def _parts(found: Sequence[Found]) -> list[Parts]:
+    """The shares of each hit, and what is taken off for other reasons.
+
+    That is told relative to the hit of which least is taken: the same for all changes no order.
+    """
+    taken = [one.similarity - one.score for one in found]
+    least = min(taken, default=0.0)
+    return [
+        [*((share.expert, share.value) for share in one.shares), (CORRECTION, least - off)]
+        for one, off in zip(found, taken, strict=True)
+    ]
+
+
+def _span(parts: Sequence[Parts]) -> tuple[float, float]:
     """The lowest and highest ends of all bars, which share one scale."""
-    shares = [[share.value for share in one.shares] for one in found]
-    low = min((sum(v for v in values if v < 0) for values in shares), default=0.0)
-    high = max((sum(v for v in values if v > 0) for values in shares), default=0.0)
+    values = [[value for _, value in one] for one in parts]
+    low = min((sum(v for v in one if v < 0) for one in values), default=0.0)
+    high = max((sum(v for v in one if v > 0) for one in values), default=0.0)
     return low, max(high, low + 1e-6)
 
 

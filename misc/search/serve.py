@@ -110,7 +110,7 @@ class SearchSite:
             asked=asked,
             found=[_shown(hit, asked.query, info.experts) for hit in found],
             refusal=refusal,
-            note="no confident match" if doubt else "",
+            note="No confident match." if doubt else "",
             examples=info.examples if info.takes_text else (),
             starts=self._starts,
         )
@@ -157,7 +157,7 @@ def read_asked(arguments: Mapping[str, str], experts: tuple[str, ...]) -> Asked:
         for name, value in arguments.items()
         if name.startswith(WEIGHT)
     }
-    k = arguments.get("k", str(SHOWN))
+    k = arguments.get("k") or str(SHOWN)
     if not re.fullmatch("[0-9]{1,9}", k, re.ASCII) or not 1 <= int(k) <= STEPS[-1]:
         raise UserError(f'The page shows 1 to {STEPS[-1]} videos, not "{short(k)}".')
     return Asked(

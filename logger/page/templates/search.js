@@ -24,8 +24,7 @@
   function fill(search) {
     const asked = new URLSearchParams(search);
     q.value = asked.get("q") ?? "";
-    like.value = asked.get("like") ?? "";
-    form.elements.not.value = asked.get("not") ?? "";
+    for (const name of ["like", "not", "k"]) form.elements[name].value = asked.get(name) ?? "";
     for (const slider of sliders) slider.value = asked.get(slider.name) ?? "1";
     sayWeights();
   }

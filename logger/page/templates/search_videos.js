@@ -5,6 +5,7 @@
 globalThis.videos = (() => {
   const BEST = 5;
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
+  const canHover = window.matchMedia("(hover: hover)");
   let paused = still.matches; // all of them, by the reader's wish
 
   // A video that was released again before it could start is no fault.
@@ -44,6 +45,16 @@ globalThis.videos = (() => {
       const passed = video.currentTime >= end && video.currentTime < end + 1;
       if (document.activeElement !== video && (wentRound || passed)) video.currentTime = start;
     });
+    // The controls hide much of a small picture: they appear under the mouse or with the focus.
+    const offerControls = () => {
+      const isInUse = video === document.activeElement || video.matches(":hover");
+      video.controls = isInUse || !canHover.matches;
+    };
+    for (const type of ["pointerenter", "pointerleave", "focus", "blur"]) {
+      video.addEventListener(type, offerControls);
+    }
+    video.tabIndex = 0;
+    offerControls();
     video.addEventListener("play", () => keepFew(video));
     video.addEventListener("error", () => {
       const note = document.createElement("p");
