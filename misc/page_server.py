@@ -22,11 +22,9 @@ from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
 from werkzeug.utils import send_file
 from werkzeug.wrappers import Request, Response
 
-from utils.command_line import Parser
 from utils.errors import UserError
 from utils.files import reason
 
-DEFAULT_PORT = 8000
 THREADS = 8
 MOST_CONNECTIONS = 600  # more wait until one ends; below the 1024 open files of a usual process
 SECONDS_IDLE = 10  # without a byte sent or received, after which a connection is closed
@@ -47,16 +45,6 @@ _REFUSED_HOST = (
 )
 
 Answer = Callable[[Request], Response]
-
-
-def add_address_flags(parser: Parser) -> None:
-    """The flags --host and --port of a tool that serves a page."""
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: this machine alone)"
-    )
-    parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}; 0: any free one"
-    )
 
 
 class PageServer:

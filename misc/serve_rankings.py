@@ -16,8 +16,8 @@ from werkzeug.wrappers import Request, Response
 
 from logger.page.videos import LINK, SHOWN_SUFFIXES, is_file
 from misc.browser import browsing, find_browser
-from misc.page_server import PageServer, add_address_flags, file_response
-from misc.tools import tool_parser
+from misc.page_server import PageServer, file_response
+from misc.tools import add_address_flags, tool_parser
 from utils.command_line import run_main
 from utils.errors import UserError
 from utils.files import is_there, make_folder, replacing

@@ -27,8 +27,9 @@ from logger.page.search import (
     search_html,
 )
 from logger.page.videos import PICTURES, VIDEOS, Video, is_file
-from misc.page_server import DEFAULT_PORT, PageServer, file_response
+from misc.page_server import PageServer, file_response
 from misc.search.hits import Hit, Word
+from misc.tools import DEFAULT_PORT
 from utils.errors import UserError, short
 
 if TYPE_CHECKING:
