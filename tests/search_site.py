@@ -40,7 +40,6 @@ class WordSearcher:
             "has_weights": True,
         }
         self.info = Info(**(said | info))
-        self.asked: list[str] = []
 
     def __contains__(self, video_id: object) -> bool:
         return video_id in self._captions
@@ -56,13 +55,12 @@ class WordSearcher:
         query: str,
         k: int,
         *,
-        weights: Mapping[str, float],
-        without: Sequence[str],
+        weights: Mapping[str, float] | None = None,
+        without: Sequence[str] = (),
     ) -> list[Hit]:
-        self.asked.append(query)
         if not _words(query):
             raise UserError("The query has no words.")
-        return self._best(self.video_ids, query, k, weights, without)
+        return self._best(self.video_ids, query, k, weights or {}, without)
 
     def more_like(self, video_id: str, k: int, *, weights: Mapping[str, float]) -> list[Hit]:
         if video_id not in self:

@@ -1,18 +1,23 @@
 """The search page as an answer to requests: what is asked, what is refused, what is served."""
 
+import io
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from werkzeug.test import Client
 
 from logger.page.search import LONGEST, Asked, bar
 from misc.page_server import application
 from misc.search.serve import SearchSite, make_search_server, read_asked
+from misc.search.stills import still
+from tests.rankings_site import write_video
 from tests.search_site import EXPERTS, WordSearcher
 from utils.errors import UserError
 
@@ -75,6 +80,7 @@ def test_files_are_found_by_the_ids_of_the_index_alone(client, folder):
     assert client.get("/video?id=clip0", headers={"Range": "bytes=5-"}).status_code == 206
     assert client.get("/still?id=clip0").content_type == "image/jpeg"
     assert client.get("/video?id=clip1").data == b"clip1.avi"
+    assert client.get("/still?id=clip1&second=1").status_code == 404  # nothing comes out of it
     assert client.get("/search.css").status_code == client.get("/style.css").status_code == 200
     for address in [
         *("/video", "/video?id=", "/video?id=clip2", "/video?id=clip9", "/still?id=clip1"),
@@ -88,12 +94,37 @@ def test_files_are_found_by_the_ids_of_the_index_alone(client, folder):
 
 def test_what_the_browser_cannot_play_is_said_with_its_path(client, folder):
     html = page_of(client, q="a blue thing")[1]
-    assert f'browsers play no .avi: <a href="video?id=clip1">{folder}/clip1.avi</a>' in html
+    assert f'<a href="video?id=clip1">{folder}/clip1.avi</a>' in html
+    assert 'src="still?id=clip1&amp;second=0.40"' in html  # where the word of the query is said
     assert f"browsers play no .txt: {folder}/secret.txt" in html
     assert 'poster="still?id=clip0"' in html
     gone = WordSearcher(CAPTIONS, {"clip0": folder / "gone.mp4"})
     html = Client(application(SearchSite(gone).answer, any_name=True)).get("/?q=red").text
     assert f"there is no {folder}/gone.mp4" in html and "no video</p>" in html
+
+
+@pytest.fixture(scope="module")
+def movie(tmp_path_factory) -> Path:
+    """One second that becomes brighter, in a container that browsers do not play."""
+    folder = tmp_path_factory.mktemp("movie")
+    write_video(folder / "movie.mp4")
+    return (folder / "movie.mp4").rename(folder / "movie.mov")
+
+
+@pytest.mark.parametrize(("second", "grey"), [(0, 0), (0.5, 125), (0.49, 125), (99, 225)])
+def test_a_still_is_the_frame_of_its_second(movie, second, grey):
+    with Image.open(io.BytesIO(still(movie, second))) as picture:
+        assert picture.size == (64, 48)
+        assert np.asarray(picture).mean() == pytest.approx(grey, abs=6)
+
+
+def test_a_still_of_what_is_no_video_is_refused(movie, tmp_path):
+    (tmp_path / "list.mov").write_text(f"#EXTM3U\n#EXTINF:1,\n{movie}\n#EXT-X-ENDLIST\n")
+    (tmp_path / "also.mov").write_text(f"ffconcat version 1.0\nfile {movie}\n")
+    (tmp_path / "cut.mov").write_bytes(movie.read_bytes()[:500])
+    for name in ("list.mov", "also.mov", "cut.mov", "gone.mov"):
+        with pytest.raises(UserError, match="no frame comes out"):
+            still(tmp_path / name)
 
 
 @pytest.mark.parametrize(

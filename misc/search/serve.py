@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ from logger.page.search import (
 from logger.page.videos import PICTURES, VIDEOS, Video, is_file
 from misc.page_server import PageServer, file_response
 from misc.search.hits import Hit, Word
+from misc.search.stills import SUFFIXES, still
 from misc.tools import DEFAULT_PORT
 from utils.errors import UserError, short
 
@@ -72,24 +74,46 @@ class SearchSite:
 
     def __init__(self, searcher: "Searcher") -> None:
         self._searcher, self._alone = searcher, threading.Lock()
+        self._one_still = threading.Lock()
 
     def answer(self, request: Request) -> Response:
         """Answer one request; several may come at once."""
         place = request.path.removeprefix("/")
         if place in (*STYLES, *SCRIPTS):
             return file_response(request, TEMPLATES / place)
-        if place in _FILES:
+        if place in ("video", "still"):
             path = self._searcher.path_of(request.args.get("id", ""))
-            file = None if path is None else _FILES[place](path)
-            if file is None:
+            if path is None or not is_file(path):
                 raise NotFound()
-            return file_response(request, file)
+            return self._video(request, path) if place == "video" else self._still(request, path)
         if place:
             raise NotFound()
         page = self.page(request.args)
         response = Response(search_html(page), 400 if page.refusal else 200, mimetype="text/html")
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def _video(self, request: Request, path: Path) -> Response:
+        if path.suffix.lower() not in VIDEOS:
+            raise NotFound()
+        return file_response(request, path)
+
+    def _still(self, request: Request, path: Path) -> Response:
+        beside = _picture_beside(path)
+        if beside is not None:
+            return file_response(request, beside)
+        second = request.args.get("second", "0")
+        is_number = re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,9})?", second)
+        if not is_number or path.suffix.lower() not in SUFFIXES:
+            raise NotFound()
+        try:
+            with self._one_still:
+                picture = still(path, float(second))
+        except UserError as error:
+            raise NotFound() from error
+        response = Response(picture, mimetype="image/jpeg")
+        response.headers["Cache-Control"] = "private, max-age=3600"
         return response
 
     def page(self, arguments: Mapping[str, str]) -> SearchPage:
@@ -184,22 +208,16 @@ def _factor(expert: str, value: str, experts: tuple[str, ...]) -> float:
 # What the page shows of a hit --------------------------------------------------------------------
 
 
-def _video_file(path: Path) -> Path | None:
-    return path if path.suffix.lower() in VIDEOS and is_file(path) else None
-
-
-def _still_file(path: Path) -> Path | None:
-    """A picture that lies beside a video."""
+def _picture_beside(path: Path) -> Path | None:
+    """A picture of a video that lies beside it, by the same name."""
     pictures = (path.with_suffix(suffix) for suffix in PICTURES)
     return next(filter(is_file, pictures), None)
-
-
-_FILES = {"video": _video_file, "still": _still_file}
 
 
 def _shown(hit: Hit, query: str, experts: tuple[str, ...]) -> Found:
     words = _fitting(hit.words, query)
     starts = [word.start for word in words if word.start is not None and _fits(word, query)]
+    start = hit.start if hit.start is not None else min(starts, default=None)
     return Found(
         hit.video_id,
         hit.similarity,
@@ -208,24 +226,24 @@ def _shown(hit: Hit, query: str, experts: tuple[str, ...]) -> Found:
             Share(name, value, hit.weights[name], hit.similarities[name])
             for name, value in sorted(hit.experts.items(), key=lambda item: experts.index(item[0]))
         ],
-        _video(hit),
+        _video(hit, start),
         "" if hit.path is None else str(hit.path),
-        hit.start if hit.start is not None else min(starts, default=None),
+        start,
         hit.end,
         [Spoken(word.expert, word.text, word.start) for word in words],
         hit.captions,
     )
 
 
-def _video(hit: Hit) -> Video:
+def _video(hit: Hit, start: float | None) -> Video:
     if hit.path is None or not is_file(hit.path):
         return Video()
-    query = urlencode({"id": hit.video_id})
-    return Video(
-        None if _video_file(hit.path) is None else f"video?{query}",
-        hit.path.suffix.lower(),
-        None if _still_file(hit.path) is None else f"still?{query}",
-    )
+    suffix, query = hit.path.suffix.lower(), {"id": hit.video_id}
+    video = Video(f"video?{urlencode(query)}" if suffix in VIDEOS else None, suffix)
+    if (not video.playable and suffix in SUFFIXES) or _picture_beside(hit.path):
+        query |= {"second": f"{start:.2f}"} if start else {}
+        video = replace(video, thumbnail=f"still?{urlencode(query)}")
+    return video
 
 
 def _terms(text: str) -> set[str]:

@@ -69,6 +69,9 @@ globalThis.videos = (() => {
     inSight.disconnect();
     loaded.filter((video) => !video.isConnected).forEach(release);
     loaded = loaded.filter((video) => video.isConnected);
+    document.querySelectorAll(".hit .media img").forEach((picture) => {
+      picture.addEventListener("error", () => picture.remove());
+    });
     all().forEach((video, place) => {
       prepare(video);
       if (place < BEST) inSight.observe(video);
