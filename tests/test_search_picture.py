@@ -1,7 +1,9 @@
 """The animated picture of the search page, and the page of a real index from the command line."""
 
+import io
 from urllib.parse import urlencode
 
+import numpy as np
 import pytest
 from PIL import Image
 from werkzeug.test import Client
@@ -62,8 +64,7 @@ def test_the_command_serves_until_it_is_stopped(index, run, monkeypatch):
     assert code == 2 and 'must end in ".webp" or ".gif"' in said
 
 
-@pytest.mark.parametrize("kind", ["webp", "gif"])
-def test_a_picture_moves(tmp_path, monkeypatch, kind):
+def test_a_picture_moves(tmp_path, monkeypatch):
     pytest.importorskip("playwright.sync_api")
     try:
         picture.find_browser()
@@ -76,8 +77,20 @@ def test_a_picture_moves(tmp_path, monkeypatch, kind):
     write_video(tmp_path / "clip.mp4")
     captions = {"clip": "a red bell", "other": "a tree"}
     searcher = WordSearcher(captions, dict.fromkeys(captions, tmp_path / "clip.mp4"))
-    path = tmp_path / "made" / f"page.{kind}"
+    path = tmp_path / "made" / "page.webp"
     picture.take_picture(searcher, path)
     with Image.open(path) as image:
         assert image.n_frames > 5
     assert path.stat().st_size <= picture.LARGEST
+
+
+@pytest.mark.parametrize("kind", ["webp", "gif"])
+def test_a_picture_keeps_to_its_limit(monkeypatch, kind):
+    noise = np.random.default_rng(0).integers(0, 255, (4, 90, 120, 3), dtype=np.uint8)
+    frames = [Image.fromarray(frame) for frame in noise]
+    largest = len(picture.animated(frames, kind))
+    monkeypatch.setattr(picture, "LARGEST", largest - 1)
+    data = picture.animated(frames, kind)
+    assert len(data) < largest
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames == 4

@@ -69,7 +69,7 @@ def take_picture(searcher: "Searcher", path: Path, query: str = "") -> None:
     with browsing(make_search_server(searcher, "127.0.0.1", 0), SIZE) as page:
         frames = _record(page, query, _livelier(searcher, query))
     with replacing(path) as handle:
-        handle.write(_animated(frames, path.suffix[1:]))
+        handle.write(animated(frames, path.suffix[1:]))
 
 
 def _example(searcher: "Searcher") -> str:
@@ -127,7 +127,7 @@ def _record(page: "Page", query: str, expert: str | None) -> list[Image.Image]:
     return frames
 
 
-def _animated(frames: list[Image.Image], kind: str) -> bytes:
+def animated(frames: list[Image.Image], kind: str) -> bytes:
     """Encode frames, as well as the limit of size allows."""
     for quality in QUALITIES:
         data = io.BytesIO()
