@@ -1,6 +1,7 @@
 """Indexes for tests: of a model with random weights over the tiny set, and of random embeddings."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ def write_index(
     weighted: bool = True,
     facts: list[VideoFacts] | None = None,
     offsets: np.ndarray | None = None,
+    videos: str | None = None,
 ) -> list[str]:
     """Write an index of embeddings without any model; returns the ids in the given order."""
     ids = [f"v{number}" for number in range(len(video))]
@@ -76,9 +78,6 @@ def write_index(
             *(part, shape, ids, facts or [VideoFacts()] * len(ids), video.availability.numpy()),
             *(embed, None if offsets is None else hubness_of),
         )
-        change.commit(
-            Manifest(
-                "random", model.name, "none", shape, (part.name,), "random", model_kind="random"
-            )
-        )
+        manifest = Manifest("random", model.name, "none", shape, (part.name,), "random")
+        change.commit(replace(manifest, video_folders=(videos,)))
     return ids

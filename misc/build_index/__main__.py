@@ -1,6 +1,7 @@
 """Build an index of videos that `misc.search` searches by sentences, or change one.
 
 python3 -m misc.build_index data/saved/models/demo-train-full-ce
+python3 -m misc.build_index data/mine --zero_shot
 python3 -m misc.build_index --add data/index/demo-train-full-ce --dataset data/more
 
 The index holds all that a search needs: embeddings, the model, its text encoder.
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
             "data/saved/models/demo-train-full-ce."
         )
     # Only now what takes its time to load: a slip on the command line is answered at once.
-    from misc.build_index.build import Wishes, add, build, remove
+    from misc.build_index.build import Wishes, add, build, build_zero_shot, remove
     from misc.text_embeddings.job import Settings
 
     with open_log(None):
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
             encoder=encoder,
             has_text=not args.no_text,
             corrects=not args.no_correction,
+            approximate=args.approximate,
             device=select_device(args.device),
         )
         said = []
@@ -49,7 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
         if args.add:
             said.append(add(Path(args.source) if args.source else None, args.add, wishes))
         if not changes:
-            said.append(build(Path(args.source), wishes))
+            make = build_zero_shot if args.zero_shot else build
+            said.append(make(Path(args.source), wishes))
     print("\n".join(said))
 
 
@@ -75,6 +78,12 @@ def _parser() -> Parser:
         metavar="LIST",
         help="all, train, val, test, or a file of ids (default: test; all of another data set)",
     )
+    parser.add_argument(
+        "--zero_shot",
+        action="store_true",
+        help="RUN is a data set: search it without training, by the experts of dual encoders and, "
+        "with --encoder, by what was heard and read",
+    )
     parser.add_argument("--video_dir", metavar="DIR", type=Path, help="where the videos lie")
     parser.add_argument(
         "--add", metavar="INDEX", type=Path, help="add the videos to this index, by its own model"
@@ -91,6 +100,12 @@ def _parser() -> Parser:
     parser.add_argument("--weights", metavar="PATH", type=Path, help="its weights")
     parser.add_argument("--no_text", action="store_true", help="do not answer sentences")
     parser.add_argument("--no_correction", action="store_true", help="do not correct hubs")
+    parser.add_argument(
+        "--approximate",
+        action="store_true",
+        help="add graphs (faiss) that search millions of videos faster and miss a few; how many is "
+        "measured and printed",
+    )
     parser.add_argument("--device", metavar="0", help="id of the GPU to use (default: the CPU)")
     return parser
 

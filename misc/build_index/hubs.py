@@ -4,7 +4,7 @@ Nothing here sees a query of a test. Q captions, N videos of the index.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_loader.loader import ExpertDataLoader
 from data_loader.store.packed import Part, read_packed, write_packed
+from misc.build_index.source import Trained
 from misc.search.index import Index
 from model.hubness import INVERTED_SOFTMAX, NEAREST, HubnessMeter, Rule
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity, similarity_to
+from trainer.correction import DEFAULT, CorrectionSettings, Searched, choose_rules, embed_bank
+from trainer.evaluation import compare
 from utils.errors import BadContent, UserError
 
 _log = logging.getLogger(__name__)
@@ -24,7 +28,8 @@ _log = logging.getLogger(__name__)
 BANK_FILE = "bank.packed"
 # One number for each video: rules that look at the query as well have no place in an index.
 KINDS = (NEAREST, INVERTED_SOFTMAX)
-CALIBRATED_CAPTIONS = 1000
+# Of captions whose video can be found so many are answered with confidence.
+KEPT = 0.9
 _VIDEOS_AT_ONCE = 2048
 
 
@@ -77,7 +82,25 @@ class Hubs:
             ) from error
 
 
-def stored(embeddings: list[Tensor], weights: np.ndarray | Tensor | None) -> TextEmbeddings:
+def measure_hubs(source: Trained, loader: ExpertDataLoader) -> Hubs | None:
+    """Measure hubs by training captions, corrected as is best for the validation split.
+
+    None where no correction finds more there.
+    """
+    settings = CorrectionSettings(KINDS, seed=source.config.get("seed", 0))
+    bank = embed_bank(source.net, loader, settings, source.device)
+    rule = DEFAULT
+    if not set(loader.retrieval.video_ids) <= set(loader.train.video_ids):
+        compared = compare(source.net, loader.retrieval, source.device)
+        searched = Searched(source.net, loader.retrieval, bank, source.device, compared)
+        rule, _ = choose_rules(searched, KINDS)
+    if not rule.kind:
+        _log.info("No correction of hubs finds more on the validation split: there is none.")
+        return None
+    return Hubs(rule, stored(bank.text.embeddings, bank.text.weights))
+
+
+def stored(embeddings: Sequence[Tensor], weights: np.ndarray | Tensor | None) -> TextEmbeddings:
     """Return captions as an index holds them: rounded to float16."""
     rounded = tuple(values.cpu().half().float() for values in embeddings)
     return TextEmbeddings(rounded, None if weights is None else torch.as_tensor(weights).cpu())
@@ -85,7 +108,7 @@ def stored(embeddings: list[Tensor], weights: np.ndarray | Tensor | None) -> Tex
 
 @dataclass(frozen=True)
 class Calibration:
-    """From which score on a match is confident.
+    """From which score on a match is confident: one that `KEPT` of true matches reach.
 
     Attributes:
         threshold: the score.
@@ -115,10 +138,9 @@ def calibrate(
     own: VideoEmbeddings,
     hubness_of: Callable[[VideoEmbeddings], np.ndarray] | None,
 ) -> Calibration | None:
-    """Choose the score that best tells captions whose video is there from those whose is not.
+    """Choose the score that most captions reach whose video is there, and measure who else does.
 
-    Each caption searches the index twice: with its own video in it, and without. What is maximised
-    is the share that is answered of the former less that of the latter (Youden 1950).
+    Each caption searches the index twice: with its own video in it, and without.
 
     Args:
         index: to be searched.
@@ -138,16 +160,18 @@ def calibrate(
             inside = ((rows >= first) & (rows < first + len(video))).nonzero()[:, 0]
             scores[inside, rows[inside] - first] = -torch.inf
             others = torch.maximum(others, scores.max(dim=1).values)
-    own_scores = torch.stack([similarity(text[[q]], own[[q]])[0, 0] for q in range(len(text))])
+    each = (slice(query, query + 1) for query in range(len(text)))
+    own_scores = torch.stack([similarity(text[one], own[one])[0, 0] for one in each])
     if hubness_of is not None:
         own_scores = own_scores - torch.from_numpy(hubness_of(own))
     without = others[others.isfinite()].sort().values
     if not len(without):
         return None
     answered = torch.maximum(own_scores, others).sort().values
-    # Candidates: the score of each answer; of equal ones the lowest, which refuses least.
-    limits = answered.unique()
-    kept = 1 - torch.searchsorted(answered, limits, right=False) / len(answered)
-    refused = torch.searchsorted(without, limits, right=False) / len(without)
-    best = int((kept + refused).argmax())
-    return Calibration(float(limits[best]), len(answered), float(kept[best]), float(refused[best]))
+    threshold = float(answered[int((1 - KEPT) * len(answered))])
+    return Calibration(
+        threshold,
+        len(answered),
+        float((answered >= threshold).float().mean()),
+        float((without < threshold).float().mean()),
+    )

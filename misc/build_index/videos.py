@@ -4,7 +4,7 @@ V videos, M experts.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from data_loader.sets.near_ids import hint
 from data_loader.store.feature_store import ExpertView, FeatureStore
 from logger.page.videos import SHOWN_SUFFIXES
 from misc.search.index import VideoFacts
-from utils.config import Config
 from utils.errors import UserError, listed
 from utils.files import exists, files_below, is_there
 
@@ -41,22 +40,27 @@ class Place:
         split: the split, which may replace experts' files.
         finder: looks its files up.
         store: loads them.
+        args: the config's `data_loader.args`, of which the experts' files depend.
+        face_dim: size of the expert "face", as published configs declare it.
     """
 
     description: DataDescription
     split: SplitEntry
     finder: FileFinder
     store: FeatureStore
+    args: Mapping[str, Any]
+    face_dim: int | None = None
 
     @classmethod
-    def of(cls, description: DataDescription, config: Config) -> "Place":
-        """Open the data set that a description describes; with its own splits or the config's."""
-        args = config["data_loader.args"]
-        split = description.splits.get(args["split_name"]) or next(
-            iter(description.splits.values())
-        )
+    def of(
+        cls, description: DataDescription, args: Mapping[str, Any], face_dim: int | None = None
+    ) -> "Place":
+        """Open the data set that a description describes; with the config's split or its first."""
+        splits = description.splits
+        split = splits.get(args.get("split_name", "")) or next(iter(splits.values()))
         finder = FileFinder(description, args.get("root_feat_folder", ""))
-        return cls(description, split, finder, FeatureStore(finder, args.get("cache_dir")))
+        store = FeatureStore(finder, args.get("cache_dir"))
+        return cls(description, split, finder, store, args, face_dim)
 
 
 class Videos:
@@ -64,12 +68,13 @@ class Videos:
 
     Args:
         place: the data set.
-        config: of the model.
         inputs: the experts that the model takes; one that the data set lacks is missing for all.
         asked: a list's name (`LISTS`), or a file of ids.
         splits: names of the splits for "train" and "val", and for "test".
+        words: experts of words that count as experts too, after the others; `gather` has them not.
 
     Attributes:
+        place: the data set.
         ids: V ids.
         availability: (V, M) float32.
 
@@ -81,19 +86,23 @@ class Videos:
     def __init__(
         self,
         place: Place,
-        config: Config,
         inputs: ModelInputs,
         asked: str,
         splits: tuple[str, str],
+        words: Sequence[str] = (),
     ) -> None:
-        self._place, self._inputs = place, inputs
+        self.place, self._inputs = place, inputs
         found = {}
         for expert in inputs.experts:
             if self._has(expert.name):
-                found[expert.name] = self._features(expert.name, config)
-        if not found:
+                found[expert.name] = self._features(expert.name)
+        spoken = words_of_experts(place.description.root)
+        self._words = {name: spoken.get(name, {}) for name in words}
+        if not found and not words:
             raise _no_experts(place.description, inputs)
-        self.ids = self._chosen(asked, splits, found)
+        known = {key for features in found.values() for key in features.ids}
+        known |= {key for of_expert in self._words.values() for key in of_expert}
+        self.ids = self._chosen(asked, splits, known)
         self._views = {
             e.name: ExpertView(found[e.name], e, self.ids)
             for e in inputs.experts
@@ -106,17 +115,18 @@ class Videos:
             self._views[e.name].availability if e.name in self._views else nowhere
             for e in inputs.experts
         ]
+        for of_expert in self._words.values():
+            columns.append(np.array([key in of_expert for key in self.ids], dtype=np.float32))
         self.availability = np.stack(columns, axis=1)
         if not self.availability.any():
-            known = {key for features in found.values() for key in features.ids}
             raise UserError(
                 f"None of the {len(self.ids)} videos has any of the experts "
-                f'{", ".join(found)}: their files do not know "{self.ids[0]}" or any other of '
-                f"these ids{hint(self.ids, known)}."
+                f'{", ".join([*found, *words])}: their files do not know "{self.ids[0]}" or any '
+                f"other of these ids{hint(self.ids, known)}."
             )
 
     def _has(self, name: str) -> bool:
-        description, split = self._place.description, self._place.split
+        description, split = self.place.description, self.place.split
         known = (*description.experts, *split.experts, *description.aggregated_experts)
         if name not in known:
             _log.warning(
@@ -126,31 +136,26 @@ class Videos:
             )
         return name in known
 
-    def _features(self, name: str, config: Config) -> Any:
-        place = self._place
-        aggregation = config["data_loader.args"].get("feat_aggregation", {}).get(name, {})
-        face_dim = config["experts"].get("face_dim")
-        source = expert_source(name, place.finder, place.split, aggregation, face_dim)
+    def _features(self, name: str) -> Any:
+        place = self.place
+        aggregation = place.args.get("feat_aggregation", {}).get(name, {})
+        source = expert_source(name, place.finder, place.split, aggregation, place.face_dim)
         features = place.store.expert(source)
         [expert] = [e for e in self._inputs.experts if e.name == name]
-        if (
-            (expert.variable_length and features.offsets is None)
-            or features.size != expert.size
-            or (features.offsets is not None and not expert.variable_length)
-        ):
-            varies = {True: "tokens", False: "one vector"}
+        has_tokens = features.offsets is not None
+        if has_tokens != expert.variable_length or features.size != expert.size:
+            kinds = {True: "tokens", False: "one vector"}
             raise UserError(
-                f'The expert "{name}" of {place.description.name} has '
-                f"{varies[features.offsets is not None]} of size {features.size}, the model takes "
-                f"{varies[expert.variable_length]} of size {expert.size}: it was trained on "
-                "features of another extractor."
+                f'The expert "{name}" of {place.description.name} has {kinds[has_tokens]} of size '
+                f"{features.size}, the model takes {kinds[expert.variable_length]} of size "
+                f"{expert.size}: it was trained on features of another extractor."
             )
         return features
 
-    def _chosen(self, asked: str, splits: tuple[str, str], found: dict[str, Any]) -> list[str]:
-        description, finder = self._place.description, self._place.finder
+    def _chosen(self, asked: str, splits: tuple[str, str], known: set[str]) -> list[str]:
+        description, finder = self.place.description, self.place.finder
         if asked == ALL:
-            return sorted({key for features in found.values() for key in features.ids})
+            return sorted(known)
         if asked in LISTS:
             split = description.split(splits[asked == "test"])
             return videos_of(split.train if asked == "train" else split.val, finder)
@@ -161,7 +166,6 @@ class Videos:
                 f"{', '.join(LISTS)}."
             )
         ids = read_videos(path, description)
-        known = {key for features in found.values() for key in features.ids}
         strange = [key for key in ids if key not in known]
         if strange:
             _log.warning(
@@ -191,31 +195,34 @@ class Videos:
                 ind[e.name] = torch.zeros(len(places))
         return experts, ind
 
+    def words(self, place: int, expert: str) -> list[str]:
+        """Return what an expert of words heard or read in a video."""
+        return [word[1] for word in self._words[expert].get(self.ids[place], ())]
+
     # ---- what is known of each ----
 
     def facts(self, video_folder: Path | None) -> list[VideoFacts]:
         """Return what the data set knows of its videos: files, times, words, captions."""
-        folder = self._place.description.root
+        folder = self.place.description.root
         told = _read(folder / VIDEOS_FILE, "the list of files")
         files = {} if told else _files_in(video_folder)
-        words = _words_of(folder / TEXTS_FOLDER)
-        captions = self._place.store.captions()
+        spoken = words_of_experts(folder).values()
+        captions = self.place.store.captions()
         return [
             VideoFacts(
                 **_file_and_times(told.get(key), files.get(key)),
-                words=words.get(key, ()),
+                words=[word for of_expert in spoken for word in of_expert.get(key, ())],
                 captions=captions.of(key),
             )
             for key in self.ids
         ]
 
-    def video_folder(self, given: Path | None, config: Config | None) -> Path | None:
+    def video_folder(self, given: Path | None, usual: Path | None) -> Path | None:
         """Return what the paths of videos are relative to: absolute, as the index may move."""
-        folder = self._place.description.root
+        folder = self.place.description.root
         if exists(folder / VIDEOS_FILE):
             return folder.resolve()
-        usual = config.get("visualizer.args.src_video_dir") if config else None
-        for path in (given, Path(usual) if usual else None, folder / "videos"):
+        for path in (given, folder / "videos", usual):
             if path is not None and is_there(path, Path.is_dir):
                 return path.resolve()
         return None
@@ -253,31 +260,29 @@ def _file_and_times(told: Any, file: str | None) -> dict[str, Any]:
         return {"path": file}
     path, parent = told.get("file"), told.get("parent")
     start, end = told.get("start"), told.get("end")
-    is_segment = isinstance(parent, str) and _is_time(start) and _is_time(end)
-    return {
-        "path": path if isinstance(path, str) else None,
-        **({"parent": parent, "start": float(start), "end": float(end)} if is_segment else {}),
-    }
+    found = {"path": path if isinstance(path, str) else None}
+    if isinstance(parent, str) and _is_time(start) and _is_time(end):
+        found |= {"parent": parent, "start": start, "end": end}
+    return found
 
 
 def _is_time(value: Any) -> bool:
     return isinstance(value, (int, float)) and value == value
 
 
-def _words_of(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Return the words that experts read or heard in videos, with times."""
-    found: dict[str, list[tuple[Any, ...]]] = {}
-    paths: Iterable[Path] = sorted(folder.glob("*.json")) if is_there(folder, Path.is_dir) else ()
+_Words = dict[str, list[tuple[Any, ...]]]
+
+
+def words_of_experts(root: Path) -> dict[str, _Words]:
+    """Return what experts heard or read: expert -> video -> (expert, text, start, end)."""
+    folder = root / TEXTS_FOLDER
+    paths = sorted(folder.glob("*.json")) if is_there(folder, Path.is_dir) else []
+    found: dict[str, _Words] = {}
     for path in paths:
-        for key, words in _read(path, "the words of an expert").items():
+        of_expert: _Words = found.setdefault(path.stem, {})
+        for key, words in _read(path, "words of an expert").items():
             for word in words if isinstance(words, list) else ():
                 if isinstance(word, dict) and isinstance(word.get("text"), str):
                     times = [t if _is_time(t := word.get(at)) else None for at in ("start", "end")]
-                    found.setdefault(str(key), []).append((path.stem, word["text"], *times))
+                    of_expert.setdefault(str(key), []).append((path.stem, word["text"], *times))
     return found
-
-
-def words_alone(folder: Path, ids: Sequence[str]) -> list[list[str]]:
-    """Return the texts of all words of each video, in the order of their experts."""
-    words = _words_of(folder / TEXTS_FOLDER)
-    return [[text for _, text, *_ in words.get(key, ())] for key in ids]

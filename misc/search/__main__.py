@@ -37,7 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     from misc.search.searcher import Searcher
 
     with open_log(None):
-        searcher = Searcher.open(args.index, select_device(args.device))
+        device = select_device(args.device)
+        searcher = Searcher.open(args.index, device, exact=args.exact, milvus=args.milvus)
         if args.serve:
             from misc.search.serve import serve
 
@@ -77,8 +78,8 @@ def _found(searcher: "Searcher", args: argparse.Namespace) -> list[Hit]:
         return searcher.more_like(args.like, args.k, **options)
     from misc.search.files import embed_file
 
-    path, is_image = (args.image, True) if args.video is None else (args.video, False)
-    return searcher.more_like(embed_file(searcher, path, is_image), args.k, **options)
+    video = embed_file(searcher, args.video or args.image, select_device(args.device))
+    return searcher.more_like(video, args.k, **options)
 
 
 def _ids(path: Path) -> list[str]:
@@ -201,6 +202,8 @@ def _parser() -> Parser:
         help="take an animated picture of the page, where the sentence (or an example) is typed "
         "(needs playwright and Chromium)",
     )
+    parser.add_argument("--exact", action="store_true", help="use no approximate index")
+    parser.add_argument("--milvus", metavar="URI", help="let the Milvus at this address search")
     parser.add_argument("--device", metavar="0", help="id of the GPU to use (default: the CPU)")
     return parser
 

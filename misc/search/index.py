@@ -21,10 +21,10 @@ import math
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,8 @@ class VideoFacts:
     captions: Sequence[str] = ()
 
     def as_json(self) -> str:
-        return json.dumps({key: value for key, value in vars(self).items() if value})
+        told = {key: value for key, value in vars(self).items() if value not in (None, (), [])}
+        return json.dumps(told)
 
     @classmethod
     def from_json(cls, text: str) -> "VideoFacts":
@@ -236,6 +237,7 @@ def write_part(
     offsets = np.zeros(len(ids), dtype=np.float32)
 
     def pieces(pattern: tuple[bool, ...], places: np.ndarray, first: int) -> Iterator[np.ndarray]:
+        """Embed the videos of a pattern, a block at a time, and note what is taken off them."""
         columns = shape.columns(pattern)
         for start in range(0, len(places), _BLOCK):
             video = embed(places[start : start + _BLOCK])
@@ -251,7 +253,7 @@ def write_part(
         arrays[f"group{place}"] = Array(
             np.dtype("<f4"),
             (len(places), width),
-            lambda pattern=pattern, places=places, first=first: pieces(pattern, places, first),
+            partial(pieces, pattern, places, first),
         )
         described.append({"pattern": list(pattern), "first": first})
         first += len(places)
@@ -306,14 +308,14 @@ def _write_half(folder: Path, shape: Shape) -> None:
         arrays[f"group{place}"] = Array(
             np.dtype("<f2"),
             values.shape,
-            lambda values=values, scale=scale: (block / scale for block in _blocks(values)),
+            partial(_blocks, values, scale),
         )
     write_packed(folder / "half.packed", arrays, {"scales": scales, "norms": norms})
 
 
-def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
+def _blocks(values: np.ndarray, scale: float = 1.0) -> Iterator[np.ndarray]:
     for start in range(0, len(values), _ROWS_AT_ONCE):
-        yield values[start : start + _ROWS_AT_ONCE]
+        yield values[start : start + _ROWS_AT_ONCE] / scale
 
 
 # The folder --------------------------------------------------------------------------------------
@@ -331,7 +333,8 @@ class Manifest:
         parts: names of the parts' folders, in their order.
         removed: rows (over all parts) that are no longer found.
         data_set: whose videos they are.
-        video_folder: what the paths of videos are relative to.
+        video_folders: for each part, what the paths of its videos are relative to.
+        extractors: expert -> what made its features, as `misc.extract_experts` records it.
         text: how a query is encoded, see `misc.search.queries`; None: nobody knows.
         model_kind: the experiment, or what searches without training.
         correction: how hubs are corrected, in words.
@@ -349,7 +352,8 @@ class Manifest:
     shape: Shape
     parts: tuple[str, ...]
     data_set: str
-    video_folder: str | None = None
+    video_folders: tuple[str | None, ...] = ()
+    extractors: dict[str, Any] = field(default_factory=dict)
     removed: tuple[int, ...] = ()
     text: dict[str, Any] | None = None
     model_kind: str = ""
@@ -389,8 +393,9 @@ class Manifest:
         try:
             shape = value.pop("shape")
             shape = Shape(tuple(shape["experts"]), tuple(shape["sizes"]), bool(shape["weighted"]))
-            lists = {key: tuple(value.pop(key, ())) for key in ("parts", "removed", "examples")}
-            found = cls(**value, **lists, shape=shape)
+            for key in ("parts", "removed", "examples", "video_folders"):
+                value[key] = tuple(value.get(key, ()))
+            found = cls(**value, shape=shape)
             names = [found.model, *found.parts]
             if not all(isinstance(name, str) and _OURS.fullmatch(name) for name in names):
                 raise ValueError("a name leads elsewhere")
@@ -467,18 +472,18 @@ class Index:
         found = self.is_found.tolist()
         return {key: row for row, key in enumerate(ids) if found[row]}
 
-    def part_of(self, row: int) -> tuple[VideoPart, int]:
-        """Return the part that a row lies in, and its place there."""
-        place = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return self.parts[place], row - self.starts[place]
+    def place_of(self, row: int) -> tuple[int, int]:
+        """Return the number of the part that a row lies in, and its place there."""
+        part = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return part, row - self.starts[part]
 
     def id_of(self, row: int) -> str:
-        part, place = self.part_of(row)
-        return part.ids[place]
+        part, place = self.place_of(row)
+        return self.parts[part].ids[place]
 
     def facts_of(self, row: int) -> VideoFacts:
-        part, place = self.part_of(row)
-        return part.facts(place)
+        part, place = self.place_of(row)
+        return self.parts[part].facts(place)
 
     def video(self, rows: Tensor) -> VideoEmbeddings:
         """Return chosen rows as `model.similarity` takes them, in their order."""
@@ -499,12 +504,13 @@ class IndexChange:
 
     Attributes:
         folder: of the index.
-        before: its manifest; None where there is none yet.
+        before: its manifest; None where there is none, or it does not matter.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, anew: bool = False) -> None:
         self.folder = folder
-        self.before = Manifest.read(folder) if is_there(folder / FILE_NAME) else None
+        is_kept = not anew and is_there(folder / FILE_NAME)
+        self.before = Manifest.read(folder) if is_kept else None
 
     def new(self, kind: str) -> Path:
         """Return a new folder of the index for a "model" or a "part"."""
@@ -514,10 +520,10 @@ class IndexChange:
         """Let the index be what a manifest says, and remove what it no longer names."""
         sync_folder(self.folder)
         write_json(self.folder / FILE_NAME, manifest.as_json())
-        self._keep_only({manifest.model, *manifest.parts})
+        self.keep_only({manifest.model, *manifest.parts})
 
-    def _keep_only(self, names: Iterable[str]) -> None:
-        names = set(names)
+    def keep_only(self, names: set[str]) -> None:
+        """Remove what belongs to no index any more."""
         for path in self.folder.iterdir():
             if _OURS.fullmatch(path.name) and path.name not in names and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -527,8 +533,8 @@ _MARK = ".index-of-videos"
 
 
 @contextmanager
-def changing(folder: Path) -> Iterator[IndexChange]:
-    """Change an index, or make a new one, while no other process does.
+def changing(folder: Path, anew: bool = False) -> Iterator[IndexChange]:
+    """Change an index, or make a new one (`anew`), while no other process does.
 
     What was written goes again if anything goes wrong; what a killed process left goes with the
     next change.
@@ -542,15 +548,13 @@ def changing(folder: Path) -> Iterator[IndexChange]:
     try:
         with alone(folder, f"changing the index {folder}"):
             (folder / _MARK).touch()
-            change = IndexChange(folder)
-            kept = {change.before.model, *change.before.parts} if change.before else set()
-            change._keep_only(kept)
+            change = IndexChange(folder, anew)
+            change.keep_only(_named(folder))
             try:
                 yield change
             except BaseException:
-                now = Manifest.read(folder) if is_there(folder / FILE_NAME) else None
-                change._keep_only({now.model, *now.parts} if now else ())
-                if now is None:
+                change.keep_only(_named(folder))
+                if not is_there(folder / FILE_NAME):
                     (folder / _MARK).unlink(missing_ok=True)
                 raise
     except BaseException:
@@ -559,10 +563,19 @@ def changing(folder: Path) -> Iterator[IndexChange]:
         raise
 
 
+def _named(folder: Path) -> set[str]:
+    """Return the folders that the manifest names, also of an index that cannot be read."""
+    told = read_json(folder / FILE_NAME, "index") if is_there(folder / FILE_NAME) else {}
+    parts = told.get("parts")
+    return {str(name) for name in (told.get("model"), *(parts if isinstance(parts, list) else ()))}
+
+
 def _refuse_other_contents(folder: Path) -> None:
     """Insist that a folder is empty, or that an index was made, or begun, in it."""
     if is_there(folder / FILE_NAME):
-        Manifest.read(folder)
+        told = read_json(folder / FILE_NAME, "index")
+        if not isinstance(told, dict) or told.get("format") != FORMAT:
+            raise UserError(f"{folder / FILE_NAME} is no index of `misc.build_index`.")
         return
     try:
         others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]

@@ -1,17 +1,22 @@
 """The model of an index: written with it, loaded by whoever searches or adds videos."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from data_loader.sets.declared import DeclaredInputs, Expert, ModelInputs
+from misc.search.index import Shape
 from misc.search.queries import QueryEncoder, TextSide
-from model.similarity import RetrievalModel, TextEmbeddings
+from misc.search.towers import Towers
+from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings
 from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, save_checkpoint
+from trainer.evaluation import evaluating
 from trainer.load import net_of
 from utils.config import Config
 from utils.errors import UserError
@@ -29,7 +34,7 @@ class ModelFolder:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder, self._device = folder, device
-        self._encoder: QueryEncoder | None = None
+        self._encoder: QueryEncoder | Towers | None = None
 
     @cached_property
     def _content(self) -> dict[str, Any]:
@@ -57,6 +62,31 @@ class ModelFolder:
         path = self.folder / FILE_NAME
         return net_of(self._content, path, self.config, self.inputs, self._device)
 
+    def experts(self, side: dict[str, Any] | None, shape: Shape) -> tuple[Expert, ...]:
+        """Return what `encode_video` takes of each expert."""
+        if not _is_zero_shot(side):
+            return self.inputs.experts
+        pairs = zip(shape.experts, shape.sizes, strict=True)
+        return tuple(Expert(name, False, size, 1) for name, size in pairs)
+
+    @torch.inference_mode()
+    def encode_video(
+        self,
+        side: dict[str, Any] | None,
+        experts: Mapping[str, Tensor],
+        ind: Mapping[str, Tensor],
+    ) -> VideoEmbeddings:
+        """Embed videos, on the CPU; arguments as for `Searcher.encode_video`."""
+        if _is_zero_shot(side):
+            there = torch.stack(list(ind.values()), dim=1)
+            return VideoEmbeddings(tuple(normalize(x, dim=1) for x in experts.values()), there)
+        with evaluating(self.net):
+            video = self.net.encode_video(
+                {name: x.to(self._device) for name, x in experts.items()},
+                {name: x.to(self._device) for name, x in ind.items()},
+            )
+        return video.to(torch.device("cpu"))
+
     def encode_text(self, side: dict[str, Any] | None, texts: Sequence[str]) -> TextEmbeddings:
         """Embed sentences, one query each, on the CPU.
 
@@ -74,8 +104,15 @@ class ModelFolder:
                     "its data set, so that it cannot encode a sentence: build it anew with "
                     "`--encoder` (see `python3 -m misc.prepare_text_embeddings --help`)."
                 )
-            self._encoder = QueryEncoder(self.net, TextSide(**side), self.folder, self._device)
+            if _is_zero_shot(side):
+                self._encoder = Towers(side["towers"], self.folder, self._device)
+            else:
+                self._encoder = QueryEncoder(self.net, TextSide(**side), self.folder, self._device)
         return self._encoder(texts)
+
+
+def _is_zero_shot(side: dict[str, Any] | None) -> bool:
+    return side is not None and "towers" in side
 
 
 def write_model(

@@ -233,7 +233,25 @@ class _HuggingFace(_Prepared):
         return job, lambda captions: reader.read(captions)[0]
 
 
+class _MilNce(_Prepared):
+    def _load(self, captions: Any) -> tuple[Any, Any]:
+        from misc.text_embeddings.job import Settings
+        from misc.text_embeddings.word_encoders import (
+            mil_nce_job,
+            mil_nce_tokens,
+            read_dictionary,
+        )
+
+        weights, dictionary = (self._folder / self._files[r] for r in ("weights", "dictionary"))
+        pooling, length = self._record["pooling"], self._record["max_length"]
+        settings = Settings("howto100m_mil_nce", pooling=pooling, max_length=length)
+        job = mil_nce_job(settings, weights, dictionary, captions.texts)
+        words = read_dictionary(dictionary)
+        return job, lambda asked: mil_nce_tokens(asked.texts, words, length, pooling)[0]
+
+
 KINDS: dict[str, Callable[[TextSide, Path, torch.device], Encoder]] = {
     "word vectors": _WordTable,
     "Hugging Face encoder": _HuggingFace,
+    "MIL-NCE": _MilNce,
 }

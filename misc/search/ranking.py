@@ -81,9 +81,15 @@ def best(index: Index, question: Question, k: int) -> Found:
         nothing = torch.zeros(0)
         return Found(nothing.long(), nothing, nothing, 0)
     least = lower.topk(count).values[-1]
-    candidates = (upper >= least).nonzero()[:, 0]
+    return ranked(index, question, (upper >= least).nonzero()[:, 0], count)
+
+
+@torch.inference_mode()
+def ranked(index: Index, question: Question, candidates: Tensor, k: int) -> Found:
+    """Rank candidate rows by their exact scores, and return the best k."""
+    candidates = candidates.sort().values
     scores, similarities = rescored(index, question, candidates)
-    order = scores.sort(descending=True, stable=True).indices[:count]
+    order = scores.sort(descending=True, stable=True).indices[:k]
     return Found(candidates[order], scores[order], similarities[order], len(candidates))
 
 
@@ -106,10 +112,10 @@ def _scan(index: Index, question: Question) -> tuple[Tensor, Tensor]:
     scores = torch.empty(len(index))
     errors = torch.empty(len(index))
     for group in index.groups:
-        vector = _vector(question, group, index.manifest.shape)
+        vector = question_vector(question, group, index.manifest.shape)
         rows = slice(group.first, group.first + len(group))
         errors[rows] = _error(vector, group, index.manifest.shape)
-        _products(vector, group, out=scores[rows])
+        scores[rows] = products(vector, group)
     if question.is_corrected:
         scores -= index.offsets
     left_out = ~index.is_found
@@ -119,7 +125,7 @@ def _scan(index: Index, question: Question) -> tuple[Tensor, Tensor]:
     return scores - errors, scores + errors
 
 
-def _vector(question: Question, group: Group, shape: Shape) -> Tensor:
+def question_vector(question: Question, group: Group, shape: Shape) -> Tensor:
     """Return (W,) by which the score of each video of a group is an inner product."""
     text, factors_J1 = question.text, question.factors.unsqueeze(1)
     if text.weights is not None:
@@ -135,17 +141,17 @@ def _vector(question: Question, group: Group, shape: Shape) -> Tensor:
     return (torch.cat(parts, dim=1) * factors_J1).sum(dim=0)
 
 
-def _products(vector: Tensor, group: Group, out: Tensor) -> None:
-    """Multiply the float16 matrix of a group with a vector, in its own precision."""
+def products(vector: Tensor, group: Group) -> Tensor:
+    """Multiply the float16 matrix of a group with a vector (W,), in its own precision: (n,)."""
+    out = torch.zeros(len(group))
     largest = float(vector.abs().max()) if len(vector) else 0.0
     if not largest:
-        out.zero_()
-        return
+        return out
     # As large as can be, so that nothing underflows; products are summed up in float32.
     query_1W = (vector / largest).half().unsqueeze(0)
     for start, block in _blocks(group.half):
         out[start : start + len(block)] = torch.mm(query_1W, block.T)[0]
-    out *= largest * group.scale
+    return out.mul_(largest * group.scale)
 
 
 def _blocks(values: Tensor) -> Iterator[tuple[int, Tensor]]:

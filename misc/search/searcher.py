@@ -3,13 +3,15 @@
 Axes: Q sentences, N videos, M experts, E embeddings of a video (M, or 1 where experts share one).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from data_loader.sets.declared import Expert
 from misc.search.hits import Hit, Info, Word, join_segments
 from misc.search.index import Index, VideoFacts
 from misc.search.model_folder import ModelFolder
@@ -20,7 +22,6 @@ from model.similarity import (
     expert_similarities,
     similarity_to,
 )
-from trainer.evaluation import evaluating
 from utils.errors import UserError, did_you_mean, short
 
 # What is not wanted counts half of what is: all of it would favour videos that are like nothing.
@@ -28,6 +29,10 @@ NOT_WANTED = 0.5
 _VIDEOS_AT_ONCE = 4096
 # Segments are asked for in larger numbers, as neighbours become one hit.
 _SEGMENTS_FOR_A_HIT = 4
+
+
+Finder = Callable[[Question, int], Found]
+"""Finds the best rows of an index for a question."""
 
 
 class Searcher:
@@ -38,13 +43,14 @@ class Searcher:
         index: the index, mapped.
     """
 
-    def __init__(self, index: Index, device: torch.device) -> None:
+    def __init__(self, index: Index, device: torch.device, find: Finder | None = None) -> None:
         self.index = index
+        self._find: Finder = partial(best, index) if find is None else find
         manifest = index.manifest
         self._model = ModelFolder(index.folder / manifest.model, device)
         self._device = device
-        folder = manifest.video_folder
-        self._video_folder = None if folder is None else Path(index.folder, folder)
+        folders = manifest.video_folders
+        self._video_folders = [None if f is None else Path(index.folder, f) for f in folders]
         self._has_segments = bool(np.isfinite(index.times).any())
         self.info = Info(
             name=index.folder.name,
@@ -53,7 +59,7 @@ class Searcher:
             data_set=manifest.data_set,
             model=manifest.model_kind,
             examples=manifest.examples,
-            video_folder=self._video_folder,
+            video_folder=next(filter(None, self._video_folders), None),
             threshold=manifest.threshold,
             correction=manifest.correction,
             takes_text=manifest.text is not None,
@@ -61,17 +67,37 @@ class Searcher:
         )
 
     @classmethod
-    def open(cls, folder: str | Path, device: str | torch.device = "cpu") -> "Searcher":
+    def open(
+        cls,
+        folder: str | Path,
+        device: str | torch.device = "cpu",
+        *,
+        exact: bool = False,
+        milvus: str | None = None,
+    ) -> "Searcher":
         """Open an index that `misc.build_index` built.
 
         Args:
             folder: of the index.
             device: where queries are embedded; videos are compared on the CPU.
+            exact: whether all videos are compared where the index has graphs for a shorter way.
+            milvus: address of a Milvus that holds the index, which finds the videos then
+                (see `misc.search.milvus`).
 
         Raises:
             UserError: there is no index, it is damaged, or of a later version.
         """
-        return cls(Index(Path(folder)), torch.device(device))
+        index = Index(Path(folder))
+        find: Finder | None = None
+        if milvus is not None:
+            from misc.search.milvus_index import MilvusIndex
+
+            find = MilvusIndex(index, milvus).best
+        elif index.manifest.approximate and not exact:
+            from misc.search.approximate import Approximate
+
+            find = Approximate(index).best
+        return cls(index, torch.device(device), find)
 
     def __len__(self) -> int:
         """Number of videos that can be found."""
@@ -88,7 +114,7 @@ class Searcher:
     def path_of(self, video_id: str) -> Path | None:
         """Return the file of a video, which need not exist; None where none is known."""
         row = self.index.row_of.get(video_id)
-        return None if row is None else self._path(self.index.facts_of(row))
+        return None if row is None else self._path(row, self.index.facts_of(row))
 
     # ---- embeddings and similarities ----
 
@@ -104,7 +130,11 @@ class Searcher:
             raise UserError("There is no query: a sentence was expected.")
         return self._model.encode_text(self.index.manifest.text, texts)
 
-    @torch.inference_mode()
+    @property
+    def inputs(self) -> tuple[Expert, ...]:
+        """What `encode_video` takes of each expert."""
+        return self._model.experts(self.index.manifest.text, self.index.manifest.shape)
+
     def encode_video(
         self, experts: Mapping[str, Tensor], ind: Mapping[str, Tensor]
     ) -> VideoEmbeddings:
@@ -114,13 +144,7 @@ class Searcher:
             experts: expert -> (B, D), or (B, T, D) float32 for variable length.
             ind: expert -> (B,), 1 where the expert is there.
         """
-        net = self._model.net
-        with evaluating(net):
-            video = net.encode_video(
-                {name: x.to(self._device) for name, x in experts.items()},
-                {name: x.to(self._device) for name, x in ind.items()},
-            )
-        return video.to(torch.device("cpu"))
+        return self._model.encode_video(self.index.manifest.text, experts, ind)
 
     @torch.inference_mode()
     def similarities(self, texts: str | Sequence[str]) -> np.ndarray:
@@ -228,7 +252,7 @@ class Searcher:
         question = Question(text, factors, rows, is_corrected)
         asked = k * _SEGMENTS_FOR_A_HIT if self._has_segments else k
         while True:
-            found = best(self.index, question, asked)
+            found = self._find(question, asked)
             hits = self._hits(question, found)
             if not self._has_segments:
                 return hits
@@ -326,7 +350,7 @@ class Searcher:
                     confident=None if limit is None else score >= limit,
                     weights=weights[place],
                     similarities=similarities[place],
-                    path=self._path(facts),
+                    path=self._path(row, facts),
                     parent=facts.parent or video_id,
                     start=facts.start,
                     end=facts.end,
@@ -365,11 +389,13 @@ class Searcher:
             [named(said, row) for row in range(len(rows))],
         )
 
-    def _path(self, facts: VideoFacts) -> Path | None:
-        """Return the file of a video within the folder of videos; an index is not trusted."""
-        if self._video_folder is None or facts.path is None:
+    def _path(self, row: int, facts: VideoFacts) -> Path | None:
+        """Return the file of a video within its folder of videos; an index is not trusted."""
+        part = self.index.place_of(row)[0]
+        folder = self._video_folders[part] if part < len(self._video_folders) else None
+        if folder is None or facts.path is None:
             return None
         path = PurePosixPath(facts.path)
         if path.is_absolute() or ".." in path.parts or "\0" in facts.path:
             return None
-        return self._video_folder / path
+        return folder / path

@@ -36,8 +36,13 @@ def make_job(settings: Settings, captions: Captions) -> Job:
     return job
 
 
-def table_path(settings: Settings) -> Path:
-    """Return the file of word vectors that an encoder's name stands for."""
+def dictionary_path(settings: Settings, weights: Path) -> Path:
+    """Return the words of MIL-NCE, by default beside its weights."""
+    return settings.dictionary or weights.with_name(_DICTIONARY)
+
+
+def weights_path(settings: Settings) -> Path:
+    """Return the file of word vectors, or of MIL-NCE, that an encoder's name stands for."""
     known = KNOWN.get(settings.encoder)
     if known is None or not known.file:
         return Path(settings.encoder)
@@ -49,7 +54,7 @@ def _job_of_known(settings: Settings, known: KnownEncoder, captions: Captions) -
     if known.make:
         return known.make(settings, captions)
     if known.file:
-        weights = table_path(settings)
+        weights = weights_path(settings)
         if not is_there(weights, Path.is_file):
             raise UserError(
                 f'The weights of "{name}" are expected at {weights}, where there is no file: put '
@@ -57,8 +62,7 @@ def _job_of_known(settings: Settings, known: KnownEncoder, captions: Captions) -
             )
         if name != _MIL_NCE:
             return word_table_job(settings, weights, captions.texts)
-        dictionary = settings.dictionary or weights.with_name(_DICTIONARY)
-        return mil_nce_job(settings, weights, dictionary, captions.texts)
+        return mil_nce_job(settings, weights, dictionary_path(settings, weights), captions.texts)
     if weights:
         if not is_there(weights, Path.is_dir):
             raise UserError(f"--weights {weights} is no folder; that of a model was expected.")

@@ -83,13 +83,7 @@ def mil_nce_job(settings: Settings, weights: Path, dictionary: Path, texts: list
             "rows: one for each word and the first for none was expected; take both files of one "
             "release."
         )
-    rows = {word: row for row, word in reversed(list(enumerate(words, start=1)))}
-    tokens, count, cut = Tokens(), WordCount(), 0
-    for text in texts:
-        ids = _ids(text, rows, count) or [mean_row]
-        cut += len(ids) > length
-        ids = ids[:length]
-        tokens.add(ids + [_NO_WORD] * (length - len(ids)) if pooling == "max" else ids)
+    tokens, count, cut = mil_nce_tokens(texts, words, length, pooling)
     count.log()
     record = {
         "kind": "MIL-NCE",
@@ -105,6 +99,27 @@ def mil_nce_job(settings: Settings, weights: Path, dictionary: Path, texts: list
     own = pooling == "max"
     size = module.fc2.out_features
     return Job(tokens, module, size, "tokens", False, record, pools_itself=own)
+
+
+def mil_nce_tokens(
+    texts: list[str], words: list[str], length: int, pooling: str
+) -> tuple[Tokens, WordCount, int]:
+    """Split captions as MIL-NCE does; returns also what was found, and how many were cut.
+
+    Args:
+        texts: the captions.
+        words: the dictionary; word number n has row n + 1, the mean comes after the last.
+        length: words that are read.
+        pooling: with "max" shorter captions are filled up to the length.
+    """
+    rows = {word: row for row, word in reversed(list(enumerate(words, start=1)))}
+    tokens, count, cut = Tokens(), WordCount(), 0
+    for text in texts:
+        ids = _ids(text, rows, count) or [len(words) + 1]
+        cut += len(ids) > length
+        ids = ids[:length]
+        tokens.add(ids + [_NO_WORD] * (length - len(ids)) if pooling == "max" else ids)
+    return tokens, count, cut
 
 
 def _counts(count: WordCount, cut: int) -> dict[str, Any]:
