@@ -207,7 +207,7 @@ class Closeup:
                         retrieved=matches[1:],
                         speakers=matches[0].speakers,
                         misled=misled[row],
-                        number=self._number_of[query].item(),
+                        number=int(self._number_of[query]),
                     )
                 )
         return rankings
@@ -232,7 +232,7 @@ class Closeup:
                         self._text(query),
                         ranks[c][row].item(),
                         own_sims[row, c].item(),
-                        self._number_of[query].item(),
+                        int(self._number_of[query]),
                     )
                     for c, query in enumerate(own[row].tolist())
                     if self.existing[query]
@@ -242,10 +242,11 @@ class Closeup:
                     RetrievedCaption(
                         self._text(query),
                         self._ids[query // self.num_captions],
-                        *of,
-                        self._number_of[query].item(),
+                        similarity_of,
+                        speakers_of,
+                        int(self._number_of[query]),
                     )
-                    for query, *of in zip(
+                    for query, similarity_of, speakers_of in zip(
                         found[row].tolist(), similarities[row], speakers[row], strict=True
                     )
                 ]

@@ -153,7 +153,7 @@ def _ids_of_twins(
     }
 
 
-def _parts(kind: str, rows: Sequence[list]) -> dict[str, list]:
+def _parts(kind: str, rows: list[list]) -> dict[str, list]:
     starts = range(0, len(rows), PART)
     return {f"{kind}-{place}": rows[start : start + PART] for place, start in enumerate(starts)}
 

@@ -129,7 +129,7 @@ def _by_length(queries: Sequence[Query]) -> list[Group]:
     ends = sorted({int(np.quantile(lengths, part)) for part in (0.25, 0.5, 0.75, 1)})
     groups, first = [], int(lengths.min())
     for last in ends:
-        here = [queries[i] for i in np.flatnonzero((lengths >= first) & (lengths <= last))]
+        here = [q for q, n in zip(queries, lengths, strict=True) if first <= n <= last]
         if here:
             label = f"{first}" if first == last else f"{first} to {last}"
             groups.append(_group(label, {"words": f"{first}-{last}"}, here))

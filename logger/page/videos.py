@@ -81,8 +81,8 @@ class VideoFiles:
     def bring_to(self, page_folder: Path) -> None:
         """Link the folder as `videos` into the page's; where links are impossible, copy.
 
-        Only the files of ids that the page shows at first (`find`) are copied. A folder `videos` that already lies
-        there is kept and completed; an older link is replaced.
+        Only the files of ids that the page shows at first (`find`) are copied. A folder `videos`
+        that already lies there is kept and completed; an older link is replaced.
 
         Raises:
             UserError: a file named `videos` is in the way, or a video cannot be copied.

@@ -135,8 +135,8 @@
       level.parentElement.querySelector("small").textContent = `(${fitting.length})`;
     }
     const all = kind === "query" ? main.dataset.texts : main.dataset.videos;
-    const isPart = (sampled[kind] ?? []).length < Number(all);
-    scopeButton.hidden = !hasEvery(kind) || !isPart;
+    const isPart = hasEvery(kind) && (sampled[kind] ?? []).length < Number(all);
+    scopeButton.hidden = !isPart;
     const sample = (sampled[kind] ?? []).length;
     scopeButton.textContent = scope ? `Show the sample of ${sample}` : `Show all ${queries(all)}`;
     clear.hidden = !filters.isFiltered(state);
