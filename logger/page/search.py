@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from logger.page.page import environment
 from logger.page.videos import Video
 
-STYLES = ("style.css", "top.css", "cards.css", "search.css")
+STYLES = ("style.css", "top.css", "cards.css", "matches.css", "search.css")
 SCRIPTS = ("search_videos.js", "search.js", "search_keys.js")
 WEIGHT = "weight."  # what the name of an expert's slider begins with
 SHOWN = 5  # videos at first, all of which play
