@@ -4,35 +4,24 @@ python3 -m misc.serve_rankings data/saved/web/demo-train-full-ce/<timestamp>
 python3 -m misc.serve_rankings --picture rankings.png data/saved/web/demo-train-full-ce/<timestamp>
 """
 
-import errno
 import os
 import re
-import shutil
-import socket
 import sys
-import threading
-from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
-from werkzeug.serving import (
-    BaseWSGIServer,
-    WSGIRequestHandler,
-    make_server,
-    select_address_family,
-)
-from werkzeug.utils import redirect, send_file
+from werkzeug.exceptions import NotFound
+from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 
 from logger.page.videos import LINK, SHOWN_SUFFIXES, is_file
-from misc.tools import tool_parser
+from misc.browser import browsing, find_browser
+from misc.page_server import PageServer, file_response
+from misc.tools import add_address_flags, tool_parser
 from utils.command_line import run_main
 from utils.errors import UserError
-from utils.files import is_there, make_folder, reason, replacing
+from utils.files import is_there, make_folder, replacing
 
-DEFAULT_PORT = 8000
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER_OPTIONS = ("--no-sandbox", "--disable-gpu", "--no-first-run")
 PICTURE_SIZE = {"width": 1100, "height": 840}
 CLOSE_CHARTS = "() => document.querySelectorAll('details').forEach((d) => { d.open = false })"
 # Every link to a video in sight has become one, which shows its first frame.
@@ -43,21 +32,12 @@ ALL_SHOWN = """() => [...document.querySelectorAll("a.play, video")].every((show
 })"""
 # What a folder of videos may hold besides is nobody's business; a page among it would be trouble.
 PAGE_SUFFIXES = (".html", ".css", ".js")
-TYPES = {
-    **{".html": "text/html", ".css": "text/css", ".js": "text/javascript"},
-    **{".mp4": "video/mp4", ".webm": "video/webm"},
-    **{".avi": "video/x-msvideo", ".mkv": "video/x-matroska"},
-    **{".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"},
-}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = tool_parser("serve_rankings")
     parser.add_argument("folder", type=Path, help="folder of a run under models, log or web")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: this machine alone)"
-    )
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 for any that is free")
+    add_address_flags(parser)
     parser.add_argument(
         "--picture",
         metavar="FILE.png",
@@ -71,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"The picture is {args.picture} ({args.picture.stat().st_size / 1e3:.0f} kB).")
         return
     server = make_page_server(pages, args.host, args.port)
-    print(f"The rankings are at {address_of(server)} (stop with Ctrl-C).", flush=True)
+    print(f"The rankings are at {server.address} (stop with Ctrl-C).", flush=True)
     server.serve_forever()
 
 
@@ -83,32 +63,12 @@ def take_picture(pages: Path, path: Path) -> None:
     """
     if path.suffix != ".png":
         raise UserError(f'--picture {path} must end in ".png".')
+    find_browser()
     make_folder(path.parent)
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        program = None
-    if program is None:
-        raise UserError(
-            "A picture needs playwright (pip install -r requirements/test-requirements.txt) and "
-            f"a browser (one of {', '.join(BROWSERS)})."
-        )
-    server = make_page_server(pages, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=program, args=BROWSER_OPTIONS)
-            page = browser.new_page(viewport=PICTURE_SIZE)
-            page.goto(address_of(server))
-            page.evaluate(CLOSE_CHARTS)  # so that there is room for videos
-            page.wait_for_function(ALL_SHOWN)
-            picture = page.screenshot()
-            browser.close()
-    finally:
-        server.shutdown()
-        thread.join()
+    with browsing(make_page_server(pages, "127.0.0.1", 0), PICTURE_SIZE) as page:
+        page.evaluate(CLOSE_CHARTS)  # so that there is room for videos
+        page.wait_for_function(ALL_SHOWN)
+        picture = page.screenshot()
     with replacing(path) as handle:
         handle.write(picture)
 
@@ -148,66 +108,16 @@ def front_page(folder: Path) -> str | None:
     return max(epochs)[1] if epochs else None
 
 
-def make_page_server(folder: Path, host: str, port: int) -> BaseWSGIServer:
-    """Listen at an address, ready for `serve_forever`.
+def make_page_server(folder: Path, host: str, port: int) -> PageServer:
+    """Listen at an address, ready for `serve_forever`, with the files of one folder of pages.
 
     Raises:
         UserError: the address cannot be used.
     """
-    if not 0 <= port <= 65535:
-        raise UserError(f"--port takes a number from 0 to 65535, not {port}.")
-    try:
-        # Opened here, as werkzeug ends the whole program where it cannot open it.
-        listener = socket.create_server((host, port), family=select_address_family(host, port))
-    except OSError as error:
-        in_use = error.errno == errno.EADDRINUSE
-        why = "another program uses this port" if in_use else reason(error)
-        raise UserError(
-            f"Cannot listen on {host}, port {port}: {why}; choose another with --port or --host."
-        ) from error
-    with listener:
-        return make_server(
-            host,
-            port,
-            page_app(folder),
-            threaded=True,
-            request_handler=QuietHandler,
-            fd=listener.fileno(),
-        )
-
-
-def address_of(server: BaseWSGIServer) -> str:
-    """Where a browser on this machine finds the pages."""
-    host = "localhost" if server.host in ("0.0.0.0", "::") else server.host
-    host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{server.port}/"
-
-
-class QuietHandler(WSGIRequestHandler):
-    """Answers without a line for each of the many requests of a page with videos."""
-
-    def log(self, type: str, message: str, *args: object) -> None:
-        """Nothing is logged."""
-
-
-def page_app(folder: Path) -> Callable[..., Iterable[bytes]]:
-    """The WSGI application: files of one folder of pages, and of the videos linked into it."""
-
-    @Request.application
-    def answer(request: Request) -> Response | HTTPException:
-        try:
-            response = _answer(folder, request)
-        except HTTPException as error:
-            response = error.get_response(request.environ)
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
-
-    return answer
+    return PageServer(partial(_answer, folder), host, port)
 
 
 def _answer(folder: Path, request: Request) -> Response:
-    if request.method not in ("GET", "HEAD"):
-        raise MethodNotAllowed(["GET", "HEAD"])
     # A name of any bytes, as the file system has it: WSGI hands bytes over as Latin-1.
     name = os.fsdecode(request.environ["PATH_INFO"].encode("latin-1")).removeprefix("/")
     if not name:
@@ -218,11 +128,7 @@ def _answer(folder: Path, request: Request) -> Response:
     path = find_file(folder, name)
     if path is None:
         raise NotFound()
-    environ = {key: value for key, value in request.environ.items() if key != "HTTP_RANGE"}
-    asked = plain_range(request.headers.get("Range"), path.stat().st_size)
-    if asked and request.method == "GET":
-        environ["HTTP_RANGE"] = asked
-    return send_file(path, environ, mimetype=TYPES[path.suffix], conditional=True)
+    return file_response(request, path)
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -242,23 +148,6 @@ def find_file(folder: Path, name: str) -> Path | None:
     if not is_video and not path.resolve().is_relative_to(folder.resolve()):
         return None
     return path
-
-
-def plain_range(header: str | None, length: int) -> str | None:
-    """Read a Range header as RFC 9110 (14.2) has it; what it does not define is ignored.
-
-    Several ranges at once are ignored too, as a server may: the whole file answers them. A range
-    beyond the end is left as it is, for an answer that it cannot be satisfied.
-    """
-    match = re.fullmatch(r"bytes=([0-9]{1,18})?-([0-9]{1,18})?", (header or "").replace(" ", ""))
-    if not match or not any(match.groups()):
-        return None
-    first, last = (None if number is None else int(number) for number in match.groups())
-    if first is None:
-        return "bytes=0-" if last >= length else f"bytes=-{last}" if last else f"bytes={length}-"
-    if last is not None and last < first:
-        return None
-    return f"bytes={first}-{'' if last is None else last}"
 
 
 if __name__ == "__main__":

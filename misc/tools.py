@@ -12,6 +12,8 @@ ROOM = Path(__file__).parent
 _ENTRY = re.compile(r'^if __name__ == "__main__":\n    sys\.exit\(run_main\(', re.MULTILINE)
 _EXAMPLE = "python3 "
 
+DEFAULT_PORT = 8000  # of the tools that serve pages
+
 
 @dataclass(frozen=True)
 class Tool:
@@ -63,6 +65,16 @@ def _read(path: Path) -> Tool:
     examples = [p for p in paragraphs if p.startswith(_EXAMPLE)]
     details = [p for p in paragraphs if not p.startswith(_EXAMPLE)]
     return Tool(name, summary, "\n".join(examples).splitlines(), details)
+
+
+def add_address_flags(parser: Parser) -> None:
+    """The flags --host and --port of a tool that serves a page."""
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine alone)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}; 0: any free one"
+    )
 
 
 class _Formatter(argparse.HelpFormatter):

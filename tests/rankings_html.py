@@ -1,10 +1,12 @@
 """Reading a rankings page back, and writing small ones: shared by the tests of the page."""
 
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
 from logger.page import data
 from logger.page.data import (
+    Everything,
     OwnCaption,
     Ranking,
     Retrieved,
@@ -64,7 +66,7 @@ class Page(HTMLParser):
     def urls(self) -> list[str]:
         """What the videos of the page link to."""
         found = [e["attrs"]["href"] for e in self.elements if e["tag"] == "a"]
-        return [url for url in found if not url.startswith("#")]
+        return [url for url in found if not url.startswith(("#", "?"))]
 
 
 def ranking(**changes) -> Ranking:
@@ -106,3 +108,22 @@ def make_videos(folder: Path, *names: str) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(name.encode())
     return folder
+
+
+def read_scripts(folder: Path) -> dict:
+    """What the scripts of all queries hold, by their names; of the one page that has any."""
+    [data] = (folder / "data").iterdir()
+    found = {}
+    for path in sorted(data.iterdir()):
+        start = f'(globalThis.rankingData ??= {{}})["{data.name}/{path.stem}"] = '
+        content = path.read_text(encoding="ascii")
+        assert content.startswith(start) and content.endswith(";\n")
+        found[path.stem] = json.loads(content.removeprefix(start).removesuffix(";\n"))
+    return found
+
+
+def everything(rankings: list[Ranking], video_rankings: list[VideoRanking] = ()) -> Everything:
+    """All queries of a set whose videos are those that they name."""
+    ids = [r.video_id for r in video_rankings]
+    ids += [match.video_id for r in rankings for match in (r, *r.retrieved)]
+    return Everything(list(dict.fromkeys(ids)), iter(rankings), iter(video_rankings))

@@ -8,13 +8,15 @@ import torch
 
 import trainer.closeup as closeup_module
 import trainer.evaluation as evaluation_module
+from logger.page.page import sample_queries
 from model.metric import t2v_metrics
 from model.similarity import TextEmbeddings, VideoEmbeddings, expert_similarities, similarity
-from tests.rankings_html import Page
+from tests.rankings_html import Page, read_scripts
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_loader, build_net
 from trainer.closeup import Closeup, Visualizer, rankings_text
 from trainer.evaluation import evaluate
+from trainer.misleading import similarities_without
 from utils.config import Config
 
 # A video has three captions: of four, the last does not exist.
@@ -140,16 +142,69 @@ def test_pairs_taken_apart_are_the_diagonal_of_the_matrix(has_weights):
         expert_similarities(joint, VideoEmbeddings((torch.cat(videos, dim=1),), availability))
 
 
+def test_the_expert_that_misled_is_the_one_without_which_the_true_video_ranks_best(evaluated):
+    net, retrieval, evaluation = evaluated
+    closeup = Closeup(net, retrieval, evaluation, top_k=2)
+    queries, video = closeup.existing.nonzero().flatten(), evaluation.video
+    text, owners = closeup._embed(queries)
+    ranks = []
+    for expert in range(video.availability.shape[1]):
+        availability = video.availability.clone()
+        availability[:, expert] = 0
+        sims = similarity(text, VideoEmbeddings(video.embeddings, availability))
+        rows = torch.stack([sims[owners == place].mean(0) for place in range(len(queries))])
+        own = rows.gather(1, (queries // closeup.num_captions).unsqueeze(1))
+        ranks.append(1 + (rows > own).sum(1) + ((rows == own).sum(1) - 1) / 2)
+    best, which = torch.stack(ranks).min(0)
+    found = 0
+    for at, ranking in enumerate(closeup.every_ranking()):
+        assert ranking.number == at + 1
+        is_misled = ranking.rank > 1 and best[at] < ranking.rank
+        assert (ranking.misled is not None) == is_misled
+        if is_misled:
+            found += 1
+            assert (ranking.misled.expert, ranking.misled.rank) == (which[at], best[at])
+    assert 0 < found < len(queries)
+
+
+@pytest.mark.parametrize("has_weights", [True, False])
+def test_similarities_without_an_expert_are_those_of_videos_that_lack_it(has_weights):
+    generator = torch.Generator().manual_seed(2)
+    texts, videos = (
+        tuple(torch.randn(n, size, generator=generator) for size in (3, 5, 2)) for n in (4, 6)
+    )
+    weights = (8 * torch.randn(4, 3, generator=generator)).softmax(1) if has_weights else None
+    availability = torch.tensor(
+        [[1.0, 0, 1], [1, 1, 1], [0, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1]]
+    )
+    videos = tuple(v * a.unsqueeze(1) for v, a in zip(videos, availability.unbind(1), strict=True))
+    text, video = TextEmbeddings(texts, weights), VideoEmbeddings(videos, availability)
+    for expert, sims in enumerate(similarities_without(text, video)):
+        without = availability.clone()
+        without[:, expert] = 0
+        left = tuple(v * a.unsqueeze(1) for v, a in zip(videos, without.unbind(1), strict=True))
+        torch.testing.assert_close(sims, similarity(text, VideoEmbeddings(left, without)))
+
+
 def test_a_page_is_drawn_for_any_number_of_captions(evaluated, tmp_path):
     net, retrieval, evaluation = evaluated
     path = Visualizer(num_samples=4, top_k=3).draw(net, evaluation, retrieval, tmp_path, "Tiny")
     page = Page(path)
     ids = [e["attrs"]["id"] for e in page.elements if e["tag"] == "article"]
-    assert ids == [f"{kind}-{n}" for kind in ("query", "video") for n in range(1, 5)]
+    numbers = [
+        int(n) + 1
+        for total in (len(evaluation.ranks.t2v), len(retrieval))
+        for n in sample_queries(total, 4, seed=0)
+    ]
+    assert ids == [f"{k}-{n}" for k, n in zip(["query"] * 4 + ["video"] * 4, numbers, strict=True)]
     tiles = [e["attrs"]["data-experts"] for e in page.elements if "data-experts" in e["attrs"]]
-    assert len(tiles) == 1 + 4 * (1 + 3) + 4 * 3  # the names of the experts come first
+    absent = sum(heading.startswith("True video") for heading in page.words("h4"))
+    assert len(tiles) == 1 + 4 * 3 + absent + 4 * 3  # the names of the experts come first
     assert tiles[0] == '["look", "sound"]'
-    assert page.words("td")[1] == f"{t2v_of(evaluation)['R1']:.1f}"
+    every = read_scripts(tmp_path)["index"]
+    assert every["query"]["rank"] == pytest.approx(evaluation.ranks.t2v.tolist())
+    assert len(every["video"]["rank"]) == (0 if evaluation.sims is None else len(retrieval))
+    assert page.words("dd")[0] == f"{t2v_of(evaluation)['R1']:.1f}"
     second = Visualizer(num_samples=4, top_k=3).draw(net, evaluation, retrieval, tmp_path, "2", 2)
     assert second.name == "epoch-2.html" and '"epoch 2"' in (tmp_path / "pages.js").read_text()
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from misc.serve_rankings import address_of, find_file, find_pages, main, make_page_server
+from misc.serve_rankings import find_file, find_pages, main, make_page_server
 from tests.conftest import ROOT
 from tests.rankings_html import make_videos, ranking, write
 from utils.command_line import run_main
@@ -29,11 +29,11 @@ class Client:
     def __init__(self, port: int) -> None:
         self.port = port
 
-    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict, bytes]:
+    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, Mapping, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         connection.request(method, path, headers=headers)
         response = connection.getresponse()
-        answer = response.status, dict(response.getheaders()), response.read()
+        answer = response.status, response.headers, response.read()
         connection.close()
         return answer
 
@@ -194,7 +194,7 @@ def test_a_run_is_found_from_each_of_its_folders_and_begins_with_its_last_page(t
     for kind in ("models", "log", "web"):
         assert find_pages(tmp_path / kind / run) == web
     server = make_page_server(web, "127.0.0.1", 0)
-    assert address_of(server) == f"http://127.0.0.1:{server.port}/"
+    assert server.address == f"http://127.0.0.1:{server.port}/"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     assert Client(server.port).ask("/")[1]["Location"].endswith("epoch-10.html")

@@ -1,12 +1,12 @@
-"""The rankings page of an evaluation: what a model retrieves for sampled texts and videos, and why.
+"""The rankings page of an evaluation: what a model retrieves for texts and videos, and why.
 
-Only what is asked for is embedded and compared, and the similarity matrix passes by in blocks: a
-page over a large retrieval set takes no more memory than its evaluation did.
+Cards of sampled queries stand on the page, those of all others beside it. Captions are embedded and
+compared in blocks: a page over a large retrieval set takes no more memory than its evaluation did.
 
 Axes: Q queries, N videos, C queries per video (query q belongs to video q // C), M experts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,9 @@ from torch import Tensor
 
 from data_loader.retrieval_set import RetrievalSet
 from logger.page.data import (
+    Curve,
+    Everything,
+    Misled,
     OwnCaption,
     Page,
     Ranking,
@@ -27,6 +30,7 @@ from logger.page.page import sample_queries, write_rankings_page
 from model.ranks import best_in_rows, ranks_in_rows
 from model.similarity import RetrievalModel, TextEmbeddings, expert_similarities, similarity
 from trainer.evaluation import BLOCK_VALUES, QUERIES_PER_BLOCK, Evaluation, evaluating
+from trainer.misleading import similarities_without
 
 AFTER_ALL_EPOCHS = 1 << 30
 
@@ -37,7 +41,8 @@ class Visualizer:
     With several captions per video each caption is a query of its own.
 
     Args:
-        num_samples: queries on a page, in each direction.
+        num_samples: queries that a page shows at first, in each direction. It loads all others
+            when they are asked for; with 0 there are none.
         src_video_dir: folder with the videos, `<video id>.mp4`; None or not there: no videos.
         vis_vid_freq: epochs between two pages while training.
         top_k: retrieved videos or captions shown for a query.
@@ -72,12 +77,15 @@ class Visualizer:
         test: str | None = None,
         metrics: Mapping[str, Mapping[str, float]] | None = None,
         note: str = "",
+        about: Mapping[str, str] | None = None,
+        curves: Sequence[Curve] = (),
     ) -> Path:
         """Write the page into `folder` and return its path.
 
         The model must still have the weights that were evaluated. The pages of an epoch and of
         another test (`test`) than the one that a training ends with lie beside that, and bear their
-        names. `metrics`, where given, are shown in place of the evaluation's own, with a `note`.
+        names. `metrics`, where given, are shown in place of the evaluation's own, with a `note`;
+        `about` and `curves` tell of the run (see `Page`).
         """
         closeup = Closeup(net, retrieval, evaluation, self.top_k)
         name, file_name, order = "test", "index.html", AFTER_ALL_EPOCHS
@@ -85,6 +93,12 @@ class Visualizer:
             name, file_name, order = f"epoch {epoch}", f"epoch-{epoch}.html", epoch
         elif test is not None:
             name, file_name = f"test, {test}", f"test-{test}.html"
+        every = None
+        if self.num_samples > 0:
+            # Columns of a matrix that is not kept would take it to be made anew many times over.
+            is_kept = evaluation.sims is not None
+            by_video = closeup.every_video_ranking() if is_kept else ()
+            every = Everything(retrieval.video_ids, closeup.every_ranking(), by_video)
         page = Page(
             title=title,
             metrics={
@@ -96,12 +110,15 @@ class Visualizer:
             num_texts=int(closeup.existing.sum()),
             rankings=closeup.rankings(self._sample(closeup.existing.nonzero().flatten())),
             video_rankings=closeup.video_rankings(self._sample(torch.arange(len(retrieval)))),
+            every=every,
             ranks={"t2v": evaluation.ranks.t2v.tolist(), "v2t": evaluation.ranks.v2t.tolist()},
             experts=list(net.expert_dims),
             captions_of=dict(zip(retrieval.video_ids, retrieval.captions, strict=True)),
             file_name=file_name,
             name=name,
             order=order,
+            about=about or {},
+            curves=curves,
         )
         return write_rankings_page(folder, page, self.video_folder)
 
@@ -148,6 +165,17 @@ class Closeup:
         self._place_of_text = masks.cumsum(dim=1).flatten() - 1
         self._rank_of = torch.full((len(self.existing),), torch.nan, dtype=torch.float64)
         self._rank_of[self.existing] = evaluation.ranks.t2v
+        self._number_of = self.existing.cumsum(dim=0)
+
+    def every_ranking(self) -> Iterator[Ranking]:
+        """Rank the videos for each query, in the order of videos, then captions."""
+        for queries_q in self.existing.nonzero().flatten().split(QUERIES_PER_BLOCK):
+            yield from self.rankings(queries_q)
+
+    def every_video_ranking(self) -> Iterator[VideoRanking]:
+        """Rank the queries for each video."""
+        for videos_v in torch.arange(len(self._ids)).split(QUERIES_PER_BLOCK):
+            yield from self.video_rankings(videos_v)
 
     def rankings(self, queries_Q: Tensor) -> list[Ranking]:
         """Rank the videos for each of some queries."""
@@ -161,6 +189,7 @@ class Closeup:
             videos = torch.cat([true, best], dim=1)  # (q, 1 + k)
             similarities = sims.gather(1, videos).tolist()
             speakers = self._speakers(queries_q.unsqueeze(1), videos)
+            misled = self._misled(queries_q)
             for row, query in enumerate(queries_q.tolist()):
                 matches = [
                     Retrieved(self._ids[video], *of)
@@ -177,6 +206,8 @@ class Closeup:
                         similarity=matches[0].similarity,
                         retrieved=matches[1:],
                         speakers=matches[0].speakers,
+                        misled=misled[row],
+                        number=int(self._number_of[query]),
                     )
                 )
         return rankings
@@ -197,21 +228,37 @@ class Closeup:
             speakers = self._speakers(found, videos_v.unsqueeze(1))
             for row, video in enumerate(videos_v.tolist()):
                 own_captions = [
-                    OwnCaption(self._text(query), ranks[c][row].item(), own_sims[row, c].item())
+                    OwnCaption(
+                        self._text(query),
+                        ranks[c][row].item(),
+                        own_sims[row, c].item(),
+                        int(self._number_of[query]),
+                    )
                     for c, query in enumerate(own[row].tolist())
                     if self.existing[query]
                 ]
                 own_captions.sort(key=lambda caption: caption.rank)
                 retrieved = [
-                    RetrievedCaption(self._text(query), self._ids[query // self.num_captions], *of)
-                    for query, *of in zip(
+                    RetrievedCaption(
+                        self._text(query),
+                        self._ids[query // self.num_captions],
+                        similarity_of,
+                        speakers_of,
+                        int(self._number_of[query]),
+                    )
+                    for query, similarity_of, speakers_of in zip(
                         found[row].tolist(), similarities[row], speakers[row], strict=True
                     )
                 ]
                 best = own_captions[0]
                 rankings.append(
                     VideoRanking(
-                        self._ids[video], best.rank, best.similarity, own_captions, retrieved
+                        self._ids[video],
+                        best.rank,
+                        best.similarity,
+                        own_captions,
+                        retrieved,
+                        video + 1,
                     )
                 )
         return rankings
@@ -247,12 +294,48 @@ class Closeup:
         Where a query is a mean over captions, so are the weights; similarities are means weighted
         by them. None for a model whose experts share one embedding.
         """
-        video = self._evaluation.video
-        if len(video.embeddings) != video.availability.shape[1]:
+        if not self._has_experts:
             return None
         size = self._queries_per_block
         blocks = zip(queries_p.split(size), videos_p.split(size), strict=True)
         return [speakers for block in blocks for speakers in self._experts_of(*block)]
+
+    def _misled(self, queries_Q: Tensor) -> list[Misled | None]:
+        """Find which expert misled each query whose true video is not the first, if one did."""
+        misled: list[Misled | None] = [None] * len(queries_Q)
+        failed = (self._rank_of[queries_Q] > 1).nonzero().flatten()
+        if not self._with_experts or not self._has_experts:
+            return misled
+        experts, num_videos = len(self._net.expert_dims), len(self._ids)
+        # Of each expert there are a product and a share, and sums of both.
+        captions = max(1, BLOCK_VALUES // (4 * experts * num_videos))
+        size = max(1, min(QUERIES_PER_BLOCK, captions) // self._captions_per_query)
+        for rows in failed.split(size):
+            best, experts_r = self._ranks_without(queries_Q[rows]).min(dim=0)
+            for row, rank, expert in zip(
+                rows.tolist(), best.tolist(), experts_r.tolist(), strict=True
+            ):
+                if rank < self._rank_of[queries_Q[row]]:
+                    misled[row] = Misled(expert, rank)
+        return misled
+
+    @torch.inference_mode()
+    def _ranks_without(self, queries_Q: Tensor) -> Tensor:
+        """Rank the true video of each query without each of the experts, (M, Q)."""
+        text, owners = self._embed(queries_Q)
+        true = (queries_Q // self.num_captions).unsqueeze(1).to(self._device)
+        ranks = []
+        for sims in similarities_without(text, self._evaluation.video):
+            if self._evaluation.averaged:
+                sims = _mean_by(owners.to(self._device), sims, len(queries_Q))
+            ranks.append(ranks_in_rows(sims, sims.gather(1, true)).cpu())
+        return torch.stack(ranks)
+
+    @property
+    def _has_experts(self) -> bool:
+        """Whether each expert has an embedding of its own."""
+        video = self._evaluation.video
+        return len(video.embeddings) == video.availability.shape[1]
 
     # ---- similarities, a few at a time ----
 

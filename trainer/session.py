@@ -15,6 +15,7 @@ from data_loader.loader import ExpertDataLoader
 from logger.tensorboard import TensorBoardWriter
 from model.fast import TORCH, choose_products, compile_model
 from model.similarity import RetrievalModel
+from trainer.about import curves_of, facts_of
 from trainer.build import (
     build_distillation,
     build_loader,
@@ -290,6 +291,8 @@ def _on_evaluation(
             writer.text("val_rankings", rankings_text(sampled), epoch)
         if visualizer and visualizer.is_due(epoch):
             title = f"{config.name}: rankings after epoch {epoch}"
-            visualizer.draw(parts.evaluated, evaluation, parts.retrieval, folder.web, title, epoch)
+            about = facts_of(config, folder, parts.evaluated, parts.retrieval, epoch=epoch)
+            shown = (parts.evaluated, evaluation, parts.retrieval, folder.web, title, epoch)
+            visualizer.draw(*shown, about=about, curves=curves_of(folder))
 
     return show

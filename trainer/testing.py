@@ -15,6 +15,7 @@ from logger.results import CORRECTED, describe_run
 from model.fast import choose_products
 from model.metric import METRICS
 from model.similarity import RetrievalModel
+from trainer.about import curves_of, facts_of
 from trainer.build import build_loader, build_net, build_visualizer
 from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_weights
 from trainer.correction import CorrectionSettings, correct
@@ -156,7 +157,17 @@ class Test:
             is_main = is_final or folder.read_metrics().get("test_label") in (None, self.label)
             label = None if is_main else self.label
             about = (self.net, evaluation, retrieval, folder.web, title)
-            page = visualizer.draw(*about, test=label, metrics=metrics, note=note)
+            facts = facts_of(
+                self.config, folder, self.net, retrieval, self.checkpoint_path, self.epoch
+            )
+            page = visualizer.draw(
+                *about,
+                test=label,
+                metrics=metrics,
+                note=note,
+                about=facts,
+                curves=curves_of(folder),
+            )
         found = {
             "test_protocol": protocol.name,
             "test_queries": protocol.queries,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-WIDTH, HEIGHT = 320, 170
+from logger.page.data import Curve
+
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 308, 10, 136
 
 
@@ -64,6 +65,46 @@ def _x(k: float, most: int) -> float:
 
 def _y(percent: float) -> float:
     return _BOTTOM - (_BOTTOM - _TOP) * percent / 100
+
+
+@dataclass(frozen=True)
+class CurveChart:
+    """A curve of the training over its epochs."""
+
+    name: str
+    points: str
+    words: str
+    across: list[Tick]
+    upwards: list[Tick]
+
+
+def curve_charts(curves: Sequence[Curve]) -> list[CurveChart]:
+    """Draw curves that have at least two finite points."""
+    charts = []
+    for curve in curves:
+        points = [(epoch, value) for epoch, value in curve.points if math.isfinite(value)]
+        if len(points) < 2:
+            continue
+        epochs, values = zip(*points, strict=True)
+        low, high = min(values), max(values)
+        height, width = (high - low) or 1.0, (epochs[-1] - epochs[0]) or 1
+
+        def x(epoch: float, first: float = epochs[0], width: float = width) -> float:
+            return round(_LEFT + (_RIGHT - _LEFT) * (epoch - first) / width, 1)
+
+        def y(value: float, low: float = low, height: float = height) -> float:
+            return round(_BOTTOM - (_BOTTOM - _TOP) * (value - low) / height, 1)
+
+        charts.append(
+            CurveChart(
+                curve.name,
+                " ".join(f"{x(epoch)},{y(value)}" for epoch, value in points),
+                f"from {values[0]:.3g} to {values[-1]:.3g}",
+                [Tick(x(e), f"{e}") for e in dict.fromkeys((epochs[0], epochs[-1]))],
+                [Tick(y(v), f"{v:.2g}") for v in dict.fromkeys((low, high))],
+            )
+        )
+    return charts
 
 
 _CURVE_POINTS = 60

@@ -1,6 +1,6 @@
 """What a rankings page is told: plain numbers and texts, no tensors, no model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -26,11 +26,20 @@ class Retrieved:
 
 
 @dataclass(frozen=True)
+class Misled:
+    """The expert that misled a query most: without it the true video would have ranked better."""
+
+    expert: int  # its place in `Page.experts`
+    rank: float  # of the true video, if no video had that expert
+
+
+@dataclass(frozen=True)
 class Ranking:
     """One query, its true video and the best-ranked videos.
 
     `rank` is 1-based among all videos, ties count half a place each; `similarity` is that of the
-    query and its true video; `retrieved` holds the top k, best first.
+    query and its true video; `retrieved` holds the top k, best first. `number` counts the queries
+    of the whole set from 1; without it a card is numbered by its place on the page.
     """
 
     query_id: str
@@ -40,6 +49,8 @@ class Ranking:
     similarity: float
     retrieved: list[Retrieved]
     speakers: Speakers | None = None  # of the match with the true video
+    misled: Misled | None = None
+    number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,7 @@ class OwnCaption:
     text: str
     rank: float
     similarity: float
+    number: int | None = None  # of the caption as a query, see `Ranking`
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,7 @@ class RetrievedCaption:
     video_id: str
     similarity: float
     speakers: Speakers | None = None
+    number: int | None = None  # of the caption as a query, see `Ranking`
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,30 @@ class VideoRanking:
     similarity: float
     own: list[OwnCaption]
     retrieved: list[RetrievedCaption]
+    number: int | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A value at some epochs of the training."""
+
+    name: str
+    points: Sequence[tuple[int, float]]  # (epoch, value)
+
+
+@dataclass(frozen=True)
+class Everything:
+    """All queries of the retrieval set; walked once, in their order.
+
+    Attributes:
+        video_ids: of the set.
+        rankings: of all texts; their `number`s count from 1.
+        video_rankings: of all videos, in the order of `video_ids`, or of none.
+    """
+
+    video_ids: Sequence[str]
+    rankings: Iterable[Ranking]
+    video_rankings: Iterable[VideoRanking] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +127,8 @@ class Page:
         num_texts: number of texts that are ranked for a video.
         rankings: text to video, one card each, in this order.
         video_rankings: video to text, one card each, in this order.
+        every: all queries, which the page loads when they are asked for; None: it has its cards
+            alone.
         ranks: direction -> the ranks of all queries, shown as a histogram and a recall curve.
         experts: names of the experts that the rankings' `speakers` are about.
         captions_of: video id -> captions, shown below retrieved videos.
@@ -97,6 +136,8 @@ class Page:
         name: what the page is called in the list of the folder's pages ("epoch 3").
         order: place in that list: epochs by number, the test of the best model last.
         note: what there is to say about the metrics.
+        about: what the evaluation was of: name of a fact -> fact.
+        curves: of the training, shown beside the ranks.
     """
 
     title: str
@@ -105,6 +146,7 @@ class Page:
     num_texts: int
     rankings: Sequence[Ranking] = ()
     video_rankings: Sequence[VideoRanking] = ()
+    every: Everything | None = None
     ranks: Mapping[str, Sequence[float]] = field(default_factory=dict)
     experts: Sequence[str] = ()
     captions_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -112,3 +154,5 @@ class Page:
     name: str = "test"
     order: int = 0
     note: str = ""
+    about: Mapping[str, str] = field(default_factory=dict)
+    curves: Sequence[Curve] = ()

@@ -5,20 +5,21 @@ scripts into one folder, with the videos linked beside them, ready for any stati
 """
 
 import json
-import logging
 import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import numpy as np
 from markupsafe import Markup
 
-from logger.page.charts import histogram, place_of, recall_chart
-from logger.page.data import Page, Ranking, Speakers, VideoRanking
+from logger.page.charts import curve_charts, histogram, place_of, recall_chart
+from logger.page.data import Page, Ranking, VideoRanking
+from logger.page.every import DATA, Every, collect, experts_text, remove_older, write_scripts
+from logger.page.list import PageEntry, add_to_page_list
+from logger.page.scripts import as_text
 from logger.page.videos import VideoFiles
 from utils.errors import UserError
 from utils.files import make_folder, replacing
@@ -26,12 +27,13 @@ from utils.files import make_folder, replacing
 if TYPE_CHECKING:
     import jinja2
 
-_log = logging.getLogger(__name__)
-
-_TEMPLATES = Path(__file__).resolve().parent / "templates"
-SCRIPTS = ("near.js", "find.js", "videos.js", "experts.js", "keyboard.js", "summary.js")
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+SCRIPTS = (
+    *("near.js", "every.js", "cards.js", "filters.js", "find.js", "videos.js", "experts.js"),
+    *("keyboard.js", "summary.js"),
+)
 STYLES = ("style.css", "top.css", "tools.css", "cards.css", "matches.css")
-_METRIC_LABELS = {
+METRIC_LABELS = {
     **{f"R{k}": f"R@{k}" for k in (1, 5, 10, 50)},
     "MedR": "MedR",
     "MeanR": "MeanR",
@@ -43,8 +45,8 @@ _DIRECTION_LABELS = {
     "t2v_corrected": "text to video, hubs corrected",
     "v2t_corrected": "video to text, hubs corrected",
 }
-# Neither HTML nor UTF-8 can carry these; a caption read from JSON may hold them all the same.
-_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+# What the tiles at the top show.
+_KEY_FIGURES = ("R1", "R5", "R10", "MedR")
 
 
 def sample_queries(num_queries: int, num_samples: int, seed: int) -> np.ndarray:
@@ -79,34 +81,57 @@ def write_rankings_page(folder: Path, page: Page, video_folder: Path | None = No
     """
     folder = make_folder(folder)
     files = VideoFiles(video_folder)
+    every = collect(page, files)
+    html = _rendered(page, files, every)
+    copy_templates(folder, (*STYLES, *SCRIPTS))
+    files.bring_to(folder)
+    if every:
+        write_scripts(folder, every)
+    with replacing(folder / page.file_name, "w", encoding="utf-8", newline="\n") as handle:
+        handle.write(html)
+    name = every.folder if every else ""
+    remove_older(folder, page.file_name, name)
+    entry = PageEntry(page.file_name, page.name, _figures(page), page.order, name)
+    add_to_page_list(folder, entry)
+    return folder / page.file_name
+
+
+def copy_templates(folder: Path, names: tuple[str, ...]) -> None:
+    """Put style sheets and scripts into a folder."""
+    for name in names:
+        with replacing(folder / name) as handle:
+            handle.write((TEMPLATES / name).read_bytes())
+
+
+def _rendered(page: Page, files: VideoFiles, every: Every | None) -> str:
     candidates = {"t2v": page.num_videos, "v2t": page.num_texts}
     ranks = {way: values for way, values in page.ranks.items() if len(values)}
-    html = (
-        _environment()
+    highest = _highest_similarity(page)
+    return (
+        environment()
         .get_template("rankings.html")
         .render(
             page=page,
+            tiles=_tiles(page),
             table=_metric_table(page.metrics),
-            histograms={
-                _DIRECTION_LABELS[way]: histogram(values, candidates[way])
+            histograms=[
+                (way, _DIRECTION_LABELS[way], histogram(values, candidates[way]))
                 for way, values in ranks.items()
-            },
+            ],
             chart=recall_chart(ranks, candidates),
+            curves=curve_charts(page.curves),
+            every=every,
+            failures=every.failures if every else None,
+            data=f"{DATA}/{every.folder}" if every else "",
             experts=json.dumps(list(page.experts)),
             video_of=files.find,
-            percent=partial(_percent, _highest_similarity(page)),
+            highest=highest,
+            percent=partial(_percent, highest),
+            filters=_address,
             styles=STYLES,
             scripts=SCRIPTS,
         )
     )
-    for file in (*STYLES, *SCRIPTS):
-        with replacing(folder / file) as handle:
-            handle.write((_TEMPLATES / file).read_bytes())
-    files.bring_to(folder)
-    with replacing(folder / page.file_name, "w", encoding="utf-8", newline="\n") as handle:
-        handle.write(html)
-    add_to_page_list(folder, PageEntry(page.file_name, page.name, _figures(page), page.order))
-    return folder / page.file_name
 
 
 # What the template shows ------------------------------------------------------------------------
@@ -119,13 +144,29 @@ def _metric_table(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, list]
         (
             _DIRECTION_LABELS.get(direction, direction),
             [
-                _number(values.get(name, math.nan), ".1f" if name in _METRIC_LABELS else ".4g")
+                number_text(values.get(name, math.nan), ".1f" if name in METRIC_LABELS else ".4g")
                 for name in names
             ],
         )
         for direction, values in metrics.items()
     ]
-    return {"columns": [_METRIC_LABELS.get(name, name) for name in names], "rows": rows}
+    return {"columns": [METRIC_LABELS.get(name, name) for name in names], "rows": rows}
+
+
+def _tiles(page: Page) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """The key figures of each direction: among how many candidates, labels and numbers."""
+    candidates = {"t2v": f"{page.num_videos} videos", "v2t": f"{page.num_texts} captions"}
+    tiles = []
+    for direction, of in candidates.items():
+        values = page.metrics.get(direction, {})
+        figures = [
+            (METRIC_LABELS[name], number_text(values[name], ".1f"))
+            for name in _KEY_FIGURES
+            if name in values
+        ]
+        if figures:
+            tiles.append((_DIRECTION_LABELS[direction], of, figures))
+    return tiles
 
 
 def _figures(page: Page) -> str:
@@ -136,7 +177,7 @@ def _figures(page: Page) -> str:
         for label in ("R@1", "MedR")
         if label.replace("@", "") in values
     ]
-    return ", ".join(f"{label} {_number(value, '.1f')}" for label, value in shown)
+    return ", ".join(f"{label} {number_text(value, '.1f')}" for label, value in shown)
 
 
 def _highest_similarity(page: Page) -> float:
@@ -151,13 +192,13 @@ def _percent(highest: float, similarity: float) -> float:
     return round(100 * similarity / highest, 1) if is_positive else 0.0
 
 
-def _number(value: float, style: str) -> str:
+def number_text(value: float, style: str) -> str:
     """A number as people read it: a true minus sign, a dash where there is none."""
     return format(value, style).replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else "–"
 
 
 def _rank(rank: float) -> str:
-    return _number(rank, ".0f" if float(rank).is_integer() else ".1f")
+    return number_text(rank, ".0f" if float(rank).is_integer() else ".1f")
 
 
 def _level(rank: float) -> str:
@@ -165,40 +206,29 @@ def _level(rank: float) -> str:
     return "first" if place == 1 else "near" if place <= 10 else "far"
 
 
-def _experts(speakers: Speakers) -> str:
-    """The experts of a match in one attribute, for the page's script: "0.25:0.81 0:-".
-
-    Each is weight:similarity; a model without weights leaves them out (":0.81"), "-" is missing.
-    """
-    weights: Sequence[float | None] = speakers.weights or [None] * len(speakers.similarities)
-    return " ".join(
-        f"{_short(weight)}:{_short(similarity) or '-'}"
-        for weight, similarity in zip(weights, speakers.similarities, strict=True)
-    )
-
-
-def _short(value: float | None) -> str:
-    return "" if value is None or not math.isfinite(value) else f"{value:.3g}"
+def _address(*filters: Mapping[str, str]) -> str:
+    """Filters as the page's address spells them."""
+    return urlencode({key: as_text(value) for part in filters for key, value in part.items()})
 
 
 _FILTERS = {
-    "number": _number,
+    "number": number_text,
     "rank": _rank,
     "place": place_of,
     "level": _level,
-    "experts": _experts,
+    "experts": experts_text,
 }
 
 
 @cache
-def _environment() -> "jinja2.Environment":
+def environment() -> "jinja2.Environment":
     import jinja2  # only who draws a page waits for it
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=_as_text,
+        finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -207,58 +237,6 @@ def _environment() -> "jinja2.Environment":
     return environment
 
 
-def _as_text(value: object) -> object:
-    """Replace what is no text by U+FFFD; what a macro returned (Markup) has been through here."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", value)
-    return value
-
-
-# The list of a folder's pages -----------------------------------------------------------------
-
-# It is a script, as pages opened from the file system may read no other file; its whole content is
-# one assignment of JSON.
-PAGE_LIST = "pages.js"
-_START, _END = "globalThis.rankingPages = ", ";\n"
-
-
-@dataclass(frozen=True)
-class PageEntry:
-    """One page of the list: its file, what it is called and the figures beside that."""
-
-    file: str
-    name: str
-    figures: str
-    order: int = 0  # see `Page.order`
-
-
-def add_to_page_list(folder: Path, entry: PageEntry) -> list[PageEntry]:
-    """Put a page into its folder's list, in the place of an older one of the same file.
-
-    Pages that are no longer there leave the list; a list that cannot be read is begun anew.
-
-    Raises:
-        UserError: the list cannot be written.
-    """
-    kept = [e for e in _read_list(folder) if e.file != entry.file and (folder / e.file).is_file()]
-    entries = sorted([*kept, entry], key=lambda e: (e.order, e.file))
-    # JSON in ASCII is a script that means the same, whatever the names hold.
-    content = _START + json.dumps([asdict(e) for e in entries], allow_nan=False) + _END
-    with replacing(folder / PAGE_LIST, "w", encoding="ascii", newline="\n") as handle:
-        handle.write(content)
-    return entries
-
-
-def _read_list(folder: Path) -> list[PageEntry]:
-    path = folder / PAGE_LIST
-    try:
-        content = path.read_text(encoding="ascii")
-        entries = json.loads(content.removeprefix(_START).removesuffix(_END))
-        return [
-            PageEntry(**entry) for entry in entries if Path(entry["file"]).name == entry["file"]
-        ]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        _log.warning("The list of pages %s is begun anew, it cannot be read: %s.", path, error)
-        return []
+def _finalized(value: object) -> object:
+    """Make texts what HTML can carry; what a macro returned (Markup) has been through here."""
+    return as_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -16,9 +16,10 @@ _log = logging.getLogger(__name__)
 LINK = "videos"
 _PLAYABLE = (".mp4", ".webm")
 _NOT_PLAYABLE = (".avi", ".mkv")
-_PICTURES = (".jpg", ".png", ".webp")
+PICTURES = (".jpg", ".png", ".webp")
 # What of a folder of videos a page may ask for.
-SHOWN_SUFFIXES = _PLAYABLE + _NOT_PLAYABLE + _PICTURES
+VIDEOS = _PLAYABLE + _NOT_PLAYABLE
+SHOWN_SUFFIXES = VIDEOS + PICTURES
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class VideoFiles:
     """
 
     folder: Path | None
-    _found: dict[str, tuple[list[str], Video]] = field(default_factory=dict)
+    _looked_up: dict[str, tuple[list[str], Video]] = field(default_factory=dict)
+    _shown: dict[str, None] = field(default_factory=dict)  # in order
 
     def __post_init__(self) -> None:
         if self.folder is not None and not Path(self.folder).is_dir():
@@ -54,12 +56,17 @@ class VideoFiles:
         self.folder = None if self.folder is None else Path(self.folder).resolve()
 
     def find(self, video_id: str) -> Video:
-        """Return the video of an id, its URL relative to the page."""
-        if video_id not in self._found:
-            self._found[video_id] = self._look_up(video_id)
-        return self._found[video_id][1]
+        """Return the video of an id that the page shows, its URL relative to the page."""
+        self._shown[video_id] = None
+        return self.look_up(video_id)
 
-    def _look_up(self, video_id: str) -> tuple[list[str], Video]:
+    def look_up(self, video_id: str) -> Video:
+        """Return the video of an id that the page may show; it is there where links are."""
+        if video_id not in self._looked_up:
+            self._looked_up[video_id] = self._paths_of(video_id)
+        return self._looked_up[video_id][1]
+
+    def _paths_of(self, video_id: str) -> tuple[list[str], Video]:
         """The files of an id, and where the page finds them."""
         # An id is data: "../../etc/passwd" or "/etc/passwd" must not name a file elsewhere.
         if self.folder is None or {"", ".", ".."} & set(re.split(r"[/\\]", video_id)):
@@ -67,7 +74,7 @@ class VideoFiles:
         suffix = _first_of(self.folder, video_id, _PLAYABLE + _NOT_PLAYABLE)
         if suffix is None:
             return [], Video()
-        picture = _first_of(self.folder, video_id, _PICTURES)
+        picture = _first_of(self.folder, video_id, PICTURES)
         paths = [video_id + end for end in (suffix, picture) if end]
         urls = [f"{LINK}/{quote(os.fsencode(path))}" for path in paths]
         return paths, Video(urls[0], suffix, urls[1] if picture else None)
@@ -75,8 +82,8 @@ class VideoFiles:
     def bring_to(self, page_folder: Path) -> None:
         """Link the folder as `videos` into the page's; where links are impossible, copy.
 
-        Only the files of ids that were looked up are copied. A folder `videos` that already lies
-        there is kept and completed; an older link is replaced.
+        Only the files of ids that the page shows at first (`find`) are copied. A folder `videos`
+        that already lies there is kept and completed; an older link is replaced.
 
         Raises:
             UserError: a file named `videos` is in the way, or a video cannot be copied.
@@ -99,7 +106,7 @@ class VideoFiles:
                 self._copy_to(link, self.folder)
 
     def _copy_to(self, target: Path, folder: Path) -> None:
-        for path in (path for paths, _ in self._found.values() for path in paths):
+        for path in (path for shown in self._shown for path in self._looked_up[shown][0]):
             original, copy = folder / path, target / path
             make_folder(copy.parent)
             try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from logger.log_file import open_log
 from misc.search.hits import Hit
-from misc.tools import tool_parser
+from misc.tools import add_address_flags, tool_parser
 from utils.command_line import Parser, run_main, select_device
 from utils.errors import UserError, printable, short
 
@@ -44,6 +44,12 @@ def main(arguments: list[str] | None = None) -> None:
 
             serve(searcher, args.host, args.port)
             return
+        if args.picture:
+            from misc.search.picture import take_picture
+
+            take_picture(searcher, args.picture, " ".join(args.query))
+            print(f"The picture is {args.picture} ({args.picture.stat().st_size / 1e3:.0f} kB).")
+            return
         hits = _found(searcher, args)
     if args.threshold is not None:
         hits = [hit for hit in hits if hit.score >= args.threshold]
@@ -55,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     ways = [bool(args.query), *(v is not None for v in (args.video, args.image, args.like))]
-    if sum(ways) != 1 and not args.serve:
+    if sum(ways) != 1 and not args.serve and not args.picture:
         raise UserError(
             "Say what to search for: a sentence, or one of --video, --image and --like."
         )
@@ -188,8 +194,14 @@ def _parser() -> Parser:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--serve", action="store_true", help="serve a page to search on")
-    parser.add_argument("--host", default="127.0.0.1", help="address of the page (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8000, help="port of the page (8000)")
+    add_address_flags(parser)
+    parser.add_argument(
+        "--picture",
+        metavar="FILE.webp",
+        type=Path,
+        help="take an animated picture of the page, where the sentence (or an example) is typed "
+        "(needs playwright and Chromium)",
+    )
     parser.add_argument("--exact", action="store_true", help="use no approximate index")
     parser.add_argument("--milvus", metavar="URI", help="let the Milvus at this address search")
     parser.add_argument("--device", metavar="0", help="id of the GPU to use (default: the CPU)")

@@ -1,18 +1,21 @@
-// Next, previous, play and search by key; each can be turned off in "How to read this page".
+// Next, previous, play and filter by key; "?" tells them, and there they can be turned off.
 "use strict";
 
 (() => {
   const box = document.getElementById("keys");
-  const help = document.querySelector(".keys");
   if (!document.querySelector(".card")) return;
+  const dialog = document.getElementById("keys-help");
+  const help = document.getElementById("help");
   help.hidden = false;
+  help.addEventListener("click", () => dialog.showModal());
+  document.getElementById("keys-close").addEventListener("click", () => dialog.close());
 
-  const shown = () => [...document.querySelectorAll(".cards:not([hidden]) .card:not([hidden])")];
+  const shown = () => [...document.querySelectorAll(".cards:not([hidden]) .card")];
 
   // The card with the focus, else the one that was last led to.
   const current = () =>
     document.activeElement.closest(".card") ??
-    document.querySelector(".cards:not([hidden]) .card[aria-current]:not([hidden])");
+    document.querySelector(".cards:not([hidden]) .card[aria-current]");
 
   function step(by) {
     const cards = shown();
@@ -26,11 +29,17 @@
     place?.dispatchEvent(new CustomEvent("toggle-video", { bubbles: true }));
   }
 
+  function filter() {
+    document.querySelector(".tools").open = true;
+    document.getElementById("search").focus();
+  }
+
   const actions = {
     j: () => step(1),
     k: () => step(-1),
-    " ": () => toggle(".truth .media"),
-    "/": () => document.getElementById("search").focus(),
+    " ": () => toggle(".is-true .media, .truth .media"),
+    "/": filter,
+    "?": () => dialog.showModal(),
   };
   for (let place = 1; place <= 9; place++) {
     actions[place] = () => toggle(`.videos li:nth-child(${place}) .media`);
@@ -41,7 +50,7 @@
   const pressed = "input, button, a, summary, video";
 
   document.addEventListener("keydown", (event) => {
-    const isOurs = box.checked && !event.ctrlKey && !event.altKey && !event.metaKey;
+    const isOurs = box.checked && !dialog.open && !event.ctrlKey && !event.altKey && !event.metaKey;
     const action = actions[event.key];
     if (!isOurs || !action || event.target.matches(writes)) return;
     if (event.key === " " && (event.target.matches(pressed) || event.repeat)) return;
@@ -53,7 +62,7 @@
   document.addEventListener("keyup", (event) => {
     const card = current();
     if ((event.key === "j" || event.key === "k") && box.checked && card === document.activeElement) {
-      history.replaceState(null, "", `#${card.id}`);
+      history.replaceState(null, "", `${location.pathname}${location.search}#${card.id}`);
     }
   });
 })();

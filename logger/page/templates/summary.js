@@ -1,12 +1,24 @@
-// The list of this run's pages (written in pages.js), and charts folded away on a phone.
+// What else there is: the other pages of this run (written in pages.js), all runs, a search.
 "use strict";
 
 (() => {
+  const elsewhere = document.getElementById("elsewhere");
+  // Set where runs or a search are served beside this page.
+  for (const [address, text] of [
+    [globalThis.runsPage, "All runs"],
+    [globalThis.searchPage, "Search"],
+  ]) {
+    if (!address) continue;
+    const link = document.createElement("a");
+    link.href = address;
+    link.textContent = text;
+    elsewhere.append(link);
+    elsewhere.hidden = false;
+  }
+
   const pages = globalThis.rankingPages ?? [];
   const here = location.pathname.split("/").pop() || "index.html";
   const nav = document.getElementById("evaluations");
-  const charts = document.querySelector(".charts");
-  if (charts && window.matchMedia("(max-width: 45rem)").matches) charts.open = false;
   if (pages.length < 2) return;
 
   const list = document.createElement("ol");
@@ -21,8 +33,8 @@
       link.append(" ", small);
     }
     if (address === here) link.setAttribute("aria-current", "page");
-    // The same query after another epoch.
-    const keepQuery = () => (link.hash = location.hash);
+    // The same queries after another epoch.
+    const keepQuery = () => (link.href = address + location.search + location.hash);
     link.addEventListener("click", keepQuery);
     const item = document.createElement("li");
     item.append(link);

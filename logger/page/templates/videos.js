@@ -7,30 +7,38 @@
   const canHover = window.matchMedia("(hover: hover)");
   const linkOf = new WeakMap(); // video -> the link whose place it takes
 
+  const play = (video) => video.play().catch(() => {}); // left again before it could start
+  const toggle = (video) => (video.paused ? play(video) : video.pause());
+
   function attach(link) {
     const video = document.createElement("video");
     Object.assign(video, { muted: true, loop: true, playsInline: true, preload: "metadata" });
     video.setAttribute("aria-label", link.getAttribute("aria-label"));
     const thumbnail = link.querySelector("img");
     if (thumbnail) Object.assign(video, { poster: thumbnail.src, preload: "none" });
-    // The controls hide much of a small picture: they appear under the mouse or with the focus.
-    video.tabIndex = 0;
-    video.controls = !canHover.matches;
-    const showControls = () => (video.controls = true);
-    const hideControls = () => {
-      const inUse = video === document.activeElement || video.matches(":hover");
-      if (canHover.matches && !inUse) video.controls = false;
-    };
-    video.addEventListener("pointerenter", showControls);
-    video.addEventListener("focus", showControls);
-    video.addEventListener("pointerleave", hideControls);
-    video.addEventListener("blur", hideControls);
+    // The controls hide much of a small picture: they appear under the mouse, or once a finger has
+    // started it.
+    video.addEventListener("pointerenter", () => (video.controls ||= canHover.matches));
+    video.addEventListener("pointerleave", () => {
+      if (canHover.matches) video.controls = false;
+    });
+    video.addEventListener("click", (event) => {
+      if (video.controls) return;
+      event.preventDefault();
+      play(video);
+      video.controls = true;
+    });
+    video.addEventListener("keydown", (event) => {
+      if (event.key !== " " && event.key !== "Enter") return;
+      event.preventDefault();
+      if (!event.repeat) toggle(video);
+    });
 
     let startedByHover = false;
     video.addEventListener("pointerenter", (event) => {
       if (event.pointerType !== "mouse" || still.matches || !video.paused) return;
       startedByHover = true;
-      video.play().catch(() => {}); // left again before it could start
+      play(video);
     });
     video.addEventListener("pointerdown", () => (startedByHover = false));
     video.addEventListener("pointerleave", () => {
@@ -44,6 +52,7 @@
       video.parentElement?.replaceWith(note);
     });
     video.src = link.href;
+    video.tabIndex = link.tabIndex;
     linkOf.set(video, link);
     link.replaceWith(video);
   }
@@ -56,18 +65,31 @@
     video.replaceWith(linkOf.get(video));
   }
 
+  // One stop of the tabulator for all videos of a card; arrows lead from one to the next.
+  function arrange(card) {
+    const links = [...card.querySelectorAll("a.play")];
+    links.forEach((link, place) => (link.tabIndex = place ? -1 : 0));
+    links.forEach(attach);
+  }
+  document.addEventListener("keydown", (event) => {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const isOurs = by && event.target.matches(".media > video");
+    if (!isOurs || event.ctrlKey || event.altKey || event.metaKey || event.shiftKey) return;
+    const videos = [...event.target.closest(".card").querySelectorAll(".media > video")];
+    const next = videos[videos.indexOf(event.target) + by];
+    event.preventDefault();
+    if (!next) return;
+    event.target.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+  });
+
   // Played by key: the event names the place of the video, which may not be there yet.
   document.addEventListener("toggle-video", ({ target }) => {
     target.querySelectorAll("a.play").forEach(attach);
     const video = target.querySelector("video");
-    if (!video) return;
-    if (video.paused) video.play().catch(() => {}); // the note in its place says what is wrong
-    else video.pause();
+    if (video) toggle(video);
   });
 
-  whenNear(
-    100,
-    (card) => card.querySelectorAll("a.play").forEach(attach),
-    (card) => card.querySelectorAll("video").forEach(release)
-  );
+  whenNear(100, arrange, (card) => card.querySelectorAll("video").forEach(release));
 })();

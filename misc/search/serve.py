@@ -1,0 +1,259 @@
+"""The search as a page: what a request asks, and the page or the file that answers it."""
+
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from werkzeug.exceptions import NotFound
+from werkzeug.wrappers import Request, Response
+
+from logger.page.page import TEMPLATES
+from logger.page.search import (
+    LONGEST,
+    SCRIPTS,
+    SHOWN,
+    STEPS,
+    STYLES,
+    WEIGHT,
+    Asked,
+    Found,
+    SearchPage,
+    Share,
+    Spoken,
+    search_html,
+)
+from logger.page.videos import PICTURES, VIDEOS, Video, is_file
+from misc.page_server import PageServer, file_response
+from misc.search.hits import Hit, Word
+from misc.search.stills import SUFFIXES, still
+from misc.tools import DEFAULT_PORT
+from utils.errors import UserError, short
+
+if TYPE_CHECKING:
+    from misc.search.searcher import Searcher
+
+MOST_WORDS = 3  # of a hit that are shown
+LARGEST_WEIGHT = 100
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; media-src 'self'; img-src 'self' "
+    "data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def serve(searcher: "Searcher", host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
+    """Serve the page of an index until Ctrl-C.
+
+    Raises:
+        UserError: the address cannot be used.
+    """
+    server = make_search_server(searcher, host, port)
+    print(f"The search is at {server.address} (stop with Ctrl-C).", flush=True)
+    server.serve_forever()
+
+
+def make_search_server(searcher: "Searcher", host: str, port: int) -> PageServer:
+    """Listen at an address, ready for `serve_forever`.
+
+    Raises:
+        UserError: the address cannot be used.
+    """
+    return PageServer(SearchSite(searcher).answer, host, port)
+
+
+class SearchSite:
+    """Answers requests: the page, its own files, and the videos that the index names.
+
+    No path is made of what a request says: its own files are looked up in a table, videos by their
+    id in the index.
+    """
+
+    def __init__(self, searcher: "Searcher") -> None:
+        self._searcher, self._alone = searcher, threading.Lock()
+        self._one_still = threading.Lock()
+
+    def answer(self, request: Request) -> Response:
+        """Answer one request; several may come at once."""
+        place = request.path.removeprefix("/")
+        if place in (*STYLES, *SCRIPTS):
+            return file_response(request, TEMPLATES / place)
+        if place in ("video", "still"):
+            path = self._searcher.path_of(request.args.get("id", ""))
+            if path is None or not is_file(path):
+                raise NotFound()
+            return self._video(request, path) if place == "video" else self._still(request, path)
+        if place:
+            raise NotFound()
+        page = self.page(request.args)
+        response = Response(search_html(page), 400 if page.refusal else 200, mimetype="text/html")
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def _video(self, request: Request, path: Path) -> Response:
+        if path.suffix.lower() not in VIDEOS:
+            raise NotFound()
+        return file_response(request, path)
+
+    def _still(self, request: Request, path: Path) -> Response:
+        beside = _picture_beside(path)
+        if beside is not None:
+            return file_response(request, beside)
+        second = request.args.get("second", "0")
+        is_number = re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,9})?", second)
+        if not is_number or path.suffix.lower() not in SUFFIXES:
+            raise NotFound()
+        try:
+            with self._one_still:
+                picture = still(path, float(second))
+        except UserError as error:
+            raise NotFound() from error
+        response = Response(picture, mimetype="image/jpeg")
+        response.headers["Cache-Control"] = "private, max-age=3600"
+        return response
+
+    def page(self, arguments: Mapping[str, str]) -> SearchPage:
+        """The page for the arguments of an address."""
+        info = self._searcher.info
+        experts = info.experts if info.has_weights else ()
+        asked, found, refusal = Asked(), [], ""
+        try:
+            asked = read_asked(arguments, experts)
+            if not asked.is_empty:
+                found = self._search(asked)
+        except UserError as error:
+            refusal = str(error)
+        doubt = bool(found) and found[0].confident is False
+        return SearchPage(
+            name=info.name,
+            facts=self._facts,
+            experts=experts,
+            asked=asked,
+            found=[_shown(hit, asked.query, info.experts) for hit in found],
+            refusal=refusal,
+            note="No confident match." if doubt else "",
+            examples=info.examples if info.takes_text else (),
+            starts=self._starts,
+        )
+
+    def _search(self, asked: Asked) -> list[Hit]:
+        weights = dict(asked.weights)
+        with self._alone:
+            if asked.like:
+                return self._searcher.more_like(asked.like, asked.k, weights=weights)
+            without = [asked.without] if asked.without else []
+            return self._searcher.search(asked.query, asked.k, weights=weights, without=without)
+
+    @cached_property
+    def _facts(self) -> str:
+        info = self._searcher.info
+        corrected = "" if info.correction == "none" else ", hubs corrected"
+        videos = f"{info.num_videos:,} video{'s' * (info.num_videos != 1)}"
+        return f"{videos} of {info.data_set}, found by {info.model}{corrected}"
+
+    @cached_property
+    def _starts(self) -> list[str]:
+        """Some videos from all over the index, where it has no captions to begin with."""
+        info, ids = self._searcher.info, self._searcher.video_ids
+        if info.examples and info.takes_text:
+            return []
+        count = min(SHOWN, len(ids))
+        return [ids[at * len(ids) // count] for at in range(count)]
+
+
+def read_asked(arguments: Mapping[str, str], experts: tuple[str, ...]) -> Asked:
+    """Read the arguments of an address.
+
+    Raises:
+        UserError: one of them cannot be meant.
+    """
+    texts = {name: arguments.get(name, "").strip() for name in ("q", "not", "like")}
+    for text in texts.values():
+        if len(text) > LONGEST:
+            raise UserError(
+                f"A query may have up to {LONGEST} characters, and this one has {len(text)}."
+            )
+    weights = {
+        name.removeprefix(WEIGHT): _factor(name.removeprefix(WEIGHT), value, experts)
+        for name, value in arguments.items()
+        if name.startswith(WEIGHT)
+    }
+    k = arguments.get("k") or str(SHOWN)
+    if not re.fullmatch("[0-9]{1,9}", k, re.ASCII) or not 1 <= int(k) <= STEPS[-1]:
+        raise UserError(f'The page shows 1 to {STEPS[-1]} videos, not "{short(k)}".')
+    return Asked(
+        texts["q"],
+        texts["not"],
+        texts["like"],
+        {name: factor for name, factor in weights.items() if factor != 1},
+        int(k),
+    )
+
+
+def _factor(expert: str, value: str, experts: tuple[str, ...]) -> float:
+    if expert not in experts:
+        raise UserError(f'The index has no expert "{short(expert)}" that can be weighted.')
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", value) or float(value) > LARGEST_WEIGHT:
+        raise UserError(
+            f"The weight of {short(expert)} is a number from 0 to {LARGEST_WEIGHT}, "
+            f'not "{short(value)}".'
+        )
+    return float(value)
+
+
+# What the page shows of a hit --------------------------------------------------------------------
+
+
+def _picture_beside(path: Path) -> Path | None:
+    """A picture of a video that lies beside it, by the same name."""
+    pictures = (path.with_suffix(suffix) for suffix in PICTURES)
+    return next(filter(is_file, pictures), None)
+
+
+def _shown(hit: Hit, query: str, experts: tuple[str, ...]) -> Found:
+    words = _fitting(hit.words, query)
+    starts = [word.start for word in words if word.start is not None and _fits(word, query)]
+    start = hit.start if hit.start is not None else min(starts, default=None)
+    return Found(
+        hit.video_id,
+        hit.similarity,
+        hit.score,
+        [
+            Share(name, value, hit.weights[name], hit.similarities[name])
+            for name, value in sorted(hit.experts.items(), key=lambda item: experts.index(item[0]))
+        ],
+        _video(hit, start),
+        "" if hit.path is None else str(hit.path),
+        start,
+        hit.end,
+        [Spoken(word.expert, word.text, word.start) for word in words],
+        hit.captions,
+    )
+
+
+def _video(hit: Hit, start: float | None) -> Video:
+    if hit.path is None or not is_file(hit.path):
+        return Video()
+    suffix, query = hit.path.suffix.lower(), {"id": hit.video_id}
+    video = Video(f"video?{urlencode(query)}" if suffix in VIDEOS else None, suffix)
+    if (not video.playable and suffix in SUFFIXES) or _picture_beside(hit.path):
+        query |= {"second": f"{start:.2f}"} if start else {}
+        video = replace(video, thumbnail=f"still?{urlencode(query)}")
+    return video
+
+
+def _terms(text: str) -> set[str]:
+    return set(re.findall(r"\w{3,}", text.casefold()))
+
+
+def _fits(word: Word, query: str) -> bool:
+    return bool(_terms(word.text) & _terms(query))
+
+
+def _fitting(words: tuple[Word, ...], query: str) -> list[Word]:
+    """The words to show: those of the query first."""
+    return sorted(words, key=lambda word: not _fits(word, query))[:MOST_WORDS]
