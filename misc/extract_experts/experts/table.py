@@ -4,14 +4,17 @@ import re
 from dataclasses import dataclass
 
 from misc.extract_experts.expert import Row
-from misc.extract_experts.experts import builtin
+from misc.extract_experts.experts import builtin, hub, wheels
 from utils.errors import UserError, did_you_mean
 
-ROWS: dict[str, Row] = {row.name: row for row in (*builtin.ROWS,)}
+ROWS: dict[str, Row] = {row.name: row for row in (*builtin.ROWS, *wheels.ROWS, *hub.ROWS)}
 
 # Preset -> experts, each as --experts takes it.
 PRESETS: dict[str, tuple[str, ...]] = {
     "built-in": tuple(row.name for row in builtin.ROWS),
+    "offline": (*wheels.PRESET, "motion"),
+    "classic": hub.CLASSIC,
+    "strong": hub.STRONG,
 }
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

