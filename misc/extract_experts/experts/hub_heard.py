@@ -42,9 +42,10 @@ def whisper(settings: Settings) -> Loaded:
                 do_sample=False,
             )
         start, end = float(chunk.times[0]), len(chunk.values) / Sound.RATE
-        pieces = tokens.decode(ids[0], output_offsets=True)["offsets"]
+        told = tokens.decode(ids[0], skip_special_tokens=True, output_offsets=True)
+        pieces = told["offsets"] or [{"text": told["text"], "timestamp": (0.0, end)}]
         return tuple(
-            Words(piece["text"].strip(), start + first, start + min(last or end, end))
+            Words(piece["text"].strip(), start + first, start + min(last, end))
             for piece in pieces
             for first, last in [piece["timestamp"]]
             if piece["text"].strip()

@@ -80,7 +80,7 @@ _CLIPS = {
     "mc3_": _Clips("fc", 15, 16),
     "r2plus1d_": _Clips("fc", 15, 16),
     "r3d_": _Clips("fc", 15, 16),
-    "s3d": _Clips("classifier", 15, 64),
+    "s3d": _Clips("classifier", 15, 32),
     "mvit_": _Clips("head", 7.5, 16),
     "swin3d_": _Clips("head", 15, 32),
 }
