@@ -294,4 +294,3 @@ def _first(streams: Iterable[Any]) -> Any:
 def _is_cover(stream: Any) -> bool:
     """Whether a picture is that of an album, not one of a film."""
     return bool(stream.disposition & Disposition.attached_pic)
-
