@@ -246,6 +246,7 @@ class _Maker:
             entry = source.entry(self.place)
             if entry is not None:
                 entry["file"] = relative(str(source.path), self.place)
+                self._let_stand(entry["file"])
             if entry is None or any(old != new for old, new in ids.items()):
                 ending = f"-{number}" if len(sources) > 1 else ""
                 entry = self._features(f"features/{safe_name(name, 100)}{ending}.npz", source, ids)
@@ -266,6 +267,12 @@ class _Maker:
             with watched(PackingBar()) if sys.stderr.isatty() else nullcontext():
                 source.write(self.folder / name, wanted)
         return source.entry_of(name)
+
+    def _let_stand(self, file: str) -> None:
+        """Let what lies in the data set's own folder be found while that is checked elsewhere."""
+        if not file.startswith("../"):
+            make_folder((self.folder / file).parent)
+            (self.folder / file).symlink_to(self.place / file)
 
     def _text_features(self, device: str | None) -> tuple[str, dict[str, Any]]:
         """Return the name and the entry of the text features."""

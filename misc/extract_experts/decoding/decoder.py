@@ -69,6 +69,12 @@ class Decoder:
             if not finished:
                 self.close()
 
+    def interrupt(self) -> None:
+        """Let whoever waits for the process, in another thread, wait no longer."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
         """End the process."""
         process, self._process = self._process, None
@@ -97,7 +103,7 @@ class Decoder:
         assert process.stdout
         line = process.stdout.readline(_LONGEST_LINE)
         if not line.endswith(b"\n"):
-            return Unreadable(self._how_it_ended(process, path))
+            return self._how_it_ended(process, path)
         message = json.loads(line)
         if "unreadable" in message:
             return Unreadable(str(message["unreadable"]))
@@ -119,18 +125,20 @@ class Decoder:
         while len(view):
             read = process.stdout.readinto(view)  # type: ignore[attr-defined]
             if not read:
-                return Unreadable(self._how_it_ended(process, path))
+                return self._how_it_ended(process, path)
             view = view[read:]
         times = np.array(message["times"], np.float64)
         return Piece(message["look"], int(message["item"]), values, times)
 
-    def _how_it_ended(self, process: subprocess.Popen[bytes], path: Path) -> str:
+    def _how_it_ended(self, process: subprocess.Popen[bytes], path: Path) -> Unreadable:
         code = process.wait()
         self._process = None
         self.close()
         if code == -signal.SIGXCPU:
             seconds = seconds_for(path.stat().st_size)
-            return f"decoding it took more than {seconds} seconds of computing"
+            return Unreadable(f"decoding it took more than {seconds} seconds of computing")
         if code == -signal.SIGKILL:
-            return "decoding it was killed (the memory of this machine may be full)"
-        return f"it is damaged (what decodes it crashed, code {code})"
+            killed = Unreadable("decoding it was killed (the memory of this machine may be full)")
+            killed.is_lasting = False
+            return killed
+        return Unreadable(f"it is damaged (what decodes it crashed, code {code})")

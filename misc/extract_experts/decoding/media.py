@@ -41,7 +41,13 @@ _GAP = 0.1  # seconds of sound that may lack without anything standing in
 
 
 class Unreadable(Exception):
-    """A file that cannot be used; the message goes on where a sentence has named it."""
+    """A file that cannot be used; the message goes on where a sentence has named it.
+
+    Attributes:
+        is_lasting: whether the file is to blame, which is not tried again until it changes.
+    """
+
+    is_lasting = True
 
 
 @dataclass(frozen=True)
