@@ -261,7 +261,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path, row: str) -> None:
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("torchvision")
-    path = tmp_path / "r3d_18-0123abcd.pth"
+    path = tmp_path / "s3d-0123abcd.pth"
     torch.save({"fc.weight": torch.zeros(2)}, path)
     with pytest.raises(UserError, match="torchvision model"):
         load("torchvision", path)
