@@ -259,6 +259,20 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path, row: str) -> None:
         load(row, tmp_path)
 
 
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    """Libraries go on with random numbers where there are none."""
+    pytest.importorskip("open_clip")
+    model = tiny_networks.make_open_clip(tmp_path / "open_clip")
+    (model / "open_clip_model.safetensors").unlink()
+    with pytest.raises(UserError, match="open_clip model"):
+        load("open_clip", model)
+    model = tiny_networks.make_timm(tmp_path / "timm")
+    for path in (*model.glob("*.safetensors"), *model.glob("*.bin")):
+        path.unlink()
+    with pytest.raises(UserError, match="timm model"):
+        load("timm", model)
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("torchvision")
     path = tmp_path / "s3d-0123abcd.pth"
