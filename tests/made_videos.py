@@ -52,7 +52,7 @@ def write_media(
         picture: Any = None
         if frames:
             rate = times if isinstance(times, int) else 30
-            picture = container.add_stream(codec, rate=rate, options=options or {})
+            picture = container.add_stream(codec, rate=rate, options={"threads": "1", **(options or {})})
             picture.height, picture.width = frames[0].shape[:2]
             picture.pix_fmt = "yuv420p"
             base = Fraction(1, 90000)
