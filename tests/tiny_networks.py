@@ -97,7 +97,7 @@ def make_whisper(folder: Path, says: str) -> Path:
     import transformers
 
     folder.mkdir(parents=True)
-    words = write_tokenizer(folder, "gpt2")
+    write_tokenizer(folder, "gpt2")
     special = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>"]
     special += ["<|translate|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>"]
     special += ["<|notimestamps|>"]

@@ -5,7 +5,7 @@ A word of a video so gets the vector that it would have in a caption.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from data_loader.store.word_vectors import (
 )
 from misc.extract_experts.expert import Words
 from utils.errors import UserError, short
+
+if TYPE_CHECKING:
+    from misc.text_embeddings.job import Job
 
 _TEXTS_AT_ONCE = 4096
 _BATCH_TOKENS = 8192
@@ -74,32 +77,48 @@ def _encoded(
     from misc.text_embeddings.job import encoder_of, settings_of
 
     said = {video: texts for video, texts in said.items() if texts}
-    for part in _parts(said):
-        counts = [len(said[video]) for video in part]
-        texts = [text for video in part for text in said[video]]
-        job = make_job(settings_of(encoder), Captions(folder / "texts", part, counts, texts))
-        made = encoder_of(job.record)
-        for key in ("kind", "sha256", "revision"):
-            if encoder.get(key) != made.get(key):
-                raise UserError(
-                    f'The text encoder "{short(encoder.get("name"))}" is another one now than made '
-                    f"the text features of {folder} (its {key} differs): make them anew."
-                )
-        job.module.to(device)
-        values = encode_chunk(job, 0, len(texts), device, _BATCH_TOKENS, lambda tokens: None)
-        ends = np.cumsum(job.rows)[np.cumsum(counts) - 1]
-        yield from zip(part, np.split(values, ends[:-1]), strict=True)
+    if not said:
+        return
+    counts = np.array([len(texts) for texts in said.values()])
+    every = [text for texts in said.values() for text in texts]
+    captions = Captions(folder / "texts", list(said), counts.tolist(), every)
+    job = make_job(settings_of(encoder), captions)
+    made = encoder_of(job.record)
+    for key in ("kind", "sha256", "revision"):
+        if encoder.get(key) != made.get(key):
+            raise UserError(
+                f'The text encoder "{short(encoder.get("name"))}" is another one now than made '
+                f"the text features of {folder} (its {key} differs): make them anew."
+            )
+    job.module.to(device)
+    bounds = np.concatenate([[0], np.cumsum(counts)])
+    rows = np.concatenate([[0], np.cumsum(job.rows)])
+    for part in _parts(bounds):
+        first, last = bounds[part.start], bounds[part.stop]
+        values = encode_chunk(job, first, last, device, _BATCH_TOKENS, lambda tokens: None)
+        known = np.repeat(_is_known(job)[first:last], job.rows[first:last])
+        for place in part:
+            own = slice(*(rows[bounds[place : place + 2]] - rows[first]))
+            if known[own].any():
+                yield captions.ids[place], values[own][known[own]]
 
 
-def _parts(said: Mapping[str, list[str]]) -> Iterator[list[str]]:
-    """Cut videos into parts of so many texts that their vectors fit into memory."""
-    part: list[str] = []
-    count = 0
-    for video, texts in said.items():
-        if part and count + len(texts) > _TEXTS_AT_ONCE:
-            yield part
-            part, count = [], 0
-        part.append(video)
-        count += len(texts)
-    if part:
-        yield part
+def _is_known(job: "Job") -> np.ndarray:
+    """Tell which texts have a known word, (texts,) bool; a table gives its mean to the others."""
+    if job.record["kind"] not in ("word vectors", "MIL-NCE"):
+        return np.ones(len(job.tokens), dtype=bool)
+    mean_row = len(next(iter(job.module.state_dict().values()))) - 1
+    return job.tokens.ids[job.tokens.offsets[:-1]] != mean_row
+
+
+def _parts(bounds: np.ndarray) -> Iterator[range]:
+    """Cut videos into parts whose vectors fit into memory.
+
+    Args:
+        bounds: (videos + 1,) into the texts.
+    """
+    first, videos = 0, len(bounds) - 1
+    for last in range(1, videos + 1):
+        if last == videos or bounds[last + 1] - bounds[first] > _TEXTS_AT_ONCE:
+            yield range(first, last)
+            first = last

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,12 +58,20 @@ def timm(settings: Settings) -> Loaded:
         rows = together(chunks, lambda chunk: pixels(chunk.values, settings), network)
         return [Seen(vectors(values)) for values in rows]
 
+    black = np.zeros((1, pixels.size, pixels.size, 3), np.uint8)
+    with torch.inference_mode():
+        features = network(pixels(black, settings))
+    if features.ndim != 2:
+        raise UserError(
+            f"The timm model {settings.model} gives {features.ndim - 1} axes for a picture where "
+            "one vector was expected: take another one."
+        )
     look = Frames(IMAGES_PER_SECOND, pixels.size, square=True)
-    return Loaded(function, look, _size(network, (1, 3, *_side(pixels)), settings), record, CHUNKS)
+    return Loaded(function, look, features.shape[1], record, CHUNKS)
 
 
 @dataclass(frozen=True)
-class _Clips:
+class Clips:
     """How a family of torchvision's networks reads videos.
 
     Attributes:
@@ -77,13 +86,18 @@ class _Clips:
 
 # Family, the beginning of a name -> how it reads videos.
 _CLIPS = {
-    "mc3_": _Clips("fc", 15, 16),
-    "r2plus1d_": _Clips("fc", 15, 16),
-    "r3d_": _Clips("fc", 15, 16),
-    "s3d": _Clips("classifier", 15, 32),
-    "mvit_": _Clips("head", 7.5, 16),
-    "swin3d_": _Clips("head", 15, 32),
+    "mc3_": Clips("fc", 15, 16),
+    "r2plus1d_": Clips("fc", 15, 16),
+    "r3d_": Clips("fc", 15, 16),
+    "s3d": Clips("classifier", 15, 32),
+    "mvit_": Clips("head", 7.5, 16),
+    "swin3d_": Clips("head", 15, 32),
 }
+
+
+def family_of(name: str) -> Clips:
+    """Return how a video network of torchvision reads videos."""
+    return next(how for family, how in _CLIPS.items() if name.startswith(family))
 
 
 def torchvision(settings: Settings) -> Loaded:
@@ -101,7 +115,7 @@ def torchvision(settings: Settings) -> Loaded:
         fitting = [model for model in known if path.name.startswith(model)]
         name = max(fitting, key=len, default=path.name)
     check_name("torchvision.models.video", name, known)
-    how = next(how for family, how in _CLIPS.items() if name.startswith(family))
+    how = family_of(name)
     weights = models.get_model_weights(name).DEFAULT
     with fetching("torchvision", settings.model):
         network = models.get_model(name, weights=None if is_file else weights)
@@ -114,8 +128,10 @@ def torchvision(settings: Settings) -> Loaded:
         "version": version("torchvision"),
         "weights": weights_hash(network),
     }
+    *_, last = (p for p in getattr(network, how.head).parameters() if p.ndim > 1)
     setattr(network, how.head, nn.Identity())
-    return _of_clips(network, pixels, how.fps, how.frames, settings, record)
+    look = Frames(how.fps, pixels.size, True, how.frames)
+    return _of_clips(network, pixels, look, last.shape[1], settings, record)
 
 
 def videomae(settings: Settings) -> Loaded:
@@ -136,18 +152,19 @@ def videomae(settings: Settings) -> Loaded:
         def forward(self, clip_BCTHW: Tensor) -> Tensor:
             return self.network(clip_BCTHW.transpose(1, 2)).last_hidden_state.mean(1)
 
-    return _of_clips(Mean(), pixels, 7.5, network.config.num_frames, settings, record)
+    look = Frames(7.5, pixels.size, True, network.config.num_frames)
+    return _of_clips(Mean(), pixels, look, network.config.hidden_size, settings, record)
 
 
 def _of_clips(
     network: nn.Module,
     pixels: Pixels,
-    fps: float,
-    frames: int,
+    look: Frames,
+    size: int,
     settings: Settings,
     record: dict[str, Any],
 ) -> Loaded:
-    """Run a network over clips of one length, (B, 3, frames, size, size) -> (B, D).
+    """Run a network over clips of one length, (B, 3, T, side, side) -> (B, size).
 
     A clip that is shorter, at the end of a video, goes on with its last frame.
     """
@@ -155,28 +172,10 @@ def _of_clips(
 
     def prepare(chunk: Chunk) -> Tensor:
         clip = pixels(chunk.values, settings)
-        missing = clip[-1:].expand(frames - len(clip), -1, -1, -1)
+        missing = clip[-1:].expand(look.count - len(clip), -1, -1, -1)
         return torch.cat([clip, missing]).transpose(0, 1)[None]
 
     def function(chunks: Sequence[Chunk]) -> list[Seen]:
         return [Seen(vectors(values)) for values in together(chunks, prepare, network)]
 
-    size = _size(network, (1, 3, frames, *_side(pixels)), settings)
-    return Loaded(function, Frames(fps, pixels.size, True, frames), size, record, CHUNKS)
-
-
-def _side(pixels: Pixels) -> tuple[int, int]:
-    return pixels.size, pixels.size
-
-
-def _size(network: nn.Module, shape: tuple[int, ...], settings: Settings) -> int:
-    """Return D, by trying the network on black."""
-    black = torch.zeros(shape, device=settings.device, dtype=next(network.parameters()).dtype)
-    with torch.inference_mode():
-        result = network(black)
-    if result.ndim != 2:
-        raise UserError(
-            f"{settings.model} gives {result.ndim - 1} axes for a picture or clip where one vector "
-            "was expected: take another model."
-        )
-    return result.shape[1]
+    return Loaded(function, look, size, record, CHUNKS)
