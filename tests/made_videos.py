@@ -52,7 +52,9 @@ def write_media(
         picture: Any = None
         if frames:
             rate = times if isinstance(times, int) else 30
-            picture = container.add_stream(codec, rate=rate, options=options or {})
+            picture = container.add_stream(
+                codec, rate=rate, options={"threads": "1", **(options or {})}
+            )
             picture.height, picture.width = frames[0].shape[:2]
             picture.pix_fmt = "yuv420p"
             base = Fraction(1, 90000)
@@ -71,7 +73,7 @@ def write_media(
             container.mux(picture.encode(None))
         for start in range(0, 0 if sound is None else len(sound), 1024):
             piece = np.ascontiguousarray(sound[None, start : start + 1024])
-            kind = "s16" if sound_codec == "pcm_s16le" else "fltp"
+            kind = "s16" if sound_codec in ("pcm_s16le", "flac") else "fltp"
             if kind == "s16":
                 piece = (piece * 32767).astype(np.int16)
             frame = av.AudioFrame.from_ndarray(piece, format=kind, layout="mono")
@@ -80,4 +82,19 @@ def write_media(
             container.mux(track.encode(frame))
         if track is not None:
             container.mux(track.encode(None))
+    return path
+
+
+def write_sound_with_gap(path: Path, sound: np.ndarray, gap: float) -> Path:
+    """Write the same sound twice, with so many seconds of nothing in between."""
+    with av.open(str(path), "w") as container:
+        track: Any = container.add_stream("flac", rate=RATE, layout="mono")
+        for begin in (0, len(sound) + round(gap * RATE)):
+            for start in range(0, len(sound), 1024):
+                piece = (sound[None, start : start + 1024] * 32767).astype(np.int16)
+                frame = av.AudioFrame.from_ndarray(piece, format="s16", layout="mono")
+                frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
+                frame.pts = begin + start
+                container.mux(track.encode(frame))
+        container.mux(track.encode(None))
     return path

@@ -13,7 +13,7 @@ from logger.progress import progress
 from misc.extract_experts.decoding.cutting import Piece
 from misc.extract_experts.decoding.decoder import Decoder
 from misc.extract_experts.decoding.media import End, Unreadable
-from misc.extract_experts.journal import Done, Journal
+from misc.extract_experts.journal import Done, Features, Journal
 from misc.extract_experts.running import Experts, Running, Work
 from misc.extract_experts.walk import Video
 from utils.errors import UserError
@@ -143,6 +143,21 @@ def extract(
             finish(*pair)
     report.seconds = time.monotonic() - start
     return report
+
+
+def look_at(path: Path, running: Sequence[Running]) -> dict[str, Features]:
+    """Return what experts see in one file.
+
+    Raises:
+        UserError: it cannot be decoded.
+    """
+    experts = Experts(running, together=False)
+    job = Job(Video(path.name, path), [], list(running))
+    with closing(_seen([job], experts, "", 1)) as seen:
+        _, work, problem = next(seen)
+    if problem:
+        raise UserError(f"Cannot use {path}: {problem}.")
+    return work.features()
 
 
 def _seen_from(base: Path, path: Path) -> str:

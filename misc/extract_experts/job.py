@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from data_loader.sets.description import find_description
 from misc.extract_experts.assemble import (
     Table,
     item_ids,
@@ -16,12 +14,11 @@ from misc.extract_experts.assemble import (
     write_features,
     write_texts,
     write_videos,
-    write_word_features,
 )
 from misc.extract_experts.data_set import (
     TOOL,
+    Finishing,
     check_captions,
-    finish_with_captions,
     finish_without_captions,
     made_by,
 )
@@ -30,13 +27,14 @@ from misc.extract_experts.expert import Words
 from misc.extract_experts.experts.table import PRESETS, Wanted, wanted_expert
 from misc.extract_experts.extract import cores, extract, jobs_of
 from misc.extract_experts.journal import Done, Journal, read_journals
+from misc.extract_experts.machines import write_scripts
 from misc.extract_experts.report import broken_lines, table_lines
 from misc.extract_experts.running import Experts, Running, load_experts
 from misc.extract_experts.walk import Video, find_videos
 from misc.import_data_set.asked import TOOL as IMPORTER
 from misc.import_data_set.asked import Making
 from misc.import_data_set.gather import Request
-from misc.results.sbatch import Limits, from_here, write_job_array
+from misc.results.sbatch import Limits
 from utils.command_line import select_device
 from utils.errors import UserError
 from utils.files import (
@@ -112,7 +110,8 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
         ids = [video.id for video in found.videos]
         check_captions(asked.captions, ids, bool(asked.segments))
     if asked.sbatch:
-        yield from _write_scripts(asked, arguments)
+        limits = Limits(asked.sbatch_time, asked.sbatch_memory)
+        yield from write_scripts(asked.sbatch, arguments, asked.shards, limits, asked.sbatch_option)
         return
     device = select_device(asked.device)
     half = asked.precision == "half" if asked.precision else device != "cpu"
@@ -129,7 +128,27 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
             return
         done = read_journals(work)
         tables, texts = _assemble(place, done, running, asked.segments)
-    yield from _finish(asked, place, work, done, tables, texts, running)
+    items = [item for name, one in usable(done) for item in item_ids(name, one, asked.segments)]
+    empty = [one.name for one in running if one.loaded.size and one.name not in tables]
+    if empty:
+        yield f"no video has the experts {', '.join(empty)}: they are left out of the data set"
+    if not asked.captions and made_by(place) != IMPORTER:
+        finish_without_captions(place, tables, items)
+        yield f"{output}: {len(items)} videos to search, without captions to train on"
+        return
+    folders = [path for path in asked.videos if path.is_dir()]
+    videos = os.path.relpath(folders[0]) if len(folders) == 1 else None
+    finishing = Finishing(
+        output,
+        Request(list(asked.captions), [], list(asked.split_files)),
+        Making(None, asked.captions_as, asked.text_encoder, None, videos),
+        asked.device,
+    )
+    yield from finishing.with_captions(tables)
+    said = {one.name: (texts[one.name], one.facts()) for one in running if not one.loaded.size}
+    yield from finishing.with_words(tables, said, work, len(items))
+    yield "Train:"
+    yield f"  python3 train.py --config {shlex.quote(str(output / 'config.json'))}"
 
 
 # --- What is there --------------------------------------------------------------------------------
@@ -248,100 +267,3 @@ def _assemble(
             if table:
                 tables[one.name] = table
     return tables, texts
-
-
-# --- The data set ---------------------------------------------------------------------------------
-
-
-def _finish(
-    asked: Asked,
-    place: Path,
-    work: Path,
-    done: Mapping[str, Done],
-    tables: dict[str, Table],
-    texts: Mapping[str, Mapping[str, tuple[Words, ...]]],
-    running: Sequence[Running],
-) -> Iterator[str]:
-    output = asked.output
-    assert output is not None
-    items = [item for name, one in usable(done) for item in item_ids(name, one, asked.segments)]
-    empty = [one.name for one in running if one.loaded.size and one.name not in tables]
-    if empty:
-        yield f"no video has the experts {', '.join(empty)}: they are left out of the data set"
-    if not asked.captions and made_by(place) != IMPORTER:
-        finish_without_captions(place, tables, items)
-        yield f"{output}: {len(items)} videos to search, without captions to train on"
-        return
-    request = Request(list(asked.captions), [], list(asked.split_files))
-    folders = [path for path in asked.videos if path.is_dir()]
-    videos = os.path.relpath(folders[0]) if len(folders) == 1 else None
-    making = Making(None, asked.captions_as, asked.text_encoder, None, videos)
-    yield from finish_with_captions(output, tables, request, making, asked.device)
-    said = {
-        one.name: texts[one.name] for one in running if one.name in texts and not one.loaded.size
-    }
-    if any(said.values()):
-        spoken = dict(_word_tables(place, work, said, running, len(items), asked.device))
-        if spoken:
-            yield from finish_with_captions(
-                output, {**tables, **spoken}, Request([], []), making, asked.device
-            )
-    yield "Train:"
-    yield f"  python3 train.py --config {shlex.quote(str(output / 'config.json'))}"
-
-
-def _word_tables(
-    place: Path,
-    work: Path,
-    said: Mapping[str, Mapping[str, tuple[Words, ...]]],
-    running: Sequence[Running],
-    videos: int,
-    device: str | None,
-) -> Iterator[tuple[str, Table]]:
-    """Give words the vectors that they have in captions; name and table of each expert."""
-    from misc.extract_experts.texts import word_vectors  # loads what encodes text
-
-    entries: dict[str, Any] = read_json(
-        find_description(str(place)).source, "data set description"
-    )["text_features"]
-    text, entry = next(iter(entries.items()))
-    facts = {one.name: one.facts() for one in running}
-    for name, words in said.items():
-        vectors = word_vectors(place, words, entry, select_device(device))
-        made_of = {**facts[name], "vectors": text}
-        table = write_word_features(place, name, vectors, work, made_of, videos)
-        if table:
-            yield name, table
-
-
-# --- Several machines -----------------------------------------------------------------------------
-
-
-def _write_scripts(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
-    """Write a job array of shards, and the job that merges them."""
-    assert asked.sbatch is not None
-    command = ["-m", "misc.extract_experts", *_without_sbatch(arguments)]
-    parts = [[*command, "--shard", f"{n}/{asked.shards}"] for n in range(1, asked.shards + 1)]
-    limits = Limits(asked.sbatch_time, asked.sbatch_memory)
-    folder = from_here(asked.sbatch)
-    options = list(asked.sbatch_option)
-    shards = write_job_array(folder, "shards", parts, limits, options)
-    merge = write_job_array(folder, "merge", [command], limits, options)
-    yield f"{asked.shards} shards. Submit them, and the job that merges them, from this folder:"
-    first = shlex.join(["sbatch", "--parsable", str(shards)])
-    yield f"  sbatch --dependency=afterok:$({first}) {shlex.quote(str(merge))}"
-
-
-def _without_sbatch(arguments: Sequence[str]) -> list[str]:
-    """Return the command line without the flags that write scripts; each takes one value."""
-    kept: list[str] = []
-    skip = False
-    for argument in arguments:
-        flag, equals, _ = argument.partition("=")
-        if skip:
-            skip = False
-        elif flag == "--shards" or flag.startswith("--sbatch"):
-            skip = not equals
-        else:
-            kept.append(argument)
-    return kept

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ ENDINGS = frozenset(
     )
 )
 _TABLES, _LISTS = {".csv": ",", ".tsv": "\t"}, (".txt", ".lst", ".list")
+_SHORTEST = FORMS["folders and endings"]
 _ID_NAMES = ("id", "video", "video_id", "videoid", "name", "clip", "clip_id")
 _PATH_NAMES = ("path", "file", "filename", "file_name", "video_path", "filepath")
 
@@ -146,12 +148,19 @@ def _with_ids(
 ) -> list[Video]:
     """Name each file: as a table or an earlier run does, or as short as keeps them apart."""
     taken: dict[str, Path] = {name: path for path, name in known.items()}
+    inside = {path: _seen_from(path, sources) for path in named}
+    short_names = Counter(_SHORTEST(inside[path]) for path in named if not named[path])
     videos = []
     for path in sorted(named, key=os.fsencode):
         name = known.get(path, "")
         if named[path] and name and name != named[path]:
             raise UserError(f'{path} was called "{short(name)}" before: it keeps that id.')
-        name = name or named[path] or _free_name(path, sources, taken)
+        if not (name or named[path]):
+            forms = [form(inside[path]) for form in FORMS.values()]
+            # Of two files with one name none is called by that alone.
+            wanted = forms[1:] if short_names[forms[0]] > 1 else forms
+            name = next((name for name in wanted if name and name not in taken), str(path))
+        name = name or named[path]
         if not is_writable(name, in_one_line=True):
             raise UserError(
                 f'The video "{short(name)}" has a name that no file can hold: rename it.'
@@ -163,11 +172,9 @@ def _with_ids(
     return videos
 
 
-def _free_name(path: Path, sources: Sequence[Path], taken: Mapping[str, Path]) -> str:
-    inside = path.name
+def _seen_from(path: Path, sources: Sequence[Path]) -> str:
+    """Return a path as seen from the folder that was named, a file's name where none was."""
     for source in sources:
         if source.is_dir() and path.is_relative_to(source.resolve()):
-            inside = path.relative_to(source.resolve()).as_posix()
-            break
-    names = [form(inside) for form in FORMS.values()]
-    return next((name for name in names if name and name not in taken), str(path))
+            return path.relative_to(source.resolve()).as_posix()
+    return path.name

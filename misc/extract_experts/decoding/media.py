@@ -79,13 +79,20 @@ def read_media(
     """
     try:
         with av.open(
-            handle, options=_OPTIONS, buffer_size=_BUFFER, metadata_errors="replace"
+            _Nameless(handle), options=_OPTIONS, buffer_size=_BUFFER, metadata_errors="replace"
         ) as container:
             yield from _Reader(container, looks, segments, threads).read()
     except av.error.FFmpegError as error:
         raise Unreadable(f"it cannot be decoded ({error.strerror})") from error
     except MemoryError as error:
         raise Unreadable("decoding it takes more memory than is allowed") from error
+
+
+class _Nameless:
+    """An open file whose name libav does not learn: some would be taken for patterns of names."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self.read, self.seek, self.tell = handle.read, handle.seek, handle.tell
 
 
 class _Reader:
