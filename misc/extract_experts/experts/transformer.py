@@ -44,6 +44,7 @@ def load_transformer(kind: str, row: str, settings: Settings) -> tuple[nn.Module
         UserError: there is none, or its weights lack a part.
     """
     library = package("transformers", row, HUB)
+    library.utils.logging.set_verbosity_error()
     library.utils.logging.disable_progress_bar()
     folder = find_folder(settings.model, row)
     with fetching("transformers", settings.model):
