@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -11,6 +12,8 @@ import pytest
 # Threads do nothing for tensors as small as those of the tests, and much harm on a busy machine.
 # Set before torch is imported; the programs that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
 
 from tests.run_files import Run
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
@@ -49,6 +52,30 @@ def _as_text(value: object) -> object:
         case list() | tuple():
             return type(value)(map(_as_text, value))
     return value
+
+
+def declare_missing_operators() -> None:
+    """Let torchvision be imported beside a torch for which its compiled half was not made.
+
+    What uses that half (boxes of detectors) stays out of reach; networks and transforms need none
+    of it. Where torchvision fits its torch, nothing is declared.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return
+    try:
+        for half in Path(spec.origin).parent.glob("_C*.so"):
+            torch.ops.load_library(half)
+    except OSError:
+        signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            library.define(name + signature)
+        _declared.append(library)
+
+
+_declared: list[torch.library.Library] = []  # what is declared lasts as long as its library
+declare_missing_operators()
 
 
 @pytest.fixture(scope="session", autouse=True)

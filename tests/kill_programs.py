@@ -21,8 +21,10 @@ import train as train_program
 from data_loader.store.packed import read_packed
 from misc import denoise_captions, make_teachers, prepare_text_embeddings, run_study, sync_experts
 from misc.demo_set import __main__ as demo_set
+from misc.extract_experts import __main__ as extract_experts
 from misc.fetching.download import Patience
 from tests.hostile_archives import file, packed
+from tests.made_videos import numbered, tone, write_media
 from tests.own_data import WORDS, OwnData
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from utils.config import Config
@@ -88,6 +90,8 @@ def digest(path: Path) -> str:
         content = list(_plain(json.loads(path.read_text())))
     elif path.name == "run.json":
         content = {**json.loads(path.read_text()), "id": "", "place": ""}
+    elif path.suffix == ".journal":
+        content = "holds times"
     elif path.suffix == ".packed":
         # Its header tells the times of its sources.
         parts = read_packed(path)
@@ -150,6 +154,18 @@ def word_captions(program: Program, place: Path) -> None:
     own_data(program, place)
     rng = np.random.default_rng(0)
     captions = {f"v{n}": [" ".join(rng.choice(WORDS, 5)) for _ in range(20)] for n in range(700)}
+    write_json(place / "captions.json", captions)
+
+
+def videos_and_captions(program: Program, place: Path) -> None:
+    (place / "videos").mkdir()
+    rng = np.random.default_rng(0)
+    captions = {}
+    for number in range(12):
+        frames = [numbered(shown, 64, 48) for shown in range(8 * number, 8 * number + 24)]
+        write_media(place / "videos" / f"v{number}.mp4", frames, 12, tone(2.0))
+        captions[f"v{number}"] = [" ".join(rng.choice(WORDS, 5)) for _ in range(2)]
+    (place / "videos" / "broken.mp4").write_bytes(b"\0" * 500)
     write_json(place / "captions.json", captions)
 
 
@@ -233,6 +249,13 @@ PROGRAMS = [
         demo_set.main,
         ("--folder=demo", "--num_train=11", "--num_val=2", "--num_test=3", "--workers=2"),
         nothing,
+        weight=1,
+    ),
+    Program(
+        "extract",
+        extract_experts.main,
+        ("--videos=videos", "--output=made", "--captions=captions.json", "--workers=2"),
+        videos_and_captions,
         weight=1,
     ),
     Program(

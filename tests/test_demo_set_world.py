@@ -8,18 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from misc.demo_set.clips import Clip, compute_experts, make_clip
-from misc.demo_set.motion_expert import motion
 from misc.demo_set.pictures.lettering import draw_board
 from misc.demo_set.plan import plan_clip
-from misc.demo_set.sound import audio
 from misc.demo_set.words import word_vectors
 from misc.demo_set.words.captions import captions_of
 from misc.demo_set.words.reading import read_words, transcribe
 from misc.demo_set.words.world import ACTIONS, ACTOR_KINDS, ACTORS, COLOURS, SCENES, SOUNDS, WRITTEN
+from misc.extract_experts.experts.log_mel import log_mel
+from misc.extract_experts.experts.motion import motion
 
 KINDS = {
     actor: [kind for kind, members in ACTOR_KINDS.items() if actor in members] for actor in ACTORS
 }
+NO_TIMES = np.empty(0)
 NUMBERS = st.integers(0, 5000)
 SEEDS = st.integers(0, 100)
 
@@ -90,7 +91,7 @@ def moving_square(step: tuple[int, int], num_frames: int = 16) -> np.ndarray:
 )
 def test_motion_names_the_direction(step: tuple[int, int], direction: int) -> None:
     """The first 32 numbers are 4 quarters x 8 directions: right, down right, down, ..."""
-    over_time = motion(moving_square(step))[:32].reshape(4, 8)
+    over_time = motion(moving_square(step), NO_TIMES)[0, :32].reshape(4, 8)
     assert over_time.sum(0).argmax() == direction
 
 
@@ -98,7 +99,7 @@ def test_motion_takes_the_camera_away() -> None:
     """The camera overtakes the square: on the screen everything goes to the left."""
     frames = moving_square((2, 0))
     panned = np.stack([np.roll(frame, -3 * time, 1) for time, frame in enumerate(frames)])
-    over_time = motion(panned)[:32].reshape(4, 8)
+    over_time = motion(panned, NO_TIMES)[0, :32].reshape(4, 8)
     assert over_time.sum(0).argmax() == 0
 
 
@@ -132,7 +133,7 @@ def test_transcripts_have_some_errors() -> None:
 @pytest.mark.parametrize("pitch", [300, 700, 1500, 3000, 6000])
 def test_audio_hears_a_tone_where_a_naive_spectrogram_does(pitch: int) -> None:
     time = np.arange(16000 * 2) / 16000
-    frames = audio((0.3 * np.sin(2 * np.pi * pitch * time)).astype(np.float32))
+    frames = log_mel((0.3 * np.sin(2 * np.pi * pitch * time)).astype(np.float32), NO_TIMES)
 
     def mel(hertz: float) -> float:
         return 2595 * np.log10(1 + hertz / 700)

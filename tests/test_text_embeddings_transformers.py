@@ -429,7 +429,7 @@ def test_siglip_reads_text_with_the_one_of_its_networks_that_does(tmp_path: Path
 
     folder = tmp_path / "siglip"
     folder.mkdir()
-    words = tiny_encoders._write_tokenizer(folder, "t5")
+    words = tiny_encoders.write_tokenizer(folder, "t5")
     ends = dict.fromkeys(["pad_token", "eos_token"], "</s>")
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "SiglipTokenizer", "model_max_length": 16, **ends})

@@ -51,7 +51,7 @@ def make_encoder(folder: Path, family: str, seed: int = 0) -> Path:
     import transformers
 
     folder.mkdir(parents=True)
-    words = _write_tokenizer(folder, family)
+    words = write_tokenizer(folder, family)
     torch.manual_seed(seed)
     special = {"pad_token_id": 1} if family in ("roberta", "bart") else {}
     shape = {"vocab_size": words, **FAMILIES[family], **special}
@@ -66,7 +66,7 @@ def make_encoder(folder: Path, family: str, seed: int = 0) -> Path:
     return folder
 
 
-def _write_tokenizer(folder: Path, family: str) -> int:
+def write_tokenizer(folder: Path, family: str) -> int:
     """Write the files of a family's tokeniser; returns the number of its tokens."""
     if family in ("bert", "electra"):
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dog", "runs", "the", "red"]

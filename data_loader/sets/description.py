@@ -24,12 +24,15 @@ class ExpertEntry:
         variable_length: whether a video has a varying number of vectors (tokens), None if the file
             decides.
         parts: files that hold the videos together, where it is not one file.
+        extractor: what made the features (model, weights, sampling), as `misc.extract_experts`
+            tells it; empty where nobody has said.
     """
 
     files: tuple[str, ...]
     size: int | None = None
     variable_length: bool | None = False
     parts: tuple[str, ...] = ()
+    extractor: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -360,7 +363,8 @@ class DescriptionReader:
         }
 
     def expert(self, value: Any, where: str) -> ExpertEntry:
-        entry = self.mapping(value, where, (), ("file", "parts", "size", "variable_length"))
+        optional = ("file", "parts", "size", "variable_length", "extractor")
+        entry = self.mapping(value, where, (), optional)
         if ("file" in entry) == ("parts" in entry):
             raise self.fail(where, 'it must have either "file" or "parts"')
         parts = tuple(self.texts(entry.get("parts", []), f"{where}.parts"))
@@ -373,6 +377,7 @@ class DescriptionReader:
             variable_length=self.flag(entry, "variable_length", where)
             if "variable_length" in entry or self.published
             else None,
+            extractor=self.facts(entry.get("extractor", {}), f"{where}.extractor"),
         )
 
     def text_feature(self, value: Any, where: str) -> TextEntry:

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from misc.demo_set.motion_expert import MOTION_SIZE, motion
 from misc.demo_set.pictures.picture import render
 from misc.demo_set.pictures.video import write_video
-from misc.demo_set.plan import Plan, clip_id, generator, plan_clip
+from misc.demo_set.plan import FRAMES_PER_SECOND, Plan, clip_id, generator, plan_clip
 from misc.demo_set.settings import Places, Settings
-from misc.demo_set.sound import AUDIO_SIZE, audio, make_sound
-from misc.demo_set.visual_experts import APPEARANCE_SIZE, SCENE_SIZE, appearance, scene
+from misc.demo_set.sound import make_sound
 from misc.demo_set.words import word_vectors
 from misc.demo_set.words.reading import read_words, transcribe
+from misc.extract_experts.expert import Chunk, Sound
+from misc.extract_experts.expert import Settings as Running
+from misc.extract_experts.experts import builtin
 from utils.files import replacing
 
 
@@ -31,12 +32,18 @@ class Expert:
     word_vectors: bool = False
 
 
+# Those of the experts that need no weights which the published table of the demo set uses.
+_COMPUTED = {
+    row.name: row.load(Running())
+    for row in builtin.ROWS
+    if row.name in ("appearance", "audio", "motion", "scene")
+}
 EXPERTS = {
-    "appearance": Expert(APPEARANCE_SIZE),
-    "audio": Expert(AUDIO_SIZE, variable_length=True),
-    "motion": Expert(MOTION_SIZE),
+    "appearance": Expert(_COMPUTED["appearance"].size),
+    "audio": Expert(_COMPUTED["audio"].size, variable_length=True),
+    "motion": Expert(_COMPUTED["motion"].size),
     "ocr": Expert(word_vectors.SIZE, variable_length=True, word_vectors=True),
-    "scene": Expert(SCENE_SIZE),
+    "scene": Expert(_COMPUTED["scene"].size),
     "speech": Expert(word_vectors.SIZE, variable_length=True, word_vectors=True),
 }
 TABLE_FOR_WORDS = "w2v-large"  # the word vectors that OCR and speech are given in
@@ -64,12 +71,14 @@ def compute_experts(
     frames: np.ndarray, samples: np.ndarray, transcript: tuple[str, ...], seed: int
 ) -> dict[str, np.ndarray]:
     """Compute all experts from pixels, sound and words; those with nothing to say are left out."""
-    experts = {
-        "appearance": appearance(frames),
-        "audio": audio(samples),
-        "motion": motion(frames),
-        "scene": scene(frames),
-    }
+    times = np.arange(len(frames)) / FRAMES_PER_SECOND
+    experts = {}
+    for name, loaded in _COMPUTED.items():
+        hears = isinstance(loaded.look, Sound)
+        chunk = Chunk(samples, np.zeros(1)) if hears else Chunk(frames, times)
+        vectors = loaded.function([chunk])[0].vectors
+        if vectors is not None and len(vectors):
+            experts[name] = vectors if EXPERTS[name].variable_length else vectors[0]
     for name, words in (("ocr", read_words(frames)), ("speech", transcript)):
         if words:
             experts[name] = np.stack([_table(seed)[word] for word in words])

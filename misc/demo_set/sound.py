@@ -1,23 +1,15 @@
-"""The sound track of a clip, and the expert that listens to it.
-
-A track has one sound, sometimes a faint second one, babble and noise; the expert hears frames of a
-log-mel spectrogram.
-"""
+"""The sound track of a clip: one sound, sometimes a faint second one, babble and noise."""
 
 import math
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 
 from misc.demo_set.plan import FRAMES_PER_SECOND, Plan, generator
 from misc.demo_set.words.world import SOUNDS
+from misc.extract_experts.expert import Sound
 
-RATE = 16000  # samples per second
-AUDIO_SIZE = 128
-_WINDOW = 2048  # samples in one spectrum
-_HOP = 2560  # samples from one spectrum to the next: 6.25 a second
-_LOWEST, _HIGHEST = 40.0, 7800.0  # Hz
+RATE = Sound.RATE  # samples per second
 _TAU = 2 * math.pi
 # First three resonances of the mouth in Hz: a word is heard as its vowels.
 _FORMANTS = {
@@ -252,29 +244,3 @@ def _vowel(vowel: str, length: int, voice: float) -> np.ndarray:
         harmonics[audible, None].astype(np.float32) * phase
     )
     return wave * np.hanning(length) ** 0.6
-
-
-def audio(samples: np.ndarray) -> np.ndarray:
-    """Turn float32 samples (S,) at 16 kHz into log-mel frames, float32 (frames, 128)."""
-    count = 1 + (len(samples) - _WINDOW) // _HOP
-    starts = np.arange(count) * _HOP
-    windows = samples[starts[:, None] + np.arange(_WINDOW)] * np.hanning(_WINDOW)
-    power = np.abs(np.fft.rfft(windows)) ** 2
-    return np.log(power @ _mel_filters() + 1e-2).astype(np.float32)
-
-
-@cache
-def _mel_filters() -> np.ndarray:
-    """Return triangular filters, evenly spaced in mel, (1025, 128)."""
-    mel = np.linspace(_to_mel(_LOWEST), _to_mel(_HIGHEST), AUDIO_SIZE + 2)
-    edges = 700 * (10 ** (mel / 2595) - 1)
-    pitch = np.fft.rfftfreq(_WINDOW, 1 / RATE)[:, None]
-    # Low filters are narrower than the step between two pitches: widen them, so that none is empty.
-    middle, step = edges[1:-1], RATE / _WINDOW
-    rise = np.maximum(middle - edges[:-2], step)
-    fall = np.maximum(edges[2:] - middle, step)
-    return np.maximum(0, np.minimum(1 + (pitch - middle) / rise, 1 - (pitch - middle) / fall))
-
-
-def _to_mel(pitch: float) -> float:
-    return 2595 * np.log10(1 + pitch / 700)

@@ -16,7 +16,7 @@ from data_loader.formats.tables import FeatureTable, is_mapped
 from data_loader.store.packed import offsets_of
 from data_loader.store.packing import all_finite, average, rows_of, size_of
 from utils.errors import UserError, did_you_mean, short
-from utils.files import files_below, is_there, make_folder, replacing
+from utils.files import files_below, is_there, make_folder, read_json, replacing
 
 # Of a folder with one file for each video, or of what is compressed or text, all is held in memory
 # each time that it is packed: larger ones are put together once.
@@ -79,7 +79,7 @@ class Source:
     def entry_of(self, file: str) -> dict[str, Any]:
         """Return the entry of a `dataset.json` for these features in a file of that name."""
         varies = {"variable_length": True} if self.is_variable else {}
-        return {"file": file, "size": self.size, **varies}
+        return {"file": file, "size": self.size, **varies, **_maker(self.path)}
 
     def write(self, path: Path, ids: Mapping[str, str]) -> None:
         """Write one file of features (`.npz`: ids, feats, offsets), with other names for videos.
@@ -174,6 +174,16 @@ def find_features(spec: str, aggregate: str | None = None) -> Source:
     missing = frozenset(key for key, count in counts.items() if not count)
     found = lengths if varies else None
     return Source(name, path, list(counts), size, varies, found, missing, aggregate, held, is_half)
+
+
+def _maker(path: Path) -> dict[str, Any]:
+    """Return what a record beside features says of what made them, nothing where there is none."""
+    record = path.with_name(f"{path.name}.json")
+    if not is_there(record, Path.is_file):
+        return {}
+    found = read_json(record, "record of features")
+    maker = found.get("extractor") if isinstance(found, dict) else None
+    return {"extractor": maker} if isinstance(maker, dict) else {}
 
 
 def _look(name: str, path: Path) -> tuple[dict[str, int], int, int, bool]:

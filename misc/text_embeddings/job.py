@@ -143,6 +143,22 @@ def encoder_of(record: dict[str, Any]) -> dict[str, Any]:
     return {key: record[key] for key in _DECIDES if record.get(key) is not None}
 
 
+def settings_of(encoder: dict[str, Any]) -> Settings:
+    """Return the flags with which a recorded encoder is made again."""
+    # A sentence encoder says itself how it pools, and alone scales its vectors to length 1.
+    pooling = "sentence" if encoder.get("normalised") else encoder.get("pooling")
+    # The revision of a folder is the hashes of its files.
+    revision = encoder.get("revision")
+    return Settings(
+        encoder=str(encoder.get("name")),
+        pooling=pooling,
+        layer=encoder.get("layer"),
+        special_tokens=encoder.get("special_tokens"),
+        max_length=encoder.get("max_length"),
+        revision=revision if isinstance(revision, str) else None,
+    )
+
+
 def file_hash(path: Path) -> str:
     """Return the sha256 of a file.
 

@@ -15,8 +15,8 @@ from misc.demo_set.pictures.lettering import (
 )
 from misc.demo_set.plan import Plan, generator
 from misc.demo_set.sound import noise_level
-from misc.demo_set.visual_experts import grey_of
 from misc.demo_set.words.world import TOPICS, WRITTEN
+from misc.extract_experts.experts.appearance import grey_of
 
 _SURE = 0.72  # correlation from which a patch counts as a letter
 _CONTRAST = 25.0  # grey levels (standard deviation) below which a patch is no letter

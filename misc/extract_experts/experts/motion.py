@@ -1,4 +1,4 @@
-"""The motion expert: optical flow between frames, summed up over direction, time and rhythm.
+"""The built-in motion expert: optical flow, summed up over direction, time and rhythm.
 
 Flow is estimated on small grey frames by least squares in blocks (Lucas and Kanade, 1981). The
 flow of the camera, the median over the blocks that show any texture, is taken away.
@@ -7,24 +7,31 @@ flow of the camera, the median over the blocks that show any texture, is taken a
 import numpy as np
 from PIL import Image
 
-MOTION_SIZE = 96
+SIZE = 96
 
 _FACTOR = 4  # frames are reduced by this factor, so that fast actors move by about a pixel
 _BLOCK = 4  # pixels of a block's side after that
 _DIRECTIONS, _QUARTERS, _RHYTHMS = 8, 4, 6
 
 
-def motion(frames: np.ndarray) -> np.ndarray:
-    """Describe how things move in uint8 frames (T, H, W, 3): float32 (96,)."""
+def motion(frames: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Describe how things move in uint8 frames (T, H, W, 3): float32 (1, 96).
+
+    Where there is a moment alone, or nothing moves, it is (0, 96).
+    """
+    if len(frames) <= _QUARTERS:
+        return np.empty((0, SIZE), np.float32)
     flow, weight = _flow(_small(frames))  # (T-1, rows, columns, 2), (T-1, rows, columns)
     speed = np.linalg.norm(flow, axis=-1) * weight
+    if not speed.any():
+        return np.empty((0, SIZE), np.float32)
     parts = [
         _over_time(flow, speed),  # 32
         _over_speed(flow, speed),  # 16
         _rhythm(_signals(flow, speed)),  # 30
         _places(speed),  # 18
     ]
-    return np.concatenate(parts).astype(np.float32)
+    return np.concatenate(parts).astype(np.float32)[None]
 
 
 def _small(frames: np.ndarray) -> np.ndarray:
@@ -99,7 +106,8 @@ def _signals(flow: np.ndarray, speed: np.ndarray) -> np.ndarray:
 
 def _rhythm(signals: np.ndarray) -> np.ndarray:
     """Mean and five lowest frequencies of each signal, (30,)."""
-    spectrum = np.abs(np.fft.rfft(signals, axis=1))[:, :_RHYTHMS]
+    length = max(signals.shape[1], 2 * (_RHYTHMS - 1))
+    spectrum = np.abs(np.fft.rfft(signals, length, axis=1))[:, :_RHYTHMS]
     spectrum[:, 0] *= np.sign(signals.mean(1))  # to the left or to the right, in or out
     return _unit(spectrum, axis=1).ravel()
 

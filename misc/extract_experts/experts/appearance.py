@@ -1,24 +1,30 @@
-"""Experts that look at the pixels alone, appearance and scene.
+"""Built-in experts that look at the pixels alone: appearance, scene and shape.
 
-Both take uint8 frames (T, H, W, 3) and return one float32 vector for the clip. A vector is made
+They take uint8 frames (T, H, W, 3) and return one float32 vector, (1, D), or none. A vector is made
 of histograms, each scaled to length 1 after a square root (the Hellinger map), so that a linear
 layer can compare them.
 """
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
-APPEARANCE_SIZE, SCENE_SIZE = 128, 96
+APPEARANCE_SIZE, SCENE_SIZE, SHAPE_SIZE = 128, 96, 384
 
 _FRAMES_LOOKED_AT = 8
 _CROP = 36  # pixels of a crop around what moves
 _OUTLINE_CELLS, _EDGE_CELLS, _BANDS = 6, 3, 3
 _DIRECTIONS, _GREYS = 8, 4
 _SPOT = 2  # pixels
+_SHAPE_CELLS = (6, 8)
+_FAINTEST = 1e-3  # grey levels from pixel to pixel
 
 
-def appearance(frames: np.ndarray) -> np.ndarray:
-    """Describe what stands out against the backdrop: colours, outline and edges, (128,)."""
+def appearance(frames: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Describe what stands out against the backdrop: colours, outline and edges, (1, 128).
+
+    Where nothing changes, nothing stands out: (0, 128).
+    """
     chosen = frames[_spread(len(frames), _FRAMES_LOOKED_AT)]
     size = (_CROP, _CROP)
     crops = np.empty((len(chosen), *size, 3), np.uint8)
@@ -28,6 +34,8 @@ def appearance(frames: np.ndarray) -> np.ndarray:
         large = tuple(_SPOT * edge for edge in box)
         crops[place] = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, box=large)
         masks[place] = Image.fromarray(differs).resize(size, Image.Resampling.BILINEAR, box=box)
+    if not masks.any():
+        return np.empty((0, APPEARANCE_SIZE), np.float32)
     places = np.arange(_CROP)
     cell = places * _OUTLINE_CELLS // _CROP
     outline = _histograms(cell[:, None] * _OUTLINE_CELLS + cell, masks, _OUTLINE_CELLS**2)
@@ -42,11 +50,11 @@ def appearance(frames: np.ndarray) -> np.ndarray:
         _unit(outline) + _unit(outline[:, :, ::-1]),
         _unit(edges) + _unit(mirrored),
     ]
-    return np.concatenate([part.mean(0) for part in parts]).astype(np.float32)
+    return np.concatenate([part.mean(0) for part in parts]).astype(np.float32)[None]
 
 
-def scene(frames: np.ndarray) -> np.ndarray:
-    """Describe colours and texture of the upper, middle and lower third of the frame, (96,)."""
+def scene(frames: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Describe colours and texture of the upper, middle and lower third of the frame, (1, 96)."""
     chosen = frames[_spread(len(frames), 2)]
     weights = np.ones(chosen.shape[:-1], np.float32)
     fine = grey_of(chosen)
@@ -56,9 +64,27 @@ def scene(frames: np.ndarray) -> np.ndarray:
         weights = np.ones(grey.shape, np.float32)
         parts.append(_edges(grey, weights, _band(grey.shape[1]), _BANDS))
     bands = [part.sum(0).reshape(_BANDS, -1) for part in parts]
-    return np.concatenate([_unit(band[None])[0] for row in bands for band in row]).astype(
-        np.float32
-    )
+    vector = np.concatenate([_unit(band[None])[0] for row in bands for band in row])
+    return vector.astype(np.float32)[None]
+
+
+def shape(frames: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Describe edges in 6 x 8 cells, whatever stands where (HOG: Dalal and Triggs, 2005), (1, 384).
+
+    A cell is set against the 3 x 3 cells around it, so that light and contrast do not count.
+    """
+    grey = grey_of(frames[_spread(len(frames), 2)])
+    rows, columns = _SHAPE_CELLS
+    down = np.arange(grey.shape[1]) * rows // grey.shape[1]
+    across = np.arange(grey.shape[2]) * columns // grey.shape[2]
+    cell = down[:, None] * columns + across
+    edges = _edges(grey, np.ones(grey.shape, np.float32), cell, rows * columns)
+    edges = edges.reshape(-1, rows, columns, _DIRECTIONS).mean(0) / (len(down) * len(across))
+    if edges.sum() < _FAINTEST:
+        return np.empty((0, SHAPE_SIZE), np.float32)
+    energy = np.pad((edges**2).sum(-1), 1, mode="edge")
+    around = sliding_window_view(energy, (3, 3)).sum((2, 3))
+    return np.sqrt(edges / np.sqrt(around + 1e-6)[..., None]).astype(np.float32).reshape(1, -1)
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Decoding: a file from front to end, in a limited process of its own."""

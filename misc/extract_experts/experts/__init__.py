@@ -1,0 +1,1 @@
+"""The experts, one table of all (`table.py`)."""

@@ -1,0 +1,486 @@
+"""From videos to a data set: resuming, adding, shards, broken videos, captions, words."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import misc.check_data_set.__main__ as check_program
+import misc.extract_experts.__main__ as program
+import train as train_program
+from misc.extract_experts.decoding.cutting import Piece
+from misc.extract_experts.decoding.media import End
+from misc.extract_experts.expert import Chunk, Frames, Loaded, Row, Seen, Settings, Sound, Words
+from misc.extract_experts.experts import builtin, table
+from misc.extract_experts.one_file import features_of
+from misc.extract_experts.running import Experts, Work, load_experts
+from misc.extract_experts.walk import find_videos
+from tests.made_videos import numbered, tone, write_media
+from tests.run_files import Run
+from utils.errors import UserError
+
+Call = Callable[..., tuple[int, str]]
+COUNT = 10
+SMALL = ("--experts", "scene", "audio")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten short videos, one of them silent, one of them sound alone, and captions."""
+    folder = tmp_path_factory.mktemp("videos")
+    captions = {}
+    for number in range(COUNT):
+        frames = [numbered(shown, 64, 48) for shown in range(9 * number, 9 * number + 14)]
+        sound = None if number == 3 else tone(1.4, 200.0 + 40 * number)
+        name = f"v{number}.mp4"
+        write_media(folder / name, [] if number == 5 else frames, 10, sound)
+        captions[f"v{number}"] = [f"bars that count from {9 * number} on", "black and white bars"]
+    (folder / "notes.doc").write_text("no video")
+    (folder / ".hidden.mp4").write_text("no video")
+    (folder / "captions.json").write_text(json.dumps(captions))
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for path in videos.glob("v*.mp4"):
+        (tmp_path / "videos").mkdir(exist_ok=True)
+        os.link(path, tmp_path / "videos" / path.name)
+    shutil.copy(videos / "captions.json", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def extracting(run: Run) -> Call:
+    def call(*arguments: object, output: str = "set") -> tuple[int, str]:
+        return run(program, "--videos", "videos", "--output", output, "--workers", "1", *arguments)
+
+    return call
+
+
+def features_in(folder: str | Path, expert: str) -> dict[str, np.ndarray]:
+    with np.load(Path(folder, "experts", f"{expert}.npz"), allow_pickle=False) as found:
+        ids, feats = found["ids"].tolist(), found["feats"]
+        ends = found["offsets"][1:-1] if "offsets" in found else np.arange(1, len(ids))
+        return dict(zip(ids, np.split(feats, ends), strict=True))
+
+
+def contents(folder: str | Path) -> dict[str, bytes]:
+    """All files that others use: what `.extraction` holds is not theirs."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file() and ".extraction" not in path.parts
+    }
+
+
+def looked_at(said: str) -> int:
+    line = next((line for line in said.splitlines() if "looked at now" in line), "0")
+    return int(line.split()[0])
+
+
+# --- A data set -----------------------------------------------------------------------------------
+
+
+def test_from_videos_to_a_training(place: Path, extracting: Call, run: Run) -> None:
+    code, said = extracting("--captions", "captions.json")
+    assert code == 0, said
+    assert "10 videos, 0.00 hours" in said and "--config set/config.json" in said
+    rows = {line.split()[0]: line.split()[2:4] for line in said.splitlines() if "  " in line}
+    assert rows["audio"] == ["9", "1"] and rows["scene"] == ["9", "1"]
+    assert "v3" not in features_in("set", "audio") and "v5" not in features_in("set", "scene")
+    description = json.loads(Path("set/dataset.json").read_text())
+    made = description["experts"]["scene"]["extractor"]
+    assert made["spec"] == "scene=scene" and made["weights"] == "none" and made["look"]["fps"] == 10
+    code, said = run(check_program, "set", "--config", "set/config.json")
+    assert code == 0 and "Nothing stands in the way" in said
+    over = f"trainer.epochs@1+trainer.save_dir@{place / 'saved'}"
+    code, said = run(train_program, "--config", "set/config.json", "--custom_args", over)
+    assert code == 0, said
+
+
+def test_the_same_command_again_changes_nothing(place: Path, extracting: Call) -> None:
+    first = extracting("--captions", "captions.json", *SMALL)
+    before = contents("set")
+    times = {path: path.stat().st_mtime_ns for path in Path("set").rglob("*.npz")}
+    again = extracting("--captions", "captions.json", *SMALL)
+    assert first[0] == again[0] == 0
+    assert contents("set") == before
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert looked_at(first[1]) == COUNT and looked_at(again[1]) == 0
+
+
+def test_what_is_added_later_ends_as_what_is_made_at_once(place: Path, extracting: Call) -> None:
+    """More videos, a further expert, captions: only what is missing is looked at."""
+    assert extracting("--captions", "captions.json", "--experts", *ALL, output="once")[0] == 0
+    (place / "later").mkdir()
+    for number in (2, 7):
+        shutil.move(f"videos/v{number}.mp4", "later")
+    assert looked_at(extracting(*SMALL)[1]) == COUNT - 2
+    assert sorted(json.loads(Path("set/videos.json").read_text())) == [
+        f"v{n}" for n in range(COUNT) if n not in (2, 7)
+    ]
+    for number in (2, 7):
+        shutil.move(f"later/v{number}.mp4", "videos")
+    assert looked_at(extracting()[1]) == 2
+    said = extracting("--experts", "shape")[1]
+    assert looked_at(said) == COUNT and "audio" in said
+    said = extracting("--captions", "captions.json")[1]
+    assert looked_at(said) == 0
+    once, later = contents("once"), contents("set")
+    assert once.keys() == later.keys()
+    assert {name for name in once if once[name] != later[name]} <= {"config.json", "dataset.json"}
+
+
+ALL = ("scene", "audio", "shape")
+
+
+def test_a_changed_video_is_looked_at_again(place: Path, extracting: Call) -> None:
+    extracting(*SMALL)
+    before = features_in("set", "scene")
+    Path("videos/v1.mp4").unlink()  # a link: the fixture's file stays
+    shutil.copy("videos/v8.mp4", "videos/v1.mp4")
+    said = extracting()[1]
+    assert looked_at(said) == 1
+    after = features_in("set", "scene")
+    np.testing.assert_array_equal(after["v1"], before["v8"])
+    np.testing.assert_array_equal(after["v0"], before["v0"])
+
+
+def test_shards_merge_into_the_bytes_of_one_process(place: Path, extracting: Call) -> None:
+    assert extracting("--captions", "captions.json", *SMALL, "--workers", "2")[0] == 0
+    for number in (3, 1, 2):
+        code, said = extracting(*SMALL, "--shard", f"{number}/3", output="parts")
+        assert code == 0 and looked_at(said) == {1: 4, 2: 3, 3: 3}[number]
+    assert not Path("parts/dataset.json").exists()
+    code, said = extracting("--captions", "captions.json", *SMALL, output="parts")
+    assert code == 0 and looked_at(said) == 0
+    one, parts = contents("set"), contents("parts")
+    named = {"config.json", "dataset.json"}  # after the folder
+    assert {name: one[name] for name in one.keys() - named} == {
+        name: parts[name] for name in parts.keys() - named
+    }
+
+
+def test_a_job_array_runs_the_shards(place: Path, extracting: Call, run: Run) -> None:
+    flags = ("--sbatch", "jobs", "--shards", "2", "--sbatch_option=--partition=gpu")
+    arguments = ["--videos", "videos", "--output", "my set", *SMALL, *flags]
+    code, said = run(program, *arguments)
+    assert code == 0 and "--dependency=afterok:$(sbatch --parsable jobs/shards.sbatch)" in said
+    assert not Path("my set").exists()
+    shards, merge = (Path("jobs", f"{name}.sbatch").read_text() for name in ("shards", "merge"))
+    assert "#SBATCH --array=0-1" in shards and "#SBATCH --partition=gpu" in merge
+    commands = [
+        shlex.split(line.split(" set -- ")[1].removesuffix(" ;;"))
+        for line in (shards + merge).splitlines()
+        if " set -- " in line
+    ]
+    assert [command[:2] for command in commands] == [["-m", "misc.extract_experts"]] * 3
+    for command in commands:
+        assert run(program, *command[2:])[0] == 0
+    assert json.loads(Path("my set/dataset.json").read_text())["name"] == "my set"
+    for name in ("shards", "merge"):
+        subprocess.run(["bash", "-n", f"jobs/{name}.sbatch"], check=True)
+
+
+def test_broken_videos_are_told_and_left_out(place: Path, extracting: Call) -> None:
+    data = Path("videos/v0.mp4").read_bytes()
+    Path("videos/half.mp4").write_bytes(data[: len(data) // 2])
+    Path("videos/empty.mkv").touch()
+    Path("videos/text.avi").write_text("no video\n" * 50)
+    os.link("videos/v1.mp4", "videos/wrong ending.png")
+    code, said = extracting(*SMALL)
+    assert code == 0
+    assert "3 of 14 videos cannot be used and are left out" in said
+    assert "videos/empty.mkv: it is empty" in said
+    assert len(features_in("set", "scene")) == COUNT
+    again = extracting()[1]
+    assert looked_at(again) == 0 and "3 of 14 videos cannot be used" in again
+    code, said = extracting("--strict", output="strict")
+    assert code == 2 and "--strict" in said
+    code, said = extracting("--strict")
+    assert code == 2 and "--strict" in said
+    Path("videos/text.avi").unlink()
+    shutil.copy("videos/v2.mp4", "videos/text.avi")
+    assert looked_at(extracting()[1]) == 1
+
+
+def test_names_of_files_may_be_anything(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 files named with spaces, quotes and emoji, half of them in a folder below."""
+    monkeypatch.chdir(tmp_path)
+    Path("videos/sub folder").mkdir(parents=True)
+    sound = write_media(tmp_path / "a.wav", sound=tone(0.3), sound_codec="pcm_s16le")
+    odd = ["it's", 'a "quote"', "🎬 film", "50% off; rm -rf", "é", "$HOME", "-flag", "#1?"]
+    names = [f"{odd[n % len(odd)]} {n:03}" for n in range(200)]
+    for number, name in enumerate(names):
+        folder = "videos/sub folder" if number % 2 else "videos"
+        os.link(sound, f"{folder}/{name}.wav")
+    os.link(sound, "videos/sub folder/it's 000.wav")  # the same name twice
+    captions = {name: ["a short tone", f"tone {number}"] for number, name in enumerate(names)}
+    Path("c.json").write_text(json.dumps(captions))
+    arguments = ["--videos", "videos", "--output", "set", "--experts", "audio"]
+    code, said = run(program, *arguments, "--captions", "c.json")
+    assert code == 0, said
+    # Of two files with one name neither is called by that alone.
+    twice = {names[0]} ^ {"sub folder/" + names[0]}
+    assert set(features_in("set", "audio")) == {*names} | twice
+    assert "201 videos" in said
+
+
+# --- Which videos ---------------------------------------------------------------------------------
+
+
+def test_videos_come_as_folders_lists_tables_and_files(place: Path) -> None:
+    def ids(*sources: str) -> dict[str, str]:
+        found = find_videos([Path(source) for source in sources], {})
+        return {video.id: video.path.name for video in found.videos}
+
+    every = {f"v{number}": f"v{number}.mp4" for number in range(COUNT)}
+    assert ids("videos") == every
+    assert ids("videos/v3.mp4", "videos/v4.mp4") == {"v3": "v3.mp4", "v4": "v4.mp4"}
+    Path("list.txt").write_text("videos/v3.mp4\n\n  videos/v1.mp4  \n")
+    assert ids("list.txt") == {"v1": "v1.mp4", "v3": "v3.mp4"}
+    Path("named.csv").write_text("path,id,more\nvideos/v3.mp4,three,x\nvideos/v1.mp4,one,y\n")
+    assert ids("named.csv") == {"one": "v1.mp4", "three": "v3.mp4"}
+    Path("plain.tsv").write_text("three\tvideos/v3.mp4\n")
+    assert ids("plain.tsv") == {"three": "v3.mp4"}
+    (place / "videos" / "sub").mkdir()
+    os.link("videos/v0.mp4", "videos/sub/v0.mp4")
+    assert ids("videos") == {**every, "sub/v0": "v0.mp4"}
+    os.link("videos/v1.mp4", "videos/v1.mkv")
+    assert ids("videos").items() > {"v1": "v1.mkv", "v1.mp4": "v1.mp4"}.items()
+
+
+def test_ids_stay_whatever_comes_later(place: Path, extracting: Call) -> None:
+    extracting(*SMALL)
+    Path("videos/a").mkdir()
+    shutil.copy("videos/v9.mp4", "videos/a/v0.mp4")  # comes first in order
+    extracting()
+    files = {
+        name: one["file"] for name, one in json.loads(Path("set/videos.json").read_text()).items()
+    }
+    assert files["v0"].endswith("videos/v0.mp4") and files["a/v0"].endswith("a/v0.mp4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--videos", "missing", "--output", "set"], "does not exist"),
+        (["--videos", "empty", "--output", "set"], "There is no video in empty"),
+        (["--output", "set"], "--videos is missing"),
+        (["--videos", "videos"], "--output is missing"),
+        (["--videos", "bad.csv", "--output", "set"], "an id and a path were expected"),
+        (["--videos", "gone.csv", "--output", "set"], "which does not exist"),
+        (["--videos", "twice.csv", "--output", "set"], 'Two videos have the id "a"'),
+        (["--videos", "latin.csv", "--output", "set"], "is not UTF-8"),
+        (["--videos", "videos", "--output", "set", "--experts", "scenes"], 'did you mean "scene"'),
+        (["--videos", "videos", "--output", "set", "--experts", "x=timm"], "lacks a model"),
+        (["--videos", "videos", "--output", "set", "--experts", "a=scene", "a=shape"], "twice"),
+        (["--videos", "videos", "--output", "set", "--shard", "3/2"], "a part such as 3/40"),
+        (["--videos", "videos", "--output", "set", "--segments", "0"], "seconds from 0.5"),
+        (["--videos", "videos", "--output", "set", "--workers", "0"], "a whole number"),
+        (["--videos", "videos", "--output", "set", "--device", "7"], "there is no GPU 7"),
+        (["--videos", "videos", "--output", "foreign"], "was not written by this tool"),
+        (["--videos", "videos", "--output", "other"], "was not written by this tool"),
+        (["--videos", "videos", "--output", "captions.json"], "captions.json"),
+        (["--videos", "videos", "--output", "set", "--captions", "no.json"], "no.json"),
+        (["--videos", "videos", "--output", "set", "--captions", "strange.json"], "none of the"),
+    ],
+)
+def test_refusals_come_before_any_work(
+    place: Path,
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    Path("empty").mkdir()
+    Path("bad.csv").write_text("a\n")
+    Path("gone.csv").write_text("a,videos/none.mp4\n")
+    Path("twice.csv").write_text("a,videos/v1.mp4\na,videos/v2.mp4\n")
+    Path("latin.csv").write_bytes("é,videos/v1.mp4\n".encode("latin-1"))
+    Path("foreign").mkdir()
+    Path("foreign/dataset.json").write_text("{}")
+    Path("other/experts").mkdir(parents=True)
+    Path("strange.json").write_text(json.dumps({"cat": ["a cat sits"], "dog": ["a dog runs"]}))
+    before = contents(".")
+    try:
+        code, answer = run(program, *arguments)
+    except SystemExit as error:  # the parser's own
+        code, answer = int(error.code or 0), capsys.readouterr().err
+    errors = [line for line in answer.splitlines() if line.startswith("error: ")]
+    assert code == 2 and len(errors) == 1 and said in errors[0], answer
+    assert contents(".") == before and not Path("set").exists()
+
+
+def test_segments_cannot_change(place: Path, extracting: Call) -> None:
+    assert extracting("--segments", "0.7", *SMALL)[0] == 0
+    items = json.loads(Path("set/videos.json").read_text())
+    assert items["v0_0_0.7"]["parent"] == "v0" and items["v0_0.7_1.4"]["start"] == 0.7
+    assert set(features_in("set", "scene")) < set(items)
+    code, said = extracting("--segments", "1", *SMALL)
+    assert code == 2 and "--segments 0.7" in said
+
+
+# --- Experts --------------------------------------------------------------------------------------
+
+
+def brightness(chunks: Sequence[Chunk]) -> list[Seen]:
+    """The mean of each frame, and a word about each that is lighter than grey."""
+    seen = []
+    for chunk in chunks:
+        mean = chunk.values.mean((1, 2)) / 255
+        light = [
+            Words("light bars", time, time)
+            for time, row in zip(chunk.times, mean, strict=True)
+            if row[0] > 0.5
+        ]
+        seen.append(Seen(mean.astype(np.float32), tuple(light)))
+    return seen
+
+
+def words_alone(chunks: Sequence[Chunk]) -> list[Seen]:
+    return [
+        Seen(words=(Words("black and white", float(chunk.times[0]), 1.0),))
+        if len(chunk.values) > 10000
+        else Seen()
+        for chunk in chunks
+    ]
+
+
+def fake_row(name: str, loaded: Loaded, **settings: Any) -> Row:
+    facts = {"is_variable": False, "licence": "none", "weights": "none", **settings}
+    return Row(name=name, what="for tests", load=lambda _: loaded, **facts)
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = Frames(10, 24, square=True, count=4)
+    rows = [
+        fake_row("light", Loaded(brightness, frames, 3, {"model": "a"}, 5), gives_words=True),
+        fake_row("lights", Loaded(brightness, frames, 3, {"model": "a"}, 3), is_variable=True),
+        fake_row("told", Loaded(words_alone, Sound(1.0), 0), is_variable=True, gives_words=True),
+    ]
+    for row in rows:
+        monkeypatch.setitem(table.ROWS, row.name, row)
+
+
+def test_words_are_kept_and_get_the_vectors_of_captions(
+    place: Path, extracting: Call, fakes: None
+) -> None:
+    code, said = extracting("--captions", "captions.json", "--experts", "light", "told")
+    assert code == 0, said
+    told = json.loads(Path("set/texts/told.json").read_text())
+    assert set(told) == {f"v{n}" for n in range(COUNT)} - {"v3"}
+    assert told["v0"] == [{"text": "black and white", "start": 0.0, "end": 1.0}]
+    vectors = features_in("set", "told")
+    assert set(vectors) == set(told) and vectors["v0"].shape[0] == 3
+    light = json.loads(Path("set/texts/light.json").read_text())
+    assert light and "v5" not in light
+    description = json.loads(Path("set/dataset.json").read_text())
+    assert set(description["experts"]) == {"light", "told"}
+    assert description["experts"]["told"]["extractor"]["vectors"] == "words"
+    before = contents("set")
+    assert extracting("--captions", "captions.json")[0] == 0
+    assert contents("set") == before
+
+
+def test_one_vector_is_the_mean_of_many(place: Path, extracting: Call, fakes: None) -> None:
+    assert extracting("--experts", "light", "lights")[0] == 0
+    one, many = features_in("set", "light"), features_in("set", "lights")
+    assert one.keys() == many.keys() and many["v0"].shape == (14, 3)
+    for name in one:
+        np.testing.assert_allclose(np.ravel(one[name]), many[name].mean(0), atol=1e-6)
+
+
+def test_chunks_of_many_videos_are_seen_together(fakes: None) -> None:
+    """As on a GPU: batches over videos give what each chunk gives by itself."""
+    running = load_experts(
+        [table.wanted_expert("light"), table.wanted_expert("lights")], "x", 0, ""
+    )
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (40, 4, 24, 24, 3), dtype=np.uint8)
+    results = []
+    for together in (False, True):
+        experts = Experts(running, together)
+        works = [Work(running) for _ in range(4)]
+        for number, values in enumerate(frames):
+            experts.see(works[number % 4], Piece(0, 0, values, np.arange(4.0)))
+        assert any(work.unseen for work in works) == together
+        experts.finish()
+        for work in works:
+            assert not work.unseen
+            work.end = End(1.0, [(0.0, 1.0)])
+        results.append([work.features() for work in works])
+    for alone, batched in zip(*results, strict=True):
+        for name in ("light", "lights"):
+            np.testing.assert_allclose(alone[name].vectors[0], batched[name].vectors[0], atol=1e-6)
+
+
+def test_values_that_are_not_finite_are_refused(
+    place: Path, extracting: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(chunks: Sequence[Chunk]) -> list[Seen]:
+        return [Seen(np.full((1, 2), np.inf, np.float32)) for _ in chunks]
+
+    row = fake_row("endless", Loaded(endless, Frames(1, 24), 2))
+    monkeypatch.setitem(table.ROWS, "endless", row)
+    code, said = extracting("--experts", "endless")
+    assert code == 2 and "not finite" in said
+
+
+def test_another_model_under_the_same_name_sees_all_anew(
+    place: Path, extracting: Call, fakes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extracting("--experts", "light")
+    frames = Frames(10, 24, square=True, count=4)
+    other = fake_row("light", Loaded(brightness, frames, 3, {"model": "b"}), gives_words=True)
+    monkeypatch.setitem(table.ROWS, "light", other)
+    assert looked_at(extracting()[1]) == COUNT
+    assert looked_at(extracting()[1]) == 0
+
+
+def test_one_file_is_seen_as_in_a_data_set(place: Path, extracting: Call) -> None:
+    assert extracting("--experts", "scene", "audio", "motion")[0] == 0
+    seen = features_of(Path("videos/v0.mp4"), ["scene=scene", "audio=audio"])
+    np.testing.assert_array_equal(seen["scene"], np.ravel(features_in("set", "scene")["v0"]))
+    np.testing.assert_array_equal(seen["audio"], features_in("set", "audio")["v0"])
+    assert set(features_of(Path("videos/v5.mp4"), ["scene", "audio"])) == {"audio"}
+    Path("text.mp4").write_text("no video")
+    for path in ("text.mp4", "missing.mp4"):
+        with pytest.raises(UserError, match=path):
+            features_of(Path(path), ["scene"])
+
+
+def test_experts_that_see_nothing_are_missing() -> None:
+    """Never zeros: a still picture has no motion, silence has no sound."""
+    rows = {row.name: row.load(Settings()) for row in builtin.ROWS}
+
+    def count(name: str, values: np.ndarray) -> int:
+        vectors = rows[name].function([Chunk(values, np.arange(len(values)))])[0].vectors
+        assert vectors is not None and vectors.shape[1] == rows[name].size
+        assert np.isfinite(vectors).all() and (not len(vectors) or vectors.any())
+        return len(vectors)
+
+    rng = np.random.default_rng(0)
+    still = np.repeat(rng.integers(0, 255, (1, 120, 160, 3), dtype=np.uint8), 20, 0)
+    seen = {name: count(name, still) for name in ("appearance", "motion", "scene", "shape")}
+    assert seen == {"appearance": 0, "motion": 0, "scene": 1, "shape": 1}
+    assert count("shape", np.full((3, 120, 160, 3), 90, np.uint8)) == 0
+    moving = np.stack([np.roll(still[0], 3 * step, 1) for step in range(20)])
+    for frames in (moving, moving[:5], moving[:, :, :120], np.rot90(moving, axes=(1, 2))):
+        assert count("motion", frames) == 1 and count("appearance", frames) == 1
+    assert count("motion", moving[:1]) == 0
+    assert count("audio", np.zeros(16000, np.float32)) == 0
+    assert count("audio", tone(0.05, rate=16000)) == 0
+    assert count("audio", tone(1.0, rate=16000)) == 6
