@@ -18,7 +18,6 @@ from model.similarity import (
     RetrievalModel,
     TextEmbeddings,
     VideoEmbeddings,
-    similarity,
 )
 
 # Arguments in published configs that serve paths no published result uses. Accepted, no effect.
@@ -199,7 +198,7 @@ class CENet(RetrievalModel):
             raise ValueError("The task retrieval needs captions.")
         num_videos, num_captions = text.shape[:2]
         text_side = self.encode_text(text, text_token_mask)
-        matrix = similarity(text_side, video_side)  # (B C, B)
+        matrix = self.compare(text_side, video_side)  # (B C, B)
         if num_captions > 1 and (self.training or self.test_caption_mode == "avg"):
             matrix = matrix.view(num_videos, num_captions, -1).mean(dim=1)  # (B, B)
         text_embeddings, video_embeddings = self.ce.reported(text_side, video_side, pooled)
@@ -207,7 +206,7 @@ class CENet(RetrievalModel):
             "modalities": names,
             "cross_view_conf_matrix": matrix,
             "text_embds": {
-                name: embedding.view(num_videos, num_captions, -1)
+                name: embedding.unflatten(0, (num_videos, num_captions))
                 for name, embedding in zip(names, text_embeddings, strict=False)
             },
             "vid_embds": dict(zip(names, video_embeddings, strict=True)),
