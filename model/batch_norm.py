@@ -21,7 +21,7 @@ class Exchange(Protocol):
 
 
 class BatchNorm1d(nn.BatchNorm1d):
-    """As `nn.BatchNorm1d` of (B, D), but where an `exchange` is set: B are then all processes' rows.
+    """As `nn.BatchNorm1d` of (B, D); where an `exchange` is set, of the rows of all processes.
 
     Attributes:
         exchange: None: the statistics are those of this process's own rows.
@@ -71,7 +71,9 @@ class GroupedBatchNorm1d(BatchNorm1d):
         # As G * D channels.
         x, weight, bias = x_BGD.flatten(1), self.weight.repeat(groups), self.bias.repeat(groups)
         if self.exchange is not None:
-            normalised, mean, variance = _normalised_by_all(x, weight, bias, self.eps, self.exchange)
+            normalised, mean, variance = _normalised_by_all(
+                x, weight, bias, self.eps, self.exchange
+            )
         else:
             # Momentum 1 leaves this batch's own statistics in the two buffers.
             mean = torch.zeros(groups * size, device=x.device, dtype=self.running_mean.dtype)
@@ -157,7 +159,9 @@ class _BatchNormOfAll(torch.autograd.Function):
         of_weight_D = (gradient_BD * standard_BD).sum(dim=0)
         of_x = None
         if ctx.needs_input_grad[0]:
-            mean_D, slope_D = (ctx.exchange.sum(torch.cat([of_bias_D, of_weight_D])) / total).chunk(2)
+            mean_D, slope_D = (ctx.exchange.sum(torch.cat([of_bias_D, of_weight_D])) / total).chunk(
+                2
+            )
             of_x = torch.addcmul(gradient_BD - mean_D, standard_BD, slope_D, value=-1)
             of_x = of_x.mul_(weight_D * scale_D).to(ctx.dtype)
         return of_x, of_weight_D, of_bias_D, None, None

@@ -53,7 +53,9 @@ class NetVLAD(nn.Module):
         num_sets, num_tokens, feature_size = tokens_BTD.shape
         flat = tokens_BTD.reshape(-1, feature_size)  # (B T, D)
         assignment = F.softmax(self.batch_norm(flat @ self.clusters), dim=1)  # (B T, K + G)
-        assignment = assignment[:, : self.num_clusters].unflatten(0, (num_sets, num_tokens))  # (B, T, K)
+        assignment = assignment[:, : self.num_clusters].unflatten(
+            0, (num_sets, num_tokens)
+        )  # (B, T, K)
         if self.mask_padding and num_tokens_B is not None:
             place_T = torch.arange(num_tokens, device=tokens_BTD.device)
             is_token_BT = place_T < num_tokens_B.view(-1, 1)

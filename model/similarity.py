@@ -22,7 +22,9 @@ VIDEOS_PER_TILE = 4096
 PREPARED_BYTES = 2**27
 
 # Brings together the embeddings that several processes have made of one batch.
-Gathering = Callable[["TextEmbeddings", "VideoEmbeddings"], tuple["TextEmbeddings", "VideoEmbeddings"]]
+Gathering = Callable[
+    ["TextEmbeddings", "VideoEmbeddings"], tuple["TextEmbeddings", "VideoEmbeddings"]
+]
 
 # What a training takes from pooled features, (rows, D) by the name of an expert, or "text".
 PooledDropout = Callable[[str, Tensor], Tensor]

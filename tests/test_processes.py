@@ -2,18 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from data_loader.batches import Batch, Whole, shares_of
-from model.dropout import Dropout
+from model.ce_net import CENet
 from model.loss import LOSSES
+from tests.own_data import OwnData
 from tests.process_pool import ProcessPool
 from tests.test_accumulation import make_batch, make_net
+from trainer import evaluation
 from trainer.processes.batches import SharedBatches
 from trainer.processes.group import ALONE, Processes
 from trainer.recipe.recipe import Recipe
@@ -155,4 +157,51 @@ def test_processes_learn_what_one_learns(pool: ProcessPool, name: str, count: in
     for found in pool.run(count, train, case):
         assert found.keys() == expected.keys()
         for what, value in expected.items():
-            torch.testing.assert_close(found[what], value, rtol=near, atol=near, msg=lambda m, w=what: f"{w}: {m}")
+            torch.testing.assert_close(
+                found[what], value, rtol=near, atol=near, msg=lambda m, w=what: f"{w}: {m}"
+            )
+
+
+def evaluate(processes: Processes, folder: Path, mode: str, kept_bytes: int) -> dict[str, Any]:
+    """Evaluate in blocks of a few videos and captions; return ranks, metrics and the matrix."""
+    loader = OwnData(folder, videos=20, held_out=11).loader()
+    torch.manual_seed(5)
+    net = CENet(
+        {"fixed": (4, 5), "tokens": (6, 5)},
+        text_dim=6,
+        vlad_clusters={"tokens": 2, "text": 2},
+        feat_aggregation={"tokens": {"temporal": "vlad"}},
+        use_ce="pairwise",
+        test_caption_mode=mode,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "VIDEOS_PER_BLOCK", 5)
+        patch.setattr(evaluation, "QUERIES_PER_BLOCK", 8)
+        patch.setattr(evaluation, "KEPT_MATRIX_BYTES", kept_bytes)
+        names = ["t2v_metrics", "v2t_metrics"]
+        found = evaluation.evaluate(net, loader.retrieval, names, torch.device("cpu"), processes)
+        rows = torch.cat([*found.blocks()]) if processes.is_first else None
+    return {
+        "t2v": found.ranks.t2v,
+        "v2t": found.ranks.v2t,
+        "metrics": found.metrics,
+        "video": found.video.embeddings,
+        "rows": rows,
+        "kept": found.sims is not None,
+    }
+
+
+@pytest.mark.parametrize(("count", "kept_bytes"), [(1, 2**20), (2, 2**20), (2, 0), (3, 2**20)])
+@pytest.mark.parametrize("mode", ["indep", "avg"])
+def test_processes_share_an_evaluation_and_get_the_same(
+    pool: ProcessPool, tmp_path: Path, count: int, mode: str, kept_bytes: int
+) -> None:
+    expected = evaluate(ALONE, tmp_path, mode, kept_bytes)
+    first, *others = pool.run(count, evaluate, tmp_path, mode, kept_bytes)
+    assert first["kept"] == (kept_bytes > 0) and torch.equal(first["rows"], expected["rows"])
+    for found in (first, *others):
+        assert found["metrics"] == expected["metrics"]
+        assert torch.equal(found["t2v"], expected["t2v"])
+        assert torch.equal(found["v2t"], expected["v2t"])
+        for one, other in zip(found["video"], expected["video"], strict=True):
+            assert torch.equal(one, other)

@@ -7,6 +7,7 @@ Axes: P processes, b rows of this process, B rows of all.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -30,6 +31,15 @@ class Processes:
     def is_first(self) -> bool:
         """Whether this is the one process that writes."""
         return self.rank == 0
+
+    def shares(self, size: int, block: int) -> list[slice]:
+        """Share items out among the processes, in whole blocks: the last one may be smaller.
+
+        Each block is computed as one process computes it, bit for bit; some may get none.
+        """
+        blocks = -(-size // block)
+        edges = [min(size, blocks * p // self.count * block) for p in range(self.count + 1)]
+        return [slice(*edge) for edge in pairwise(edges)]
 
     def from_first(self, value: Value) -> Value:
         """Return the first process's value, a plain one; the others wait for it."""
