@@ -73,16 +73,22 @@ def float32_product(a: Tensor, b: Tensor) -> Tensor:
     return _eager_product(a, b)
 
 
-def compile_model(net: nn.Module, device: torch.device) -> None:
+def compile_model(net: nn.Module, device: torch.device, in_one_piece: bool = True) -> None:
     """Let torch compile a model's forward and backward pass (this loads the compiler).
 
     On a GPU the kernels of either are launched as one graph: one pair of graphs for whole batches,
     and one for an epoch's last, smaller one.
+
+    Args:
+        net: the model.
+        device: where it is.
+        in_one_piece: whether nothing interrupts a pass, as the exchange of several processes does.
     """
     global _eager_product
     # Compiled, the setting of the product would be that of the whole graph.
     _eager_product = torch.compiler.disable(_Float32Product.apply)
-    net.compile(mode="reduce-overhead" if device.type == "cuda" else None, dynamic=False)
+    mode = "reduce-overhead" if device.type == "cuda" and in_one_piece else None
+    net.compile(mode=mode, dynamic=False)
 
 
 @contextmanager

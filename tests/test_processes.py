@@ -16,8 +16,8 @@ from tests.own_data import OwnData
 from tests.process_pool import ProcessPool
 from tests.test_accumulation import make_batch, make_net
 from trainer import evaluation
+from trainer.processes.alone import ALONE, Processes
 from trainer.processes.batches import SharedBatches
-from trainer.processes.group import ALONE, Processes
 from trainer.recipe.recipe import Recipe
 from trainer.step import TrainingStep
 

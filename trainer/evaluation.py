@@ -28,7 +28,7 @@ from model.ranks import (
     rank_videos,
 )
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity_to
-from trainer.processes.group import ALONE, Processes
+from trainer.processes.alone import ALONE, Processes
 from utils.errors import UserError
 
 VIDEOS_PER_BLOCK = 256

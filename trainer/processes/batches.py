@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from data_loader.batches import Batch, Whole
 from model.batch_norm import BatchNorm1d
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings
-from trainer.processes.group import ALONE, Processes
+from trainer.processes.alone import ALONE, Processes
 
 # Gradients of fewer values travel together, larger ones each by itself, without a copy.
 _LARGE = 2**16

@@ -1,93 +1,21 @@
-"""The processes of a training or a test, and what they tell one another.
+"""The processes that torchrun, or `--device 0,1`, has started, and what they tell one another.
 
-`ALONE` is a training of one process: everything that is asked of the others is answered at once. A
-`Group` is what torchrun, or `--device 0,1`, has started.
-
-Axes: P processes, b rows of this process, B rows of all.
+Plain values and what lies on the host travel by gloo, what lies on GPUs by NCCL.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any, TypeVar
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-Value = TypeVar("Value")
+from trainer.processes.alone import Processes, Value
+from utils.errors import UserError
 
-
-class Processes:
-    """This process and the others, of which there are none.
-
-    Attributes:
-        rank: the number of this process.
-        count: of processes.
-    """
-
-    rank, count = 0, 1
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this is the one process that writes."""
-        return self.rank == 0
-
-    def shares(self, size: int, block: int) -> list[slice]:
-        """Share items out among the processes, in whole blocks: the last one may be smaller.
-
-        Each block is computed as one process computes it, bit for bit; some may get none.
-        """
-        blocks = -(-size // block)
-        edges = [min(size, blocks * p // self.count * block) for p in range(self.count + 1)]
-        return [slice(*edge) for edge in pairwise(edges)]
-
-    def from_first(self, value: Value) -> Value:
-        """Return the first process's value, a plain one; the others wait for it."""
-        return value
-
-    def largest(self, number: int) -> int:
-        """Return the largest number that any process gives."""
-        return number
-
-    def announce(self, number: int) -> int:
-        """Give a number; return the largest one that any process gave the time before.
-
-        Nobody waits: what was given has arrived by now.
-        """
-        return number
-
-    def wait(self) -> None:
-        """Wait until every process is here."""
-
-    def gather(self, x: Tensor) -> Tensor:
-        """Return x of every process, (P, *x.shape)."""
-        return x.unsqueeze(0)
-
-    def sum(self, x: Tensor) -> Tensor:
-        """Return the sum of x over the processes."""
-        return x
-
-    def sum_in_place(self, large: Sequence[Tensor], small: Sequence[Tensor]) -> None:
-        """Put the sum over the processes into each tensor; the small ones travel together."""
-
-    def gather_rows(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Return the rows (b, ...) of one process after the other, (B, ...).
-
-        Args:
-            x: those of this process.
-            sizes: how many each process has.
-        """
-        return x
-
-    def rows_to_first(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
-        """As `gather_rows`, for the first process alone; the others keep their own."""
-        return x
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Processes":
-        return self
-
-
-ALONE = Processes()
+# Its name from torch 2.13 on, and before.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 class Group(Processes):
@@ -102,6 +30,46 @@ class Group(Processes):
         values = [value]
         dist.broadcast_object_list(values, group=self._group, group_src=0)
         return values[0]
+
+    @contextmanager
+    def led(self, make: Callable[[], AbstractContextManager[Value]]) -> Iterator[Value]:
+        if not self.is_first:
+            yield self.from_first(None)  # type: ignore[misc]  # it is the first one's
+            return
+        with make() as value:
+            yield self.from_first(value)
+
+    def first_before_others(self, work: Callable[[], None]) -> None:
+        if self.is_first:
+            work()
+        self.wait()
+        if not self.is_first:
+            work()
+
+    def own_device(self, text: str | None) -> str | None:
+        """Return what --device says to this process.
+
+        Raises:
+            UserError: there are not as many devices as processes on this machine.
+        """
+        local, count = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        if text is None:
+            gpus = torch.cuda.device_count()
+            if 0 < gpus < count:
+                raise UserError(
+                    f"There are {count} processes on this machine, and torch sees {gpus} GPUs: "
+                    f"start {gpus} (--nproc_per_node {gpus}), or give --device cpu."
+                )
+            return str(local) if gpus else None
+        parts = [part.strip() for part in text.split(",")]
+        if set(parts) == {"cpu"}:
+            return "cpu"
+        if len(parts) != count:
+            raise UserError(
+                f"--device {text} names {len(parts)} GPUs, and there are {count} processes on this "
+                "machine: name one for each, or leave --device out."
+            )
+        return parts[local]
 
     def largest(self, number: int) -> int:
         given = torch.tensor(number)
@@ -122,7 +90,7 @@ class Group(Processes):
 
     def gather(self, x: Tensor) -> Tensor:
         result = x.new_empty((self.count, *x.shape))
-        dist.all_gather_into_tensor(result.view(-1), x.contiguous().view(-1), self._group)
+        _all_gather(result.view(-1), x.contiguous().view(-1), self._group)
         return result
 
     def sum(self, x: Tensor) -> Tensor:
@@ -140,6 +108,10 @@ class Group(Processes):
             torch._foreach_copy_(list(small), shaped)
         for work in works:
             work.wait()
+
+    def take_from_first(self, tensors: Sequence[Tensor]) -> None:
+        for x in tensors:
+            dist.broadcast(x, group=self._group, group_src=0)
 
     def gather_rows(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
         most = max(sizes)
