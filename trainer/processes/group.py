@@ -46,6 +46,10 @@ class Group(Processes):
         if not self.is_first:
             work()
 
+    def close(self) -> None:
+        """Part from the others, who do so too."""
+        dist.destroy_process_group(self._group)
+
     def own_device(self, text: str | None) -> str | None:
         """Return what --device says to this process.
 

@@ -56,6 +56,7 @@ def processes_of(device: str | None, program: str, arguments: Sequence[str]) -> 
         _leave(group, lifeline, error)
         raise
     lifeline.finish()
+    group.close()
 
 
 def _join(device: str | None) -> "Group":
@@ -74,12 +75,15 @@ def _join(device: str | None) -> "Group":
         _keep_quiet()
     is_on_gpu = torch.cuda.is_available() and "cpu" not in (device or "")
     backend = "cpu:gloo,cuda:nccl" if is_on_gpu else "gloo"
-    store = None
-    if PARENT in os.environ:
-        where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), count
-        socket = int(os.environ[SOCKET]) if rank == 0 else None
-        store = dist.TCPStore(*where, is_master=rank == 0, master_listen_fd=socket)
     try:
+        if PARENT in os.environ:
+            where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), count
+            socket = int(os.environ[SOCKET]) if rank == 0 else None
+            store = dist.TCPStore(*where, is_master=rank == 0, master_listen_fd=socket)
+        else:
+            store, _, _ = next(dist.rendezvous("env://"))
+            # Where torchrun starts all anew, the store still has the addresses of those before.
+            store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE
         )
