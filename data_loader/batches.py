@@ -315,14 +315,16 @@ class TrainingSet:
         """
         videos = np.asarray(video_indices, dtype=np.int64)
         captions = np.asarray(caption_indices, dtype=np.int64)
-        width = captions.size // max(1, len(videos))
+        width = captions.shape[1] if captions.ndim > 1 else 1
         text, tokens = self._text.gather(videos.repeat(width), captions.reshape(-1), word_keep)
         experts, ind = gather_experts(self._experts, videos)
         return Batch(
             experts=experts,
             ind=ind,
-            text=text.view(-1, width, *text.shape[1:]),
-            text_token_mask=send(tokens.reshape(-1, width).astype(np.float32), text.device),
+            text=text.view(len(videos), width, *text.shape[1:]),
+            text_token_mask=send(
+                tokens.reshape(len(videos), width).astype(np.float32), text.device
+            ),
             video_indices=torch.from_numpy(videos),
             caption_indices=torch.from_numpy(captions),
         )
@@ -336,14 +338,14 @@ class TrainingSet:
         """
         if not self._text_dropout:
             return None
-        width = captions.size // max(1, len(videos))
+        width = captions.shape[1] if captions.ndim > 1 else 1
         items = (videos[:, None] * width + np.arange(width)).reshape(-1)  # each caption is one
         counts = self._text.word_counts(videos.repeat(width), captions.reshape(-1))
         shortened = item_uniform(self._seed, epoch, items, stream=_DROPOUT_STREAM)
         kept = np.stack(
             [
                 item_uniform(self._seed, epoch, items, stream=_WORD_STREAM + word) < _KEEP_WORD
-                for word in range(max(1, int(counts.max())))
+                for word in range(int(counts.max(initial=1)))
             ],
             axis=1,
         )
