@@ -12,7 +12,7 @@ from trainer.processes.alone import ALONE, Processes
 from trainer.processes.launch import PARENT, SOCKET, VARIABLES, launch, number_asked_for
 from utils.command_line import EXIT_INTERRUPTED, EXIT_WRONG_INPUT
 from utils.errors import UserError
-from utils.stopping import stop_behind
+from utils.stopping import Stopped, stop_behind
 
 if TYPE_CHECKING:
     from trainer.processes.group import Group
@@ -76,6 +76,7 @@ def _join(device: str | None) -> "Group":
     is_on_gpu = torch.cuda.is_available() and "cpu" not in (device or "")
     backend = "cpu:gloo,cuda:nccl" if is_on_gpu else "gloo"
     try:
+        store: dist.Store
         if PARENT in os.environ:
             where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), count
             socket = int(os.environ[SOCKET]) if rank == 0 else None
@@ -119,7 +120,7 @@ def _leave(group: "Group", lifeline: "Lifeline", error: BaseException) -> None:
         if group.is_first:
             sys.stderr.write(f"error: {lifeline.lost}\n")
         raise SystemExit(lifeline.code) from None
-    if stop is not None and getattr(stop, "saved", ""):
+    if isinstance(stop, Stopped) and stop.saved:
         lifeline.finish()  # all of them stop
     elif isinstance(error, UserError) and stop is None:
         lifeline.fail(str(error), EXIT_WRONG_INPUT)
