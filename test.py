@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = test_parser().parse_args(given)
     if not args.resume:
         raise UserError("Say what to test: --resume <checkpoint or run>.")
-    with processes_of(args.device, __file__, given) as processes:
+    with processes_of(args.device, [__file__], given) as processes:
         run_test(args, given, processes)
 
 

@@ -35,7 +35,7 @@ _log = logging.getLogger("train")
 def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     args = train_parser().parse_args(given)
-    with processes_of(args.device, __file__, given) as processes:
+    with processes_of(args.device, [__file__], given) as processes:
         train(args, processes)
 
 

@@ -253,7 +253,7 @@ def test_the_launcher_gives_the_code_of_its_processes(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], mode: str, code: int
 ) -> None:
     (tmp_path / "child.py").write_text(CHILD)
-    assert launch.launch(str(tmp_path / "child.py"), [mode], 2) == code
+    assert launch.launch([str(tmp_path / "child.py"), mode], 2) == code
     assert capfd.readouterr().out.startswith("rank 0 of 2 ")
 
 
@@ -261,7 +261,7 @@ def test_the_launcher_passes_signals_on(tmp_path: Path) -> None:
     (tmp_path / "child.py").write_text(CHILD)
     program = (
         "import sys; from utils.command_line import run_main; from trainer.processes import launch;"
-        "sys.exit(run_main(lambda a: sys.exit(launch.launch(a[0], a[1:], 2)), sys.argv[1:]))"
+        "sys.exit(run_main(lambda a: sys.exit(launch.launch(a, 2)), sys.argv[1:]))"
     )
     arguments = [str(tmp_path / "child.py"), "wait", str(tmp_path / "is-here-")]
     launcher = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT)

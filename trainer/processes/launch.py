@@ -41,8 +41,8 @@ def number_asked_for(device: str | None) -> int:
     return len(parts)
 
 
-def launch(program: str, arguments: Sequence[str], count: int) -> int:
-    """Run a program in several processes on this machine; returns the exit code of all."""
+def launch(command: Sequence[str], count: int) -> int:
+    """Run a Python program, with its arguments, in several processes; returns their exit code."""
     with ExitStack() as stack:
         listening = stack.enter_context(socket.create_server((_HOST, 0)))
         threads = max(1, len(os.sched_getaffinity(0)) // count)
@@ -62,7 +62,7 @@ def launch(program: str, arguments: Sequence[str], count: int) -> int:
             own |= {SOCKET: str(held[0])} if held else {}
             children.append(
                 subprocess.Popen(
-                    [sys.executable, program, *arguments],
+                    [sys.executable, *command],
                     env=usual | os.environ | shared | own,
                     stdout=None if rank == 0 else subprocess.DEVNULL,
                     pass_fds=held,

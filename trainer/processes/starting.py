@@ -26,12 +26,14 @@ _SECONDS_TO_NOTICE = 3.0
 
 
 @contextmanager
-def processes_of(device: str | None, program: str, arguments: Sequence[str]) -> Iterator[Processes]:
+def processes_of(
+    device: str | None, program: Sequence[str], arguments: Sequence[str]
+) -> Iterator[Processes]:
     """Give the processes of a program; where they are yet to be started, run it in them and exit.
 
     Args:
         device: --device.
-        program: the file to be run.
+        program: what Python is to run: a file, or -m and a module.
         arguments: of the command line.
 
     Raises:
@@ -41,7 +43,7 @@ def processes_of(device: str | None, program: str, arguments: Sequence[str]) -> 
     count = number_asked_for(device)
     if not all(name in os.environ for name in VARIABLES):
         if count > 1:
-            raise SystemExit(launch(program, arguments, count))
+            raise SystemExit(launch([*program, *arguments], count))
         yield ALONE
         return
     group = _join(device)
