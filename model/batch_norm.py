@@ -117,6 +117,16 @@ def _normalised_by_all(
         return _BatchNormOfAll.apply(x_BD, weight_D, bias_D, eps, exchange)
 
 
+def _statistics(x_BD: Tensor, like_D: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (D,) of some rows; zeros of none."""
+    if not len(x_BD):
+        return torch.zeros_like(like_D), torch.zeros_like(like_D)
+    if x_BD.device.type == "cpu":  # what batch normalisation itself uses, 20 times as fast there
+        return torch.batch_norm_update_stats(x_BD, None, None, 0.0)
+    variance_D, mean_D = torch.var_mean(x_BD, dim=0, correction=0)
+    return mean_D, variance_D
+
+
 class _BatchNormOfAll(torch.autograd.Function):
     """Count, mean and sum of squared deviations of each process, joined as by Chan et al. (1979).
 
@@ -130,10 +140,7 @@ class _BatchNormOfAll(torch.autograd.Function):
         ctx: Any, x_BD: Tensor, weight_D: Tensor, bias_D: Tensor, eps: float, exchange: Exchange
     ) -> tuple[Tensor, Tensor, Tensor]:
         x = x_BD.to(weight_D.dtype)
-        if len(x):
-            own_variance_D, own_mean_D = torch.var_mean(x, dim=0, correction=0)
-        else:
-            own_variance_D = own_mean_D = torch.zeros_like(weight_D)
+        own_mean_D, own_variance_D = _statistics(x, weight_D)
         own_count = torch.full_like(weight_D[:1], len(x))
         facts_PF = exchange.gather(torch.cat([own_mean_D, own_variance_D, own_count]))
         size = x.shape[1]
