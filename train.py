@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from logger.log_file import open_log
 from logger.results import append_to_leaderboard, seeds_table, write_summary
 from misc.make_data_set import make_data_set
+from trainer.processes.alone import Processes
+from trainer.processes.starting import processes_of
 from utils.command_line import chosen_seeds, run_main, select_device, train_parser
 from utils.config import Config
 from utils.config_schema import TRAINING_KEYS
@@ -31,7 +33,14 @@ _log = logging.getLogger("train")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    args = train_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    args = train_parser().parse_args(given)
+    with processes_of(args.device, [__file__], given) as processes:
+        train(args, processes)
+
+
+def train(args: Namespace, processes: Processes) -> None:
+    """Train and test with every seed that the command line asks for."""
     is_new = args.resume in (None, "auto")
     for flag, given in (
         ("--purge_exp_dir", args.purge_exp_dir and args.resume),
@@ -43,7 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
         from trainer.runs.finding import find_checkpoint
 
         with open_log(None):
-            args.resume = find_checkpoint(Path(args.resume), "continue")
+            path = Path(args.resume)
+            found = find_checkpoint(path, "continue") if processes.is_first else path
+            args.resume = processes.from_first(found)
     config = read_config(args)
     config.require(TRAINING_KEYS)
     if args.leaderboard and config.eval_config().get("challenge_mode", False):
@@ -51,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     for path in (config["trainer.save_dir"], args.leaderboard):
         check_writable(Path(path or ""))
     seeds = chosen_seeds(args, default=config.get("seed", 0))
-    device = select_device(args.device)
+    device = select_device(processes.own_device(args.device))
 
     # Only now what takes its time to load: a slip on the command line is answered at once.
     from trainer.build import check_names
@@ -61,15 +72,15 @@ def main(arguments: list[str] | None = None) -> None:
 
     check_names(config)
     with open_log(None):
-        make_data_set(config.values)
+        processes.first_before_others(lambda: make_data_set(config.values))
     if not is_new:
         is_asked = args.seeds is not None or args.group_seed is not None
         run = run_to_continue(args.resume, seeds if is_asked else None, args.group_id)
         seeds = [run.facts.get("seed", 0)]
-    if args.purge_exp_dir:
+    if args.purge_exp_dir and processes.is_first:
         with open_log(None):
             purge_experiment(Path(config["trainer.save_dir"]), config.name)
-    options = Options(device, args.mini_train, args.train_single_epoch)
+    options = Options(device, args.mini_train, args.train_single_epoch, processes)
     is_one_of_many = len(seeds) > 1 or bool(args.group_id)
     try:
         metrics = {seed: train_seed(config, seed, is_one_of_many, args, options) for seed in seeds}
@@ -78,6 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
             stop.saved += ", and with all seeds by the same command line and --resume auto"
         raise
     metrics = {seed: measured for seed, measured in metrics.items() if measured}
+    if not processes.is_first:
+        return
     if len(metrics) > 1:
         folder = Path(config["trainer.save_dir"], "log", config.name, args.group_id or "")
         report_seeds(config.name, folder, metrics)
@@ -94,13 +107,15 @@ def train_seed(
     from trainer.session import Training
 
     wanted = Wanted(config, seed, args.group_id or "", is_one_of_many, options.is_quick_try)
-    with open_log(None) as log, earlier_run(wanted, args.resume) as run:
+    led = options.processes.led
+    with open_log(None) as log, led(lambda: earlier_run(wanted, args.resume)) as run:
         if run and run.is_done:
             _log.info("Seed %d is done: %s", seed, run.folder.log)
             return run.folder.read_metrics().get("test", {})
         training = Training.prepare(config, seed, options, run and run.checkpoint)
-        with nullcontext(run.folder) if run else wanted.new_run() as folder:
-            log.into(folder.log)
+        with nullcontext(run.folder) if run else led(wanted.new_run) as folder:
+            if options.processes.is_first:
+                log.into(folder.log)
             result = training.run(folder)
             with_curves = options.use_tensorboard(config)
             _log.info(result.describe(folder.best_checkpoint, folder.log, with_curves))

@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -30,8 +31,73 @@ _KEEP_WORD = 0.5
 
 
 @dataclass(frozen=True)
+class Whole:
+    """The batch of which several processes have a part each.
+
+    Attributes:
+        video_indices, caption_indices: as those of a `Batch`, of all B videos.
+        shares: for each process, its rows of the whole, see `shares_of`.
+        process: the one that has this part.
+    """
+
+    video_indices: torch.Tensor
+    caption_indices: torch.Tensor
+    shares: list[list[slice]]
+    process: int
+
+    @property
+    def own_rows(self) -> np.ndarray:
+        """The rows of this process, in their order."""
+        return _rows_of(self.shares[self.process])
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many rows each process has."""
+        return [len(_rows_of(share)) for share in self.shares]
+
+    @property
+    def places(self) -> torch.Tensor | None:
+        """Where each row of the whole lies among the rows of one process after the other.
+
+        None where it lies in its own place.
+        """
+        rows = np.concatenate([_rows_of(share) for share in self.shares])
+        if (rows[1:] > rows[:-1]).all():
+            return None
+        return torch.from_numpy(np.argsort(rows))
+
+
+def _rows_of(share: list[slice]) -> np.ndarray:
+    return np.concatenate([np.arange(rows.start, rows.stop) for rows in share])
+
+
+def shares_of(size: int, processes: int, parts: int = 1) -> list[list[slice]]:
+    """Share a batch out among processes, each of the parts in which it goes through the model.
+
+    Nobody gets a single row, which batch normalisation cannot take: some processes get none then.
+
+    Returns:
+        For each process, its rows of each part; those of a part are consecutive.
+    """
+    shares: list[list[slice]] = [[] for _ in range(processes)]
+    for part in split_rows(size, parts):
+        own = split_rows(part.stop - part.start, processes)
+        own += [slice(0, 0)] * (processes - len(own))
+        for share, rows in zip(shares, own, strict=True):
+            share.append(slice(part.start + rows.start, part.start + rows.stop))
+    return shares
+
+
+def split_rows(size: int, count: int) -> list[slice]:
+    """Split rows into `count` parts of nearly one size, fewer where one would be of one row."""
+    count = max(1, min(count, size // 2))
+    edges = [size * part // count for part in range(count + 1)]
+    return [slice(*edge) for edge in pairwise(edges)]
+
+
+@dataclass(frozen=True)
 class Batch:
-    """One training batch.
+    """One training batch, or the part of it that one process has.
 
     Attributes:
         experts: name -> (B, D) or (B, T, D) float32, zeros where an expert is missing.
@@ -41,6 +107,7 @@ class Batch:
         video_indices: (B,) int64 places in the training list.
         caption_indices: (B,) int64 which of the video's captions; (B, C) where a step takes
             several, and `text` and its mask have C in place of 1.
+        whole: the batch of which this is the part of one process; None: it is a whole batch.
     """
 
     experts: dict[str, torch.Tensor]
@@ -49,17 +116,34 @@ class Batch:
     text_token_mask: torch.Tensor
     video_indices: torch.Tensor
     caption_indices: torch.Tensor
+    whole: Whole | None = None
+
+    @property
+    def compared(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices of the videos, and of their captions, that are compared with one another."""
+        of = self.whole or self
+        return of.video_indices, of.caption_indices
 
     def with_caption(self, place: int) -> "Batch":
         """Return the same batch with one of the C captions of each video."""
         if self.caption_indices.dim() == 1:
             return self
         one = slice(place, place + 1)
+        whole = self.whole
         return replace(
             self,
             text=self.text[:, one],
             text_token_mask=self.text_token_mask[:, one],
             caption_indices=self.caption_indices[:, place],
+            whole=whole and replace(whole, caption_indices=whole.caption_indices[:, place]),
+        )
+
+    def rows(self, rows: slice) -> "Batch":
+        """Return some of its rows as a batch."""
+        return replace(
+            self._each(lambda x: x[rows]),
+            video_indices=self.video_indices[rows],
+            caption_indices=self.caption_indices[rows],
         )
 
     def to(self, device: torch.device) -> "Batch":
@@ -127,7 +211,11 @@ class TrainingSet:
         video_ids: V ids.
         batch_size: B, of all batches but perhaps the last.
         device: where batches go.
+        process, processes, parts: which process this is, of how many that share each batch (0: it
+            is not shared), and the parts in which it goes through the model (see `shares_of`).
     """
+
+    process, processes, parts = 0, 0, 1
 
     def __init__(
         self,
@@ -192,7 +280,15 @@ class TrainingSet:
             videos = order[number * self.batch_size : (number + 1) * self.batch_size]
             videos = np.asarray(videos, dtype=np.int64)
             captions = self.draw_captions(epoch, videos)
-            yield self.collate(videos, captions, self._draw_words(epoch, videos, captions))
+            if not self.processes:
+                yield self.collate(videos, captions, self._draw_words(epoch, videos, captions))
+                continue
+            shares = shares_of(len(videos), self.processes, self.parts)
+            indices = torch.from_numpy(videos), torch.from_numpy(captions)
+            whole = Whole(*indices, shares, self.process)
+            videos, captions = videos[whole.own_rows], captions[whole.own_rows]
+            batch = self.collate(videos, captions, self._draw_words(epoch, videos, captions))
+            yield replace(batch, whole=whole)
 
     def draw_captions(self, epoch: int, videos: np.ndarray) -> np.ndarray:
         """Return which caption is drawn for each video (places in the training list), (B,).
@@ -219,14 +315,16 @@ class TrainingSet:
         """
         videos = np.asarray(video_indices, dtype=np.int64)
         captions = np.asarray(caption_indices, dtype=np.int64)
-        width = captions.size // max(1, len(videos))
+        width = captions.shape[1] if captions.ndim > 1 else 1
         text, tokens = self._text.gather(videos.repeat(width), captions.reshape(-1), word_keep)
         experts, ind = gather_experts(self._experts, videos)
         return Batch(
             experts=experts,
             ind=ind,
-            text=text.view(-1, width, *text.shape[1:]),
-            text_token_mask=send(tokens.reshape(-1, width).astype(np.float32), text.device),
+            text=text.view(len(videos), width, *text.shape[1:]),
+            text_token_mask=send(
+                tokens.reshape(len(videos), width).astype(np.float32), text.device
+            ),
             video_indices=torch.from_numpy(videos),
             caption_indices=torch.from_numpy(captions),
         )
@@ -240,14 +338,14 @@ class TrainingSet:
         """
         if not self._text_dropout:
             return None
-        width = captions.size // max(1, len(videos))
+        width = captions.shape[1] if captions.ndim > 1 else 1
         items = (videos[:, None] * width + np.arange(width)).reshape(-1)  # each caption is one
         counts = self._text.word_counts(videos.repeat(width), captions.reshape(-1))
         shortened = item_uniform(self._seed, epoch, items, stream=_DROPOUT_STREAM)
         kept = np.stack(
             [
                 item_uniform(self._seed, epoch, items, stream=_WORD_STREAM + word) < _KEEP_WORD
-                for word in range(max(1, int(counts.max())))
+                for word in range(int(counts.max(initial=1)))
             ],
             axis=1,
         )

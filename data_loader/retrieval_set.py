@@ -148,11 +148,12 @@ class RetrievalSet:
                 result.append([texts[at] for at in indices if 0 <= at < len(texts)])
         return result
 
-    def video_blocks(self, block_size: int) -> Iterator[VideoBatch]:
-        """Give all videos in order, `block_size` at a time."""
-        for start in range(0, len(self), block_size):
-            videos = np.arange(start, min(start + block_size, len(self)))
-            experts, ind = gather_experts(self._experts, videos)
+    def video_blocks(self, block_size: int, videos: slice = slice(None)) -> Iterator[VideoBatch]:
+        """Give all videos, or some, in order, `block_size` at a time."""
+        first, end, _ = videos.indices(len(self))
+        for start in range(first, end, block_size):
+            chosen = np.arange(start, min(start + block_size, end))
+            experts, ind = gather_experts(self._experts, chosen)
             yield VideoBatch(self._sent(experts), self._sent(ind))
 
     def text_blocks(self, videos_per_block: int) -> Iterator[TextBatch]:

@@ -11,6 +11,14 @@ Item = TypeVar("Item")
 # What is done sooner needs no bar.
 SECONDS_BEFORE_IT_SHOWS = 1.0
 
+_is_hidden = False
+
+
+def hide_progress() -> None:
+    """Show no bars from now on: another process of this training shows them."""
+    global _is_hidden
+    _is_hidden = True
+
 
 class PackingBar:
     """A bar for each thing that is packed, moved by whoever watches over it.
@@ -56,5 +64,5 @@ def progress(
         leave=False,
         dynamic_ncols=True,
         delay=SECONDS_BEFORE_IT_SHOWS,
-        disable=not sys.stderr.isatty(),
+        disable=_is_hidden or not sys.stderr.isatty(),
     )

@@ -19,7 +19,6 @@ from model.similarity import (
     RetrievalModel,
     TextEmbeddings,
     VideoEmbeddings,
-    similarity,
 )
 
 # Arguments in published configs that serve paths no published result uses. Accepted, no effect.
@@ -216,7 +215,7 @@ class CENet(RetrievalModel):
         text_side, (pooled, video_side) = side_by_side(
             lambda: self.encode_text(text, text_token_mask), of_videos, text.device
         )
-        matrix = similarity(text_side, video_side)  # (B C, B)
+        matrix = self.compare(text_side, video_side)  # (B C, B)
         if num_captions > 1 and (self.training or self.test_caption_mode == "avg"):
             matrix = matrix.view(num_videos, num_captions, -1).mean(dim=1)  # (B, B)
         text_embeddings, video_embeddings = self.ce.reported(text_side, video_side, pooled)
@@ -224,7 +223,7 @@ class CENet(RetrievalModel):
             "modalities": names,
             "cross_view_conf_matrix": matrix,
             "text_embds": {
-                name: embedding.view(num_videos, num_captions, -1)
+                name: embedding.unflatten(0, (num_videos, num_captions))
                 for name, embedding in zip(names, text_embeddings, strict=False)
             },
             "vid_embds": dict(zip(names, video_embeddings, strict=True)),

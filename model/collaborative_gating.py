@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.batch_norm import GroupedBatchNorm1d
 from model.expert_module import ExpertModule
 from model.fast import Mish, skips_missing
-from model.gating import GatedEmbeddingUnitReasoning, GroupedBatchNorm1d, ReduceDim
+from model.gating import GatedEmbeddingUnitReasoning, ReduceDim
 from model.similarity import VideoEmbeddings
 
 # Keeps the mean over partners finite where an expert has none.

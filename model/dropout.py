@@ -72,7 +72,7 @@ class Dropout:
 
         def drop(name: str, x: Tensor) -> Tensor:
             share = self.text if name == "text" else self.features
-            if not share:
+            if not share or not len(x):
                 return x
             rows = len(x) // len(items)
             numbers = items.to(x.device).repeat_interleave(rows) * rows

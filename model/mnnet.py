@@ -14,7 +14,6 @@ from model.similarity import (
     RetrievalModel,
     TextEmbeddings,
     VideoEmbeddings,
-    similarity,
 )
 
 
@@ -92,7 +91,7 @@ class MNNet(RetrievalModel):
             raise ValueError("The task retrieval needs captions.")
         num_videos, num_captions = text.shape[:2]
         text_side = self.encode_text(text)
-        matrix = similarity(text_side, video_side)  # (B C, B)
+        matrix = self.compare(text_side, video_side)  # (B C, B)
         if num_captions > 1 and (self.training or self.test_caption_mode == "avg"):
             matrix = matrix.view(num_videos, num_captions, -1).mean(dim=1)  # (B, B)
         if self.training:
@@ -101,6 +100,6 @@ class MNNet(RetrievalModel):
         return {
             "modalities": [self.expert],
             "cross_view_conf_matrix": matrix,
-            "text_embds": {self.expert: text_QD.view(num_videos, num_captions, -1)},
+            "text_embds": {self.expert: text_QD.unflatten(0, (num_videos, num_captions))},
             "vid_embds": {self.expert: video_side.embeddings[0]},
         }

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.batch_norm import BatchNorm1d
 from model.fast import unit_length
 
 
@@ -36,7 +37,7 @@ class NetVLAD(nn.Module):
         self.mask_padding = mask_padding
         assigned = num_clusters + ghost_clusters
         self.clusters = nn.Parameter(_random_centres(feature_size, assigned))
-        self.batch_norm = nn.BatchNorm1d(assigned)
+        self.batch_norm = BatchNorm1d(assigned)
         self.clusters2 = nn.Parameter(_random_centres(feature_size, num_clusters).unsqueeze(0))
 
     @property
@@ -52,7 +53,9 @@ class NetVLAD(nn.Module):
         num_sets, num_tokens, feature_size = tokens_BTD.shape
         flat = tokens_BTD.reshape(-1, feature_size)  # (B T, D)
         assignment = F.softmax(self.batch_norm(flat @ self.clusters), dim=1)  # (B T, K + G)
-        assignment = assignment[:, : self.num_clusters].view(num_sets, num_tokens, -1)  # (B, T, K)
+        assignment = assignment[:, : self.num_clusters].unflatten(
+            0, (num_sets, num_tokens)
+        )  # (B, T, K)
         if self.mask_padding and num_tokens_B is not None:
             place_T = torch.arange(num_tokens, device=tokens_BTD.device)
             is_token_BT = place_T < num_tokens_B.view(-1, 1)
@@ -60,4 +63,4 @@ class NetVLAD(nn.Module):
         mass_B1K = assignment.sum(dim=1, keepdim=True)
         vlad_BDK = tokens_BTD.transpose(1, 2) @ assignment - mass_B1K * self.clusters2
         vlad_BDK = unit_length(vlad_BDK, dim=1)
-        return unit_length(vlad_BDK.reshape(num_sets, -1), dim=1)
+        return unit_length(vlad_BDK.flatten(1), dim=1)

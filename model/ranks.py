@@ -15,6 +15,8 @@ from torch import Tensor
 # Calling it starts one pass over the similarity matrix: blocks of rows (q, N) from the top down.
 BlockSource = Callable[[], Iterable[Tensor]]
 
+ALL = slice(None)
+
 # Rows and columns that are compared at once: what lies in a core's cache, or keeps a GPU busy.
 CACHE_TILE = (64, 4096)
 DEVICE_TILE = (1024, 2**16)
@@ -66,18 +68,24 @@ def compute_ranks(source: BlockSource, query_masks: Tensor) -> Ranks:
 
 
 @torch.no_grad()
-def rank_videos(source: BlockSource, query_masks: Tensor) -> tuple[Tensor, Tensor]:
+def rank_videos(
+    source: BlockSource, query_masks: Tensor, videos: slice = ALL
+) -> tuple[Tensor, Tensor]:
     """Rank the videos for each caption; arguments and errors as in `compute_ranks`.
 
+    Args:
+        source, query_masks: as in `compute_ranks`, but for
+        videos: those whose captions are the source's rows.
+
     Returns:
-        The ranks of the captions that exist, (valid queries,), and what `best_own` returns.
+        The ranks of these captions, of those that exist, and what `best_own` returns of the videos.
     """
     check_query_masks(query_masks)
     t2v, own = [], []
-    for valid_q, own_q, block in _checked(source, query_masks):
+    for valid_q, own_q, block in _checked(source, query_masks, videos):
         t2v.append(ranks_in_rows(block, own_q.unsqueeze(1))[valid_q].cpu())
         own.append(own_q.masked_fill(~valid_q, -torch.inf))
-    return torch.cat(t2v), torch.cat(own).view(query_masks.shape).amax(dim=1)
+    return torch.cat(t2v), torch.cat(own).view(query_masks[videos].shape).amax(dim=1)
 
 
 @torch.no_grad()
@@ -93,14 +101,16 @@ def best_own(source: BlockSource, query_masks: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def rank_captions(source: BlockSource, query_masks: Tensor, best_own_N: Tensor) -> Tensor:
-    """Return the best rank of each video's own captions among all captions, (N,).
+def rank_captions(
+    source: BlockSource, query_masks: Tensor, best_own_N: Tensor, videos: slice = ALL
+) -> Tensor:
+    """Return the best rank of each video's own captions among the source's captions, (N,).
 
-    Arguments and errors as in `compute_ranks`; `best_own_N` as `rank_videos` returns it.
+    Arguments and errors as in `rank_videos`, which returns `best_own_N`.
     """
     check_query_masks(query_masks)
     counts_N = torch.zeros(len(best_own_N), dtype=torch.float64, device=best_own_N.device)
-    for valid_q, _, block in _checked(source, query_masks):
+    for valid_q, _, block in _checked(source, query_masks, videos):
         if not valid_q.all():
             block = block[valid_q]
         for _, columns, tile in _tiles(block):
@@ -169,18 +179,21 @@ def _tiles(block: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
             yield rows, columns, block[rows, columns]
 
 
-def _numbered(source: BlockSource, query_masks: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _numbered(
+    source: BlockSource, query_masks: Tensor, videos: slice = ALL
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Give each block with its queries' validity and their own videos' similarities, (q,) each."""
     num_videos, num_captions = query_masks.shape
-    valid_Q = query_masks.bool().flatten()
-    start = 0
+    valid_Q = query_masks[videos].bool().flatten()
+    first, start = videos.indices(num_videos)[0] * num_captions, 0
     for block in source():
         if block.shape[1] != num_videos:
             raise ValueError(f"Expected {num_videos} videos in a row, found {block.shape[1]}.")
         stop = start + len(block)
         if stop > len(valid_Q):
             raise ValueError(f"Expected {len(valid_Q)} queries, found at least {stop}.")
-        own_videos_q1 = torch.arange(start, stop, device=block.device).unsqueeze(1) // num_captions
+        own_Q = torch.arange(first + start, first + stop, device=block.device)
+        own_videos_q1 = own_Q.unsqueeze(1) // num_captions
         own_q = block.gather(1, own_videos_q1).squeeze(1)
         yield valid_Q[start:stop].to(block.device), own_q, block
         start = stop
@@ -188,9 +201,11 @@ def _numbered(source: BlockSource, query_masks: Tensor) -> Iterator[tuple[Tensor
         raise ValueError(f"Expected {len(valid_Q)} queries, found {start}.")
 
 
-def _checked(source: BlockSource, query_masks: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _checked(
+    source: BlockSource, query_masks: Tensor, videos: slice = ALL
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Give the same as `_numbered`, and refuse NaN."""
-    for valid_q, own_q, block in _numbered(source, query_masks):
+    for valid_q, own_q, block in _numbered(source, query_masks, videos):
         if holds_nan(block):
             raise ValueError("The similarity matrix holds NaN: it cannot be ranked.")
         yield valid_q, own_q, block

@@ -21,6 +21,11 @@ VIDEOS_PER_TILE = 4096
 # Videos up to this size are laid out for many blocks once, larger ones anew for each block.
 PREPARED_BYTES = 2**27
 
+# Brings together the embeddings that several processes have made of one batch.
+Gathering = Callable[
+    ["TextEmbeddings", "VideoEmbeddings"], tuple["TextEmbeddings", "VideoEmbeddings"]
+]
+
 # What a training takes from pooled features, (rows, D) by the name of an expert, or "text".
 PooledDropout = Callable[[str, Tensor], Tensor]
 
@@ -116,6 +121,13 @@ class RetrievalModel(nn.Module, ABC):
         # T with which captions were padded in training, where padding counts; see `encode_text`.
         self.text_tokens: int | None = None
         self.dropout: PooledDropout | None = None  # set while a training step runs
+        self.gather: Gathering | None = None  # likewise, of several processes
+
+    def compare(self, text: TextEmbeddings, video: VideoEmbeddings) -> Tensor:
+        """Return the similarities of a batch, of which this process may have embedded a part."""
+        if self.gather is not None:
+            text, video = self.gather(text, video)
+        return similarity(text, video)
 
     @abstractmethod
     def encode_text(self, text_BCTD: Tensor, num_tokens_BC: Tensor | None = None) -> TextEmbeddings:

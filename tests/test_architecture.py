@@ -20,6 +20,7 @@ FLOORS = {
     "logger": 5,
     "trainer.checkpoints": 6,
     "trainer.optimisation": 6,
+    "trainer.processes": 6,
     "trainer.recipe": 6,
     "trainer.runs": 7,
     "trainer": 8,

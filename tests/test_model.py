@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from model import CENet
-from model.gating import GroupedBatchNorm1d
+from model.batch_norm import GroupedBatchNorm1d
 from model.loss import MaxMarginRankingLoss
 from model.net_vlad import NetVLAD
 from model.similarity import TextEmbeddings, VideoEmbeddings, expert_similarities, similarity

@@ -317,14 +317,19 @@ def build_schedule_of(
     return build_schedule(*_type_and_args(config, "lr_scheduler"), optimiser, direction, steps)
 
 
-def check_training(config: Config, device: str = "cpu") -> None:
+def check_training(config: Config, device: str = "cpu", processes: int = 1) -> None:
     """Refuse, before any data are opened, a config that no training can be made of.
 
     Raises:
         UserError: a key is missing, a name is not known, settings of loss, optimizer or schedule do
-            not fit, or a metric cannot be measured.
+            not fit, a metric cannot be measured, or several processes cannot share the training.
     """
     config.require(TRAINING_KEYS)
+    if processes > 1 and config.get("arch.args.randomise_feats", ""):
+        raise UserError(
+            "arch.args.randomise_feats draws noise, which several processes would draw alike: "
+            "train with one."
+        )
     if config.get("distil_loss"):
         config.require(["distil_params.teachers"])
     check_names(config)

@@ -111,5 +111,5 @@ class Distillation:
 
     def loss(self, sims: Tensor, batch: Batch, epoch: int = 0) -> Tensor:
         """Return the weighted distillation loss of a student's similarities (B, B) of a batch."""
-        target = self.target(batch.video_indices, batch.caption_indices, epoch)
+        target = self.target(*batch.compared, epoch)
         return self.weight * self.distance(sims, target)

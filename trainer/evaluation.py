@@ -6,7 +6,7 @@ Axes: Q queries (captions), N videos, C captions per video, M experts.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,8 +17,18 @@ from data_loader.sets.description import Counts
 from logger.predictions import VIDEOS_PER_QUERY
 from model.fast import products_by
 from model.metric import METRICS
-from model.ranks import BlockSource, Ranks, blocks_of, compute_ranks, find_best
+from model.ranks import (
+    ALL,
+    BlockSource,
+    Ranks,
+    blocks_of,
+    compute_ranks,
+    find_best,
+    rank_captions,
+    rank_videos,
+)
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity_to
+from trainer.processes.alone import ALONE, Processes
 from utils.errors import UserError
 
 VIDEOS_PER_BLOCK = 256
@@ -42,6 +52,7 @@ class Compared:
     sims: Tensor | None  # that matrix; None where it is too large to keep
     averaged: bool  # a query is the mean over a video's captions: Q is N
     masks: Tensor  # (N, C) or, averaged, (N, 1): 1 for queries that exist
+    shares: list[slice]  # for each process, the videos whose captions' rows its blocks give
 
 
 @dataclass(frozen=True)
@@ -54,16 +65,27 @@ class Evaluation(Compared):
 
 @torch.inference_mode()
 def evaluate(
-    net: RetrievalModel, retrieval: RetrievalSet, metric_names: Sequence[str], device: torch.device
+    net: RetrievalModel,
+    retrieval: RetrievalSet,
+    metric_names: Sequence[str],
+    device: torch.device,
+    processes: Processes = ALONE,
 ) -> Evaluation:
     """Embed a retrieval set, rank both directions, and summarise the ranks.
+
+    Several processes share the work, and get the same ranks; the rows of the matrix are whole with
+    the first one alone.
 
     Raises:
         UserError: the model gives NaN.
     """
-    compared = compare(net, retrieval, device)
+    compared = compare(net, retrieval, device, processes)
     try:
-        ranks = compute_ranks(compared.blocks, compared.masks)
+        if processes is ALONE:
+            ranks = compute_ranks(compared.blocks, compared.masks)
+        else:
+            ranks = _shared_ranks(compared, processes)
+            compared = _whole(compared, Queries(net, retrieval, device), processes)
     except ValueError as error:
         raise UserError(
             f"The model cannot be evaluated: {error} If it has just been trained, its training "
@@ -84,14 +106,52 @@ def flat_metrics(stage: str, metrics: Mapping[str, Mapping[str, float]]) -> dict
 
 
 @torch.inference_mode()
-def compare(net: RetrievalModel, retrieval: RetrievalSet, device: torch.device) -> Compared:
-    """Embed a retrieval set, and make the rows of its similarity matrix ready to be walked."""
+def compare(
+    net: RetrievalModel,
+    retrieval: RetrievalSet,
+    device: torch.device,
+    processes: Processes = ALONE,
+) -> Compared:
+    """Embed a retrieval set, and make the rows of its similarity matrix ready to be walked.
+
+    Of several processes each has the rows of some videos' captions.
+    """
     with evaluating(net):
-        video = embed_videos(net, retrieval, device)
+        video = embed_videos(net, retrieval, device, processes)
         masks = torch.from_numpy(np.asarray(retrieval.query_masks))
         averaged = net.test_caption_mode == "avg" and masks.shape[1] > 1
-        blocks, sims = _similarity_blocks(Queries(net, retrieval, device), video, averaged)
-    return Compared(video, blocks, sims, averaged, masks[:, :1] if averaged else masks)
+        queries = Queries(net, retrieval, device)
+        shares = processes.shares(len(masks), queries.videos_per_block)
+        queries = replace(queries, videos=shares[processes.rank])
+        blocks, sims = _similarity_blocks(queries, video, averaged)
+    return Compared(video, blocks, sims, averaged, masks[:, :1] if averaged else masks, shares)
+
+
+def _shared_ranks(compared: Compared, processes: Processes) -> Ranks:
+    """Rank in each process the rows that it has; every process gets all ranks."""
+    masks, shares = compared.masks, compared.shares
+    own = shares[processes.rank]
+    t2v, best_own = rank_videos(compared.blocks, masks, own)
+    t2v = processes.gather_rows(t2v, [int(masks[share].count_nonzero()) for share in shares])
+    best_own_N = processes.gather_rows(best_own, [len(masks[share]) for share in shares])
+    # Twice a rank, less one, is how many captions are above: these add up.
+    above_N = 2 * rank_captions(compared.blocks, masks, best_own_N, own) - 1
+    return Ranks(t2v, (processes.sum(above_N) + 1) / 2)
+
+
+def _whole(compared: Compared, queries: "Queries", processes: Processes) -> Compared:
+    """Give the first process all rows of the similarity matrix; the others keep theirs."""
+    if compared.sims is None:
+
+        @torch.inference_mode()
+        def blocks() -> Iterator[Tensor]:
+            with evaluating(queries.net):  # embeds the captions once more, where they are wanted
+                yield from _similarity_blocks(queries, compared.video, compared.averaged)[0]()
+
+        return replace(compared, blocks=blocks)
+    sizes = [compared.masks[share].numel() for share in compared.shares]
+    sims = processes.rows_to_first(compared.sims, sizes)
+    return replace(compared, sims=sims, blocks=blocks_of(sims))
 
 
 @contextmanager
@@ -107,15 +167,28 @@ def evaluating(net: RetrievalModel) -> Iterator[None]:
 
 
 def embed_videos(
-    net: RetrievalModel, retrieval: RetrievalSet, device: torch.device
+    net: RetrievalModel,
+    retrieval: RetrievalSet,
+    device: torch.device,
+    processes: Processes = ALONE,
 ) -> VideoEmbeddings:
-    """Embed all N videos, a block at a time."""
+    """Embed all N videos, a block at a time; of several processes each embeds some of them."""
+    shares = processes.shares(len(retrieval), VIDEOS_PER_BLOCK)
+    own = shares[processes.rank]
+    # Where there is none, one that another process has is embedded, and left out again.
+    chosen = own if own.stop > own.start else slice(0, 1)
     blocks = []
-    for batch in retrieval.video_blocks(VIDEOS_PER_BLOCK):
+    for batch in retrieval.video_blocks(VIDEOS_PER_BLOCK, chosen):
         experts = {name: x.to(device) for name, x in batch.experts.items()}
         availability = {name: x.to(device) for name, x in batch.ind.items()}
         blocks.append(net.encode_video(experts, availability))
-    return VideoEmbeddings.cat(blocks)
+    video = VideoEmbeddings.cat(blocks)
+    if processes is ALONE:
+        return video
+    video = video[: own.stop - own.start]
+    sizes = [share.stop - share.start for share in shares]
+    embeddings = tuple(processes.gather_rows(e, sizes) for e in video.embeddings)
+    return VideoEmbeddings(embeddings, processes.gather_rows(video.availability, sizes))
 
 
 @dataclass(frozen=True)
@@ -125,18 +198,20 @@ class Queries:
     net: RetrievalModel
     retrieval: RetrievalSet
     device: torch.device
+    videos: slice = field(default_factory=lambda: ALL)  # those whose captions it embeds
 
     @property
-    def rows_per_block(self) -> int:
-        """The captions of whole videos."""
-        num_captions = self.retrieval.query_masks.shape[1]
-        return max(1, QUERIES_PER_BLOCK // num_captions) * num_captions
+    def videos_per_block(self) -> int:
+        return max(1, QUERIES_PER_BLOCK // self.retrieval.query_masks.shape[1])
 
     def blocks(self) -> Iterator[tuple[Tensor, TextEmbeddings]]:
         """Give (q,) which of a block's captions exist, and the embeddings of those."""
+        num_videos, num_captions = self.retrieval.query_masks.shape
         exists = np.asarray(self.retrieval.query_masks).reshape(-1) > 0
-        for start in range(0, len(exists), self.rows_per_block):
-            here = exists[start : start + self.rows_per_block]
+        first, end, _ = (place * num_captions for place in self.videos.indices(num_videos))
+        rows = self.videos_per_block * num_captions
+        for start in range(first, end, rows):
+            here = exists[start : min(start + rows, end)]
             chosen = start + np.flatnonzero(here)
             # Where there is none, one that is not there is embedded, and left out again.
             text, tokens = self.retrieval.queries(chosen if len(chosen) else np.array([start]))
@@ -158,8 +233,9 @@ def _similarity_blocks(
     def make_blocks(texts: Iterable[tuple[Tensor, TextEmbeddings]]) -> Iterator[Tensor]:
         return similarity_blocks(texts, similarity_of, num_videos, num_captions, average)
 
-    rows = num_videos if average else num_videos * num_captions
-    if rows * num_videos * 4 <= KEPT_MATRIX_BYTES:
+    per_video = 1 if average else num_captions
+    if num_videos * per_video * num_videos * 4 <= KEPT_MATRIX_BYTES:
+        rows = per_video * len(range(num_videos)[queries.videos])
         sims = torch.empty(rows, num_videos, device=queries.device)
         start = 0
         for block in make_blocks(queries.blocks()):

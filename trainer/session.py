@@ -4,6 +4,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_wha
 from trainer.closeup import rankings_text
 from trainer.evaluation import Evaluation
 from trainer.memory import only_sizes
+from trainer.processes.alone import ALONE, Processes
 from trainer.recipe.recipe import Recipe
 from trainer.runs.finding import find_checkpoint
 from trainer.runs.folder import RunFolder
@@ -40,6 +42,7 @@ from trainer.training import MINI_TRAIN_BATCHES, Parts, Restored, Trainer, Train
 from utils.command_line import version
 from utils.config import Config
 from utils.errors import UserError
+from utils.stopping import deferred
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ class Options:
     device: str
     mini_train: bool = False
     single_epoch: bool = False
+    processes: Processes = ALONE  # that train together
 
     @property
     def is_quick_try(self) -> bool:
@@ -61,7 +65,8 @@ class Options:
 
     def use_tensorboard(self, config: Config) -> bool:
         """Whether a training with this config writes curves; a quick try does not."""
-        return config.get("trainer.tensorboard", True) and not self.mini_train
+        is_asked = config.get("trainer.tensorboard", True) and not self.mini_train
+        return is_asked and self.processes.is_first
 
 
 def seed_everything(seed: int) -> None:
@@ -114,12 +119,18 @@ class Training:
             config = as_begun(config, checkpoint["config"])
         seed_everything(seed)
         _log.info("Setting experiment random seed to %d", seed)
-        check_training(config, options.device)
+        processes = options.processes
+        check_training(config, options.device, processes.count)
         loader = build_loader(config, seed, options.device)
+        if processes is not ALONE:
+            check_same_everywhere(config, loader, processes)
+            loader.train.process, loader.train.processes = processes.rank, processes.count
+            loader.train.parts = config.get("trainer.accumulate", 1)
         if checkpoint and checkpoint_path:
             check_same_data(checkpoint, checkpoint_path, loader)
         net = build_net(config, loader, trained_on=options.device).to(options.device)
         recorded = checkpoint.get("products", TORCH) if checkpoint else None
+        recorded = processes.from_first(choose_products(net, recorded))
         net.products = choose_products(net, recorded)
         _log.info("Trainable parameters: %d", count_parameters(net))
         test_loader = open_test_side(config, loader, net, seed)
@@ -128,6 +139,8 @@ class Training:
             weights = load_checkpoint(source, NOT_TESTED, needs_config=False)["state_dict"]
             _log.info("Weights of %s:\n%s", source, load_what_fits(net, weights, source))
         loss = build_loss(config).to(options.device)
+        # Whatever the machine that drew them: the same weights everywhere.
+        processes.take_from_first([*net.state_dict().values(), *loss.state_dict().values()])
         optimiser = build_optimiser_of(config, net, loss)
         parts = Parts(
             net=net,
@@ -141,6 +154,8 @@ class Training:
             distillation=build_distillation(config, loader, seed, options.device),
             precision=config.get("precision", "float32"),
             recipe=Recipe.of(config["trainer"], net, seed),
+            processes=processes,
+            local_batch_norm=config.get("trainer.local_batch_norm", False),
         )
         state = None
         if checkpoint and checkpoint_path:
@@ -168,11 +183,17 @@ class Training:
             "text_encoder": self.loader.text_encoder,
             **marks,
         }
-        with TensorBoardWriter(
-            folder.log / f"seed-{seed}",
-            enabled=options.use_tensorboard(config),
-            purge_step=self.state.progress.epoch + 1 if self.state else None,
-        ) as writer:
+        is_first = parts.processes.is_first
+        # Each signal reaches some process at some moment: all of them stop at one that they share.
+        together = nullcontext() if parts.processes is ALONE else deferred()
+        with (
+            together,
+            TensorBoardWriter(
+                folder.log / f"seed-{seed}",
+                enabled=options.use_tensorboard(config),
+                purge_step=self.state.progress.epoch + 1 if self.state else None,
+            ) as writer,
+        ):
             trainer = Trainer(
                 parts,
                 _settings(config["trainer"], options),
@@ -183,16 +204,20 @@ class Training:
             )
             if self.state:
                 trainer.start_from(self.state)
-            config.save(folder.config)
-            _forget_end(folder)
+            if is_first:
+                config.save(folder.config)
+                _forget_end(folder)
             started = time.perf_counter()
             progress = trainer.train()
             with trainer.saved_if_stopped():
                 writer.close()
                 _log.info("Training took %.1f s.", time.perf_counter() - started)
-                with folder.changing_metrics() as metrics:
-                    metrics |= {"name": config.name, "seed": seed, "version": version(), **marks}
-                    metrics["parameters"] = count_parameters(parts.net)
+                facts = {"name": config.name, "seed": seed, "version": version(), **marks}
+                facts["parameters"] = count_parameters(parts.net)
+                if is_first:
+                    with folder.changing_metrics() as metrics:
+                        metrics |= facts
+                parts.processes.wait()  # for the best model
                 _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
                 _log.info("It is the model of epoch %d.", progress.best_epoch)
                 leave_device(parts)
@@ -202,10 +227,29 @@ class Training:
                     *(config.eval_config(), best, device, seed),
                     loader=self.test_loader,
                     validation=validation,
+                    processes=parts.processes,
                 )
                 result = test.run(folder, is_final=True)
-        folder.last_checkpoint.unlink(missing_ok=True)
+        if is_first:
+            folder.last_checkpoint.unlink(missing_ok=True)
         return result
+
+
+def check_same_everywhere(config: Config, loader: ExpertDataLoader, processes: Processes) -> None:
+    """Insist that all processes train the same model on the same data.
+
+    Raises:
+        UserError: this one would not train what the first one does.
+    """
+    found = [config.values, fingerprint(loader)]
+    for name, own, other in zip(
+        ("config", "data"), found, processes.from_first(found), strict=True
+    ):
+        if own != other:
+            raise UserError(
+                f"Process {processes.rank} has another {name} than the first one: all machines "
+                "need the same files and the same command line."
+            )
 
 
 def leave_device(parts: Parts) -> None:

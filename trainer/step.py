@@ -1,7 +1,7 @@
 """One training step: forward, loss, backward, update; nothing in it waits for the device."""
 
 import logging
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,9 +11,10 @@ from torch.optim import Optimizer
 
 from data_loader.batches import Batch
 from model.fast import products_by, rounding_to_tf32
-from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity
+from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings
 from trainer.distillation import Distillation
 from trainer.graphs import GraphedPass
+from trainer.processes.batches import SharedBatches
 from trainer.recipe.accumulation import accumulate_gradients, split_batch
 from trainer.recipe.recipe import Recipe
 from utils.errors import UserError
@@ -39,6 +40,7 @@ class TrainingStep:
         precision: one of `PRECISIONS`, see `computing_in` and `matrix_products_in`.
         distillation: the teachers, for a student of TeachText.
         recipe: what is done beyond the published step.
+        shared: how several processes learn from one batch.
     """
 
     net: RetrievalModel
@@ -47,6 +49,7 @@ class TrainingStep:
     precision: str = "float32"
     distillation: Distillation | None = None
     recipe: Recipe = field(default_factory=Recipe)
+    shared: SharedBatches | None = None
 
     def __call__(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor | None]:
         """Learn from a batch on the model's device.
@@ -56,18 +59,22 @@ class TrainingStep:
             on the device.
         """
         self.optimiser.zero_grad(set_to_none=True)
-        with matrix_products_in(self.precision), products_by(self.net.products):
+        sharing = self.shared.sharing(batch) if self.shared else nullcontext()
+        with matrix_products_in(self.precision), products_by(self.net.products), sharing:
             if self.recipe.accumulate > 1:
                 loss, distance = self._in_parts(batch, epoch)
             else:
                 sims = self._compare(batch, epoch)
                 loss, distance = self._objective(sims, batch, epoch)
                 loss.backward()
+        if self.shared:
+            self.shared.add_up_gradients()
         self.recipe.update(self.net, self.optimiser)
         return loss.detach(), None if distance is None else distance.detach()
 
     def _compare(self, batch: Batch, epoch: int) -> Tensor:
-        if batch.text.device.type != "cuda":
+        # What several processes exchange stays out of graphs.
+        if batch.text.device.type != "cuda" or self.shared:
             return self._pass(batch, epoch)
         return self._graphed(batch, epoch, needs_items=bool(self.recipe.dropout))
 
@@ -105,7 +112,7 @@ class TrainingStep:
                 return self._embed(left)
 
         parts = split_batch(batch, self.recipe.accumulate)
-        accumulate_gradients(self.net, parts, encode, backward)
+        accumulate_gradients(self.net, parts, encode, backward, self.net.compare)
         return made[0]
 
     def _embed(self, batch: Batch) -> tuple[TextEmbeddings, VideoEmbeddings]:
@@ -116,7 +123,7 @@ class TrainingStep:
     def similarities(self, batch: Batch) -> Tensor:
         """Compare the captions of a batch with its videos, (B C, B)."""
         if batch.text.shape[1] > 1:  # the model itself would give their mean
-            return similarity(*self._embed(batch))
+            return self.net.compare(*self._embed(batch))
         with computing_in(self.precision, batch.text.device):
             output = self.net(
                 experts=batch.experts,

@@ -28,6 +28,7 @@ from trainer.evaluation import (
     warn_of_other_counts,
 )
 from trainer.memory import keeping_freed_memory, told_if_full
+from trainer.processes.alone import ALONE, Processes
 from trainer.runs.folder import RunFolder, test_label
 from utils.command_line import version
 from utils.config import Config
@@ -74,6 +75,7 @@ class Test:
     loader: ExpertDataLoader
     device: torch.device
     validation: RetrievalSet | None = None  # on which a correction is chosen
+    processes: Processes = ALONE  # who shares the work; the first one writes
 
     @classmethod
     def prepare(
@@ -85,6 +87,7 @@ class Test:
         training: Config | None = None,
         loader: ExpertDataLoader | None = None,
         validation: RetrievalSet | None = None,
+        processes: Processes = ALONE,
     ) -> "Test":
         """Build the model of a checkpoint and open the retrieval set of a config.
 
@@ -96,6 +99,7 @@ class Test:
             training: the config of the training, which has the validation split.
             loader: the data of the config, where they are open already.
             validation: the validation split, where it is open already and another one.
+            processes: that share the test.
 
         Raises:
             UserError: the checkpoint does not fit the config, or cannot be read.
@@ -111,7 +115,8 @@ class Test:
         if training and training.values != config.values and corrects(config):
             validation = build_loader(training, seed, device).retrieval
         epoch = checkpoint["epoch"]
-        return cls(config, checkpoint_path, epoch, net, loader, torch.device(device), validation)
+        on = torch.device(device)
+        return cls(config, checkpoint_path, epoch, net, loader, on, validation, processes)
 
     @property
     def split(self) -> str:
@@ -129,13 +134,19 @@ class Test:
         with (`is_final`), which no later test of another split or checkpoint replaces. In challenge
         mode there are predictions instead, listed under `predictions` by split.
         """
+        processes = self.processes
         if self.config.get("challenge_mode", False):
+            if not processes.is_first:
+                return TestResult({}, self.split)
             return self._predict(folder, is_final)
         retrieval = self.loader.retrieval
         protocol = retrieval.protocol(self.net.test_caption_mode)
         fits = told_if_full("embedding and comparing the retrieval set")
         with keeping_freed_memory(self.device.type == "cpu"), fits:
-            evaluation = evaluate(self.net, retrieval, self.config["metrics"], self.device)
+            about = (self.net, retrieval, self.config["metrics"], self.device)
+            evaluation = evaluate(*about, processes)
+            if not processes.is_first:
+                return TestResult(evaluation.metrics, self.split)
             corrected, rules = self._corrected(evaluation)
         metrics, note = evaluation.metrics | corrected, ""
         if rules:
@@ -156,12 +167,12 @@ class Test:
             # The page without a label is that of the test by which the run is, or will be, known.
             is_main = is_final or folder.read_metrics().get("test_label") in (None, self.label)
             label = None if is_main else self.label
-            about = (self.net, evaluation, retrieval, folder.web, title)
+            shown = (self.net, evaluation, retrieval, folder.web, title)
             facts = facts_of(
                 self.config, folder, self.net, retrieval, self.checkpoint_path, self.epoch
             )
             page = visualizer.draw(
-                *about,
+                *shown,
                 test=label,
                 metrics=metrics,
                 note=note,

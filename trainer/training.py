@@ -34,6 +34,8 @@ from trainer.distillation import Distillation
 from trainer.evaluation import Evaluation, evaluate, flat_metrics
 from trainer.memory import keeping_freed_memory, told_if_full
 from trainer.optimisation.schedules import moves_by_step, step_schedule
+from trainer.processes.alone import ALONE, Processes
+from trainer.processes.batches import SharedBatches
 from trainer.recipe.averaging import BestWeights
 from trainer.recipe.recipe import Recipe
 from trainer.runs.folder import RunFolder
@@ -87,11 +89,23 @@ class Parts:
     distillation: Distillation | None = None  # the teachers, for a student of TeachText
     precision: str = "float32"  # one of `trainer.step.PRECISIONS`
     recipe: Recipe = field(default_factory=Recipe)
+    processes: Processes = ALONE  # who shares the batches
+    local_batch_norm: bool = False  # with the statistics of each process's part of a batch
 
     @property
     def evaluated(self) -> RetrievalModel:
         """The model that is evaluated and saved."""
         return self.recipe.evaluated(self.net)
+
+    def evaluate(self, net: RetrievalModel) -> Evaluation:
+        """Evaluate a model on the retrieval set."""
+        return evaluate(net, self.retrieval, self.metric_names, self.device, self.processes)
+
+
+def _shared_batches(parts: Parts) -> SharedBatches | None:
+    if parts.processes is ALONE:
+        return None
+    return SharedBatches(parts.net, parts.loss, parts.processes, parts.local_batch_norm)
 
 
 class Monitor:
@@ -150,6 +164,7 @@ class Trainer:
             parts.precision,
             parts.distillation,
             parts.recipe,
+            _shared_batches(parts),
         )
         self.best_weights = BestWeights(parts.recipe.average_best)
         warn_if_slow(parts.precision, parts.device)
@@ -185,13 +200,14 @@ class Trainer:
         parts, epochs = self.parts, self.best_weights.epochs
         net = copy.deepcopy(parts.evaluated)
         net.load_state_dict(self.best_weights.mean())
-        evaluation = evaluate(net, parts.retrieval, parts.metric_names, parts.device)
+        evaluation = parts.evaluate(net)
         value = self.monitor.value(flat_metrics("val", evaluation.metrics))
         is_better = self.monitor.is_better(value, self.progress.best_value)
         what = "is the best model" if is_better else "is not better than the best"
         _log.info("The mean of the epochs %s %s.", ", ".join(map(str, epochs)), what)
         if is_better:
             self.progress.best_value, self.progress.best_epoch = value, self.progress.epoch
+        if is_better and parts.processes.is_first:
             state = self.state() | {"state_dict": net.state_dict(), "averaged_epochs": epochs}
             state["trained_weights"] = parts.net.state_dict()
             save_checkpoint(self.folder.best_checkpoint, state)
@@ -209,7 +225,9 @@ class Trainer:
             if not isinstance(stop, Stopped) or not self._is_whole:
                 raise
             with last_words():
-                save_checkpoint(self.folder.last_checkpoint, self.state())
+                if self.parts.processes.is_first:
+                    save_checkpoint(self.folder.last_checkpoint, self.state())
+                self.parts.processes.wait()
             stop.saved = (
                 f"saved in {self.folder.last_checkpoint}; go on with: "
                 f"python3 train.py --resume {shlex.quote(str(self.folder.models))}"
@@ -223,6 +241,15 @@ class Trainer:
             self._is_whole = False
             yield
             self._is_whole = True
+
+    def stop_together(self) -> None:
+        """Where signals wait for a good moment, as with several processes, this is one.
+
+        Raises:
+            Stopped: a signal has asked one of the processes for the end.
+        """
+        if number := self.parts.processes.largest(requested()):
+            raise Stopped(number)
 
     def _is_stopped(self) -> bool:
         patience = self.settings.early_stop
@@ -242,6 +269,7 @@ class Trainer:
         course = self._course
         with self._uncut():
             steps_per_second = self._train_epoch(course, started)
+        self.stop_together()
         record = self._record(course) | {"steps_per_second": steps_per_second}
         is_validated = epoch % self.settings.val_freq == 0 or epoch == self.settings.epochs
         if is_validated:
@@ -261,7 +289,9 @@ class Trainer:
             self._recorded_at = now
             self.progress.history.append(record)
             self._report(record, is_best)
-            self._save(epoch, is_best)
+            if self.parts.processes.is_first:
+                self._save(epoch, is_best)
+        self.stop_together()
 
     def _train_epoch(self, course: Course, started: float) -> float:
         """Make the steps of an epoch that are still to be made; returns the steps per second.
@@ -283,7 +313,7 @@ class Trainer:
             if moves_by_step(parts.schedule):
                 parts.schedule.step()
             self._log_step((course.epoch - 1) * len(parts.train) + course.steps, loss, distance)
-            if requested():
+            if parts.processes.announce(requested()):
                 course.seconds += time.perf_counter() - started
                 break
         # Validation may draw random numbers; who continues after it must find these.
@@ -318,10 +348,9 @@ class Trainer:
         return record
 
     def _validate(self, epoch: int, record: dict[str, Any]) -> None:
-        parts = self.parts
-        evaluation = evaluate(parts.evaluated, parts.retrieval, parts.metric_names, parts.device)
+        evaluation = self.parts.evaluate(self.parts.evaluated)
         record |= flat_metrics("val", evaluation.metrics)
-        if self.on_evaluation:
+        if self.on_evaluation and self.parts.processes.is_first:
             self.on_evaluation(epoch, evaluation)
 
     def _note_value(self, epoch: int, record: Mapping[str, Any]) -> bool:
@@ -412,7 +441,9 @@ class Trainer:
         """Continue from a checkpoint, whose state the parts have by now, as if nothing had been."""
         self.progress, self._course = state.progress, state.course
         self.best_weights = state.best_weights
-        self._find_best_checkpoint(state.path)
+        if self.parts.processes.is_first:
+            self._find_best_checkpoint(state.path)
+        self.progress = self.parts.processes.from_first(self.progress)
         within = f" and {self._course.steps} steps of the next" if self._course else ""
         _log.info("Continuing after epoch %d%s of %s", self.progress.epoch, within, state.path)
 

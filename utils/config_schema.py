@@ -153,6 +153,7 @@ TRAINER = Section(
         "log_every": Int(1),
         "clip_norm": Float(0),
         "accumulate": Int(1, vast=10_000),
+        "local_batch_norm": Bool(),
         "ema": Float(0, 1),
         "average_best": Int(1, vast=100),
         "dropout": Section({name: Float(0, 1) for name in ("features", "text", "experts")}),

@@ -98,9 +98,9 @@ def last_words() -> Iterator[None]:
         _pending = None
 
 
-def requested() -> bool:
-    """Whether a signal waits for the end of a `deferred` block."""
-    return _pending is not None
+def requested() -> int:
+    """Return the signal that waits for the end of a `deferred` block, 0 where there is none."""
+    return _pending or 0
 
 
 def stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:

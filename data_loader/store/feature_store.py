@@ -353,7 +353,7 @@ def gather_tokens(
     filled[:, : valid.shape[1]] = valid
     result = values.new_zeros((len(starts) * width, values.shape[1]), dtype=torch.float32)
     _copy_rows(values, index, result, np.flatnonzero(filled))
-    return result.view(len(starts), width, -1), counts
+    return result.view(len(starts), width, values.shape[1]), counts
 
 
 def _copy_rows(values: Tensor, rows: np.ndarray, result: Tensor, places: np.ndarray) -> Tensor:

@@ -11,13 +11,11 @@ the parts. Where statistics are fixed the gradients are those of the whole batch
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from data_loader.batches import Batch
+from data_loader.batches import Batch, split_rows
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity
 
 Encode = Callable[[Batch], tuple[TextEmbeddings, VideoEmbeddings]]
@@ -26,24 +24,17 @@ Encode = Callable[[Batch], tuple[TextEmbeddings, VideoEmbeddings]]
 def split_batch(batch: Batch, count: int) -> list[Batch]:
     """Split a batch into `count` parts of nearly one size, fewer where one would be of one video.
 
-    Batch normalisation cannot take a single video.
+    Batch normalisation cannot take a single video. One process's part of a batch is split as the
+    whole is.
     """
-    size = len(batch.video_indices)
-    count = max(1, min(count, size // 2))
-    edges = [size * part // count for part in range(count + 1)]
-    return [_rows(batch, slice(*edge)) for edge in pairwise(edges)]
-
-
-def _rows(batch: Batch, rows: slice) -> Batch:
-    return replace(
-        batch,
-        experts={name: x[rows] for name, x in batch.experts.items()},
-        ind={name: x[rows] for name, x in batch.ind.items()},
-        text=batch.text[rows],
-        text_token_mask=batch.text_token_mask[rows],
-        video_indices=batch.video_indices[rows],
-        caption_indices=batch.caption_indices[rows],
-    )
+    if batch.whole is None:
+        return [batch.rows(rows) for rows in split_rows(len(batch.video_indices), count)]
+    parts, start = [], 0
+    for share in batch.whole.shares[batch.whole.process]:
+        stop = start + share.stop - share.start
+        parts.append(batch.rows(slice(start, stop)))
+        start = stop
+    return parts
 
 
 def accumulate_gradients(
@@ -51,6 +42,7 @@ def accumulate_gradients(
     parts: Sequence[Batch],
     encode: Encode,
     backward: Callable[[Tensor], None],
+    compare: Callable[[TextEmbeddings, VideoEmbeddings], Tensor] = similarity,
 ) -> None:
     """Add to the weights' gradients what the loss of several parts together gives.
 
@@ -59,6 +51,7 @@ def accumulate_gradients(
         parts: of one batch.
         encode: embeds a part with the model; twice in the same way.
         backward: computes the loss of the similarities (Q, B) of all parts, and its gradient.
+        compare: gives the similarities of embeddings.
     """
     with torch.no_grad(), _left_as_it_was(net):
         texts, videos = zip(*(encode(part) for part in parts), strict=True)
@@ -67,7 +60,7 @@ def accumulate_gradients(
     of_text, of_video = _tensors(text), list(video.embeddings)
     for leaf in of_text + of_video:
         leaf.requires_grad_()
-    backward(similarity(text, video))
+    backward(compare(text, video))
     query = first = 0
     for part in parts:
         text, video = encode(part)

@@ -1,0 +1,207 @@
+"""Several processes compute what one computes: losses, gradients, statistics and weights."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from data_loader.batches import Batch, Whole, shares_of
+from model.ce_net import CENet
+from model.loss import LOSSES
+from tests.own_data import OwnData
+from tests.process_pool import ProcessPool
+from tests.test_accumulation import make_batch, make_net
+from trainer import evaluation
+from trainer.processes.alone import ALONE, Processes
+from trainer.processes.batches import SharedBatches
+from trainer.recipe.recipe import Recipe
+from trainer.step import TrainingStep
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessPool]:
+    pool = ProcessPool(3, tmp_path_factory.mktemp("pool"))
+    yield pool
+    pool.close()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training of a few steps."""
+
+    settings: dict[str, Any] = field(default_factory=dict)  # of the model
+    loss: str = "MaxMarginRankingLoss"
+    loss_args: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    captions: int = 1
+    teachers: bool = False
+    precision: str = "float32"
+    dtype: torch.dtype = torch.float64
+    sizes: tuple[int, ...] = (9, 4, 7, 3)  # of the batches, one after the other
+    steps: int = 20
+
+
+class RandomTeachers:
+    """Distillation from similarities that depend on the videos alone."""
+
+    def loss(self, sims: Tensor, batch: Batch, epoch: int) -> Tensor:
+        videos, captions = batch.compared
+        target = torch.sin(videos.unsqueeze(0) * 3.0 + videos.unsqueeze(1) + captions)
+        return (sims - target.to(sims)).square().mean()
+
+
+def whole_batch(case: Case, number: int) -> Batch:
+    size = case.sizes[number % len(case.sizes)]
+    batch = make_batch(size, case.captions)
+    # Experts that only some rows, and so some processes, have.
+    ind = dict(batch.ind)
+    ind["rgb"] = (torch.arange(size) >= size // 2).to(ind["rgb"])
+    ind["scene"] = ind["scene"] * (torch.arange(size) != 0)
+    dtype = case.dtype
+    captions = torch.zeros((size, case.captions), dtype=torch.int64) + torch.arange(case.captions)
+    shift = torch.tensor(100.0 * number).sin()
+    return replace(
+        batch,
+        experts={name: (x + shift).to(dtype) for name, x in batch.experts.items()},
+        ind={name: x.to(dtype) for name, x in ind.items()},
+        text=(batch.text - shift).to(dtype),
+        video_indices=torch.arange(size) + 10 * number,
+        caption_indices=captions[:, 0] if case.captions == 1 else captions,
+    )
+
+
+def part_of(batch: Batch, processes: Processes, parts: int) -> Batch:
+    shares = shares_of(len(batch.text), processes.count, parts)
+    whole = Whole(batch.video_indices, batch.caption_indices, shares, processes.rank)
+    rows = whole.own_rows
+    part = replace(
+        batch,
+        experts={name: x[rows] for name, x in batch.experts.items()},
+        ind={name: x[rows] for name, x in batch.ind.items()},
+        text=batch.text[rows],
+        text_token_mask=batch.text_token_mask[rows],
+        video_indices=batch.video_indices[rows],
+        caption_indices=batch.caption_indices[rows],
+    )
+    return replace(part, whole=whole)
+
+
+def train(processes: Processes, case: Case) -> dict[str, Tensor]:
+    """Return losses, and gradients and state after one step and after all."""
+    net = make_net(**{"use_ce": "", **case.settings}).to(case.dtype).train()
+    loss = LOSSES[case.loss](**case.loss_args)
+    learned = [*net.parameters(), *loss.parameters()]
+    optimiser = torch.optim.SGD(learned, lr=0.01, momentum=0.9, weight_decay=1e-3)
+    recipe = Recipe.of(case.recipe, net, seed=3)
+    shared = None if processes is ALONE else SharedBatches(net, loss, processes)
+    teachers = RandomTeachers() if case.teachers else None
+    step = TrainingStep(net, loss, optimiser, case.precision, teachers, recipe, shared)
+    found, losses = {}, []
+    for number in range(case.steps):
+        batch = whole_batch(case, number)
+        if processes is not ALONE:
+            batch = part_of(batch, processes, recipe.accumulate)
+        losses.append(step(batch, epoch=2)[0])
+        if number == 0:
+            gradients = {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
+            found |= {f"gradient of {n}": g.clone() for n, g in gradients.items()}
+            gradients = [p.grad for p in loss.parameters()]
+            found |= {f"gradient of the loss {n}": g.clone() for n, g in enumerate(gradients)}
+        if number in (0, case.steps - 1):
+            state = recipe.evaluated(net).state_dict() | loss.state_dict()
+            found |= {f"{n} after step {number}": v.clone() for n, v in state.items()}
+    return found | {"losses": torch.stack(losses)}
+
+
+MODERN = {"clip_norm": 0.5, "ema": 0.9, "log_every": 1}
+DROPOUT = {"dropout": {"features": 0.3, "text": 0.2, "experts": 0.3}}
+PAIRWISE = {"use_ce": "pairwise"}
+LEARNED = {"temperature": 0.2, "learned": True}
+LONG = {
+    "MoEE": Case(),
+    "pairwise": Case(PAIRWISE | {"num_h_layers": 1}),
+    "triplet": Case({"use_ce": "triplet", "include_self": 0}),
+    "star": Case({"use_ce": "pairwise-star"}),
+    "concat": Case({"concat_experts": True}),
+    "TeachText": Case(PAIRWISE, teachers=True),
+    "softmax": Case(loss="NormSoftmaxLoss"),
+    "float32": Case(PAIRWISE, dtype=torch.float32),
+}
+SHORT = {
+    "star-specific": Case({"use_ce": "pairwise-star-specific"}),
+    "concat mix": Case({"concat_mix_experts": True}),
+    "shared size": Case({"mimic_ce_dims": True, "vlad_mask_padding": True}),
+    "frozen weights": Case({"freeze_weights": True}),
+    "all experts": Case({"keep_missing_modalities": True}),
+    "learned temperature": Case(PAIRWISE, "MarginSoftmaxLoss", LEARNED, recipe=MODERN),
+    "captions": Case(PAIRWISE, captions=3, teachers=True),
+    "dropout": Case(PAIRWISE, recipe=DROPOUT),
+    "parts": Case(PAIRWISE, recipe={"accumulate": 3} | DROPOUT, teachers=True),
+    "a process without videos": Case(PAIRWISE, sizes=(2, 9, 2)),
+}
+CASES = LONG | {name: replace(case, steps=4) for name, case in SHORT.items()}
+RUNS = [(name, count) for name in CASES for count in (2, 3) if name in LONG or count == 3]
+
+
+@pytest.mark.parametrize(("name", "count"), [("pairwise", 1), *RUNS])
+def test_processes_learn_what_one_learns(pool: ProcessPool, name: str, count: int) -> None:
+    case = CASES[name]
+    expected = train(ALONE, case)
+    near = 1e-10 if case.dtype == torch.float64 else 1e-5
+    if case.loss_args.get("learned"):
+        near = max(near, 1e-7)  # a learned temperature is float32
+    for found in pool.run(count, train, case):
+        assert found.keys() == expected.keys()
+        for what, value in expected.items():
+            torch.testing.assert_close(
+                found[what], value, rtol=near, atol=near, msg=lambda m, w=what: f"{w}: {m}"
+            )
+
+
+def evaluate(processes: Processes, folder: Path, mode: str, kept_bytes: int) -> dict[str, Any]:
+    """Evaluate in blocks of a few videos and captions; return ranks, metrics and the matrix."""
+    loader = OwnData(folder, videos=20, held_out=11).loader()
+    torch.manual_seed(5)
+    net = CENet(
+        {"fixed": (4, 5), "tokens": (6, 5)},
+        text_dim=6,
+        vlad_clusters={"tokens": 2, "text": 2},
+        feat_aggregation={"tokens": {"temporal": "vlad"}},
+        use_ce="pairwise",
+        test_caption_mode=mode,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "VIDEOS_PER_BLOCK", 5)
+        patch.setattr(evaluation, "QUERIES_PER_BLOCK", 8)
+        patch.setattr(evaluation, "KEPT_MATRIX_BYTES", kept_bytes)
+        names = ["t2v_metrics", "v2t_metrics"]
+        found = evaluation.evaluate(net, loader.retrieval, names, torch.device("cpu"), processes)
+        rows = torch.cat([*found.blocks()]) if processes.is_first else None
+    return {
+        "t2v": found.ranks.t2v,
+        "v2t": found.ranks.v2t,
+        "metrics": found.metrics,
+        "video": found.video.embeddings,
+        "rows": rows,
+        "kept": found.sims is not None,
+    }
+
+
+@pytest.mark.parametrize(("count", "kept_bytes"), [(1, 2**20), (2, 2**20), (2, 0), (3, 2**20)])
+@pytest.mark.parametrize("mode", ["indep", "avg"])
+def test_processes_share_an_evaluation_and_get_the_same(
+    pool: ProcessPool, tmp_path: Path, count: int, mode: str, kept_bytes: int
+) -> None:
+    expected = evaluate(ALONE, tmp_path, mode, kept_bytes)
+    first, *others = pool.run(count, evaluate, tmp_path, mode, kept_bytes)
+    assert first["kept"] == (kept_bytes > 0) and torch.equal(first["rows"], expected["rows"])
+    for found in (first, *others):
+        assert found["metrics"] == expected["metrics"]
+        assert torch.equal(found["t2v"], expected["t2v"])
+        assert torch.equal(found["v2t"], expected["v2t"])
+        for one, other in zip(found["video"], expected["video"], strict=True):
+            assert torch.equal(one, other)

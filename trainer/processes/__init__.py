@@ -1,0 +1,1 @@
+"""Several processes compute what one computes: they share batches and retrieval sets."""

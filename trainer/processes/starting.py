@@ -1,0 +1,136 @@
+"""Which processes a program is one of: alone, started here by --device 0,1, or by torchrun."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.processes.alone import ALONE, Processes
+from trainer.processes.launch import PARENT, SOCKET, VARIABLES, launch, number_asked_for
+from utils.command_line import EXIT_INTERRUPTED, EXIT_WRONG_INPUT
+from utils.errors import UserError
+from utils.stopping import Stopped, stop_behind
+
+if TYPE_CHECKING:
+    from trainer.processes.group import Group
+    from trainer.processes.lifeline import Lifeline
+
+# How long one waits for another: whoever draws a page or packs features may take long, and one
+# that has gone is noticed otherwise.
+_PATIENCE = timedelta(days=7)
+# After a library has complained: whether that was because another process has gone.
+_SECONDS_TO_NOTICE = 3.0
+
+
+@contextmanager
+def processes_of(
+    device: str | None, program: Sequence[str], arguments: Sequence[str]
+) -> Iterator[Processes]:
+    """Give the processes of a program; where they are yet to be started, run it in them and exit.
+
+    Args:
+        device: --device.
+        program: what Python is to run: a file, or -m and a module.
+        arguments: of the command line.
+
+    Raises:
+        UserError: --device makes no sense, or another process has ended.
+        SystemExit: all has been done by the processes that were started.
+    """
+    count = number_asked_for(device)
+    if not all(name in os.environ for name in VARIABLES):
+        if count > 1:
+            raise SystemExit(launch([*program, *arguments], count))
+        yield ALONE
+        return
+    group = _join(device)
+    from trainer.processes.lifeline import Lifeline
+
+    parent = int(os.environ.get(PARENT, 0))
+    lifeline = Lifeline(group, os.environ["MASTER_ADDR"], parent)
+    try:
+        yield group
+        group.wait()
+    except BaseException as error:
+        _leave(group, lifeline, error)
+        raise
+    lifeline.finish()
+    group.close()
+
+
+def _join(device: str | None) -> "Group":
+    """Meet the other processes.
+
+    Raises:
+        UserError: they cannot be met.
+    """
+    import torch
+    import torch.distributed as dist
+
+    from trainer.processes.group import Group
+
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if rank:
+        _keep_quiet()
+    is_on_gpu = torch.cuda.is_available() and "cpu" not in (device or "")
+    backend = "cpu:gloo,cuda:nccl" if is_on_gpu else "gloo"
+    try:
+        store: dist.Store
+        if PARENT in os.environ:
+            where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), count
+            socket = int(os.environ[SOCKET]) if rank == 0 else None
+            store = dist.TCPStore(*where, is_master=rank == 0, master_listen_fd=socket)
+        else:
+            store, _, _ = next(dist.rendezvous("env://"))
+            # Where torchrun starts all anew, the store still has the addresses of those before.
+            store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise UserError(f"Process {rank} cannot meet the others: {reason}.") from error
+    return Group()
+
+
+def _keep_quiet() -> None:
+    """Leave what there is to say to the first process; faults keep their tracebacks."""
+    from logger.progress import hide_progress
+
+    sys.stdout.flush()
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    hide_progress()
+
+
+def _leave(group: "Group", lifeline: "Lifeline", error: BaseException) -> None:
+    """Tell the others why this process ends, or learn from them why it has to.
+
+    Raises:
+        UserError: in the first process, where another one has gone.
+        SystemExit: in the others, for which the first one speaks.
+    """
+    stop = stop_behind(error)
+    code = getattr(stop, "exit_code", EXIT_INTERRUPTED)
+    if stop is None and isinstance(error, RuntimeError) and lifeline.notice(_SECONDS_TO_NOTICE):
+        lifeline.finish()
+        if group.is_first and lifeline.code == EXIT_WRONG_INPUT:
+            raise UserError(lifeline.lost) from None
+        if group.is_first:
+            sys.stderr.write(f"error: {lifeline.lost}\n")
+        raise SystemExit(lifeline.code) from None
+    if isinstance(stop, Stopped) and stop.saved:
+        lifeline.finish()  # all of them stop
+    elif isinstance(error, UserError) and stop is None:
+        lifeline.fail(str(error), EXIT_WRONG_INPUT)
+        code = EXIT_WRONG_INPUT
+    elif stop is not None:
+        lifeline.fail(str(stop) or "interrupted", code)
+    else:
+        lifeline.fail("by a fault of the program, which stands above", 1)
+        return
+    if not group.is_first:
+        raise SystemExit(code) from None
