@@ -86,6 +86,14 @@ def learn(step: TrainingStep, graphed: GraphedPass | None) -> list[float]:
     return losses
 
 
+def test_graphs_are_forgotten() -> None:
+    step = make_step()
+    first = step._graphed
+    assert step._graphed is first
+    step.forget_graphs()
+    assert step._graphed is not first
+
+
 @pytest.mark.parametrize("dropout", [None, DROPPING])
 def test_graphs_change_no_number(dropout: Dropout | None) -> None:
     plain, other = make_step(dropout), make_step(dropout)

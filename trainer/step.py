@@ -78,6 +78,10 @@ class TrainingStep:
             return self._pass(batch, epoch)
         return self._graphed(batch, epoch, needs_items=bool(self.recipe.dropout))
 
+    def forget_graphs(self) -> None:
+        """Free what graphs keep of a GPU's memory; a further step would make them anew."""
+        self.__dict__.pop("_graphed", None)
+
     def _pass(self, batch: Batch, epoch: int | Tensor) -> Tensor:
         with self.recipe.dropping(self.net, batch, epoch) as left:
             return self.similarities(left)

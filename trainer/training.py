@@ -188,6 +188,7 @@ class Trainer:
                     self._run_epoch(self.progress.epoch + 1)
             finally:
                 self._writer.finish()
+                self.step.forget_graphs()
             with self._uncut():
                 self._average_best()
         _log.info("Checkpoints held it up for %.1f s.", self._writer.seconds)
