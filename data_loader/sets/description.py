@@ -255,17 +255,23 @@ def parse_description(value: Any, source: Path, published: bool = False) -> Data
 def _no_splits(value: dict[str, Any], source: Path) -> UserError:
     """Say how to draw the splits that a description lacks."""
     folder = source.parent
-    experts = value.get("experts")
-    files = {
-        name: entry.get("file")
-        for name, entry in (experts.items() if isinstance(experts, dict) else ())
-        if isinstance(entry, dict)
-    }
-    features = [f"{name}={folder / file}" for name, file in files.items() if isinstance(file, str)]
+    root = folder / str(value.get("root", "."))
+
+    def files(kind: str, key: str) -> dict[str, Path]:
+        entries = value.get(kind)
+        return {
+            name: root / entry[key]
+            for name, entry in (entries.items() if isinstance(entries, dict) else ())
+            if isinstance(entry, dict) and isinstance(entry.get(key), str)
+        }
+
+    features = [f"{name}={path}" for name, path in files("experts", "file").items()]
+    vectors = [str(path) for path in files("text_features", "word_vectors").values()]
     captions = value.get("captions")
     command = ["python3", "-m", "misc.import_data_set", "--output", f"{folder}-with-splits"]
-    command += ["--captions", str(folder / captions if isinstance(captions, str) else "FILE")]
+    command += ["--captions", str(root / captions if isinstance(captions, str) else "FILE")]
     command += ["--features", *(features or ["NAME=FILE"])]
+    command += ["--text-encoder", *vectors[:1]] if vectors else []
     return UserError(
         f'The data set description {source} has no "splits", which say on what to train and to '
         f"test: run `{shlex.join(command)}`, which draws them, or name lists of your own."

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from logger.progress import progress
 from misc.text_embeddings.captions import Captions
 from misc.text_embeddings.job import Job, Settings, Tokens, first_line, versions
 from misc.text_embeddings.known_encoders import POOLINGS
@@ -245,7 +246,7 @@ class TokenReader:
         return tokens, counts
 
     def _encodings(self, texts: list[str]) -> Iterator[tuple[list[int], list[int], bool]]:
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        for start in progress(range(0, len(texts), _TEXTS_AT_ONCE), description="tokenising"):
             block = texts[start : start + _TEXTS_AT_ONCE]
             whole = self.tokenizer(block, return_special_tokens_mask=True, verbose=False)
             for at, text in enumerate(block):
