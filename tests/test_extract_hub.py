@@ -273,6 +273,39 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         load("timm", model)
 
 
+class _Hostile:
+    """Leaves a mark where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("row", ["timm", "open_clip", "videomae", "torchvision"])
+def test_weights_that_run_code_when_they_are_unpickled_are_refused(
+    tmp_path: Path, row: str
+) -> None:
+    pytest.importorskip("transformers" if row == "videomae" else row)
+    weights = {"weight": _Hostile(tmp_path / "mark")}
+    model = tmp_path / "model"
+    if row == "torchvision":
+        model.mkdir()
+        model = model / "s3d-0123abcd.pth"
+        torch.save(weights, model)
+    else:
+        getattr(tiny_networks, f"make_{row}")(model)
+        for path in model.glob("*.safetensors"):
+            path.unlink()
+        torch.save(weights, model / "pytorch_model.bin")
+    with pytest.raises(UserError):
+        load(row, model)
+    assert not (tmp_path / "mark").exists()
+    torch.load(next(tmp_path.rglob("*.[pb][ti][hn]")), weights_only=False)
+    assert (tmp_path / "mark").exists(), "nothing would have happened anyway"
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("torchvision")
     path = tmp_path / "s3d-0123abcd.pth"
