@@ -395,6 +395,18 @@ def test_words_are_kept_and_get_the_vectors_of_captions(
     assert contents("set") == before
 
 
+def test_experts_that_are_too_rare_are_left_out(place: Path, extracting: Call, fakes: None) -> None:
+    """A list without any video that has an expert would be refused by the check."""
+    for number in range(COUNT - 1):
+        Path(f"videos/v{number}.mp4").unlink()
+        write_media(Path(f"videos/v{number}.mp4"), [numbered(number, 64, 48)] * 5, 10)
+    code, said = extracting("--captions", "captions.json", "--experts", "scene", "told", "audio")
+    assert code == 0, said
+    assert "expert told is left out" in said and "expert audio is left out" in said
+    assert list(json.loads(Path("set/dataset.json").read_text())["experts"]) == ["scene"]
+    assert json.loads(Path("set/texts/told.json").read_text())
+
+
 def test_one_vector_is_the_mean_of_many(place: Path, extracting: Call, fakes: None) -> None:
     assert extracting("--experts", "light", "lights")[0] == 0
     one, many = features_in("set", "light"), features_in("set", "lights")

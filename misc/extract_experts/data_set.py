@@ -101,12 +101,16 @@ class Finishing:
         features = [f"{name}={self.folder / table.file}" for name, table in tables.items()]
         asked = replace(self.request, features=features)
         adds = tool == IMPORTER
-        yield from import_data_set(self.folder, asked, self.making, adds, self.device)
+        yield from import_data_set(
+            self.folder, asked, self.making, adds, self.device, leave_out_experts=True
+        )
 
     def with_words(
         self, tables: Mapping[str, Table], said: Said, scratch: Path, videos: int
-    ) -> Iterator[str]:
+    ) -> list[str]:
         """Give words the vectors that they have in captions, and import these too.
+
+        Returns what the import has to say; nothing where there are no words.
 
         Args:
             tables: of the other experts.
@@ -116,12 +120,14 @@ class Finishing:
         """
         said = {name: one for name, one in said.items() if one[0]}
         # Videos that come in by their words alone may have captions, of which vectors are made.
+        lines: list[str] = []
         for _ in range(_MOST_ROUNDS if said else 0):
             before = self._text_state()
             spoken = dict(self._word_tables(said, scratch, videos))
-            yield from self.with_captions({**tables, **spoken})
+            lines = [*self.with_captions({**tables, **spoken})]
             if self._text_state() == before:
-                return
+                break
+        return lines
 
     def _word_tables(self, said: Said, scratch: Path, videos: int) -> Iterator[tuple[str, Table]]:
         from misc.extract_experts.texts import word_vectors  # loads what encodes text

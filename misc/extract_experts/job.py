@@ -144,9 +144,9 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
         Making(None, asked.captions_as, asked.text_encoder, None, videos),
         asked.device,
     )
-    yield from finishing.with_captions(tables)
+    imported = [*finishing.with_captions(tables)]
     said = {one.name: (texts[one.name], one.facts()) for one in running if not one.loaded.size}
-    yield from finishing.with_words(tables, said, work, len(items))
+    yield from finishing.with_words(tables, said, work, len(items)) or imported
     yield "Train:"
     yield f"  python3 train.py --config {shlex.quote(str(output / 'config.json'))}"
 

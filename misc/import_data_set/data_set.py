@@ -68,7 +68,12 @@ _LIST = "splits/{}.txt"
 
 
 def import_data_set(
-    output: Path, request: Request, making: Making, add: bool = False, device: str | None = None
+    output: Path,
+    request: Request,
+    making: Making,
+    add: bool = False,
+    device: str | None = None,
+    leave_out_experts: bool = False,
 ) -> Iterator[str]:
     """Make a data set, or bring one that was made here up to date; says what it does.
 
@@ -78,6 +83,7 @@ def import_data_set(
         making: what to make of it.
         add: whether the sources come to those of before.
         device: that encodes the captions.
+        leave_out_experts: whether those that no video of some list has are left out, not refused.
 
     Raises:
         UserError: a source cannot be used, something else lies in the folder, or the data set would
@@ -110,6 +116,8 @@ def import_data_set(
         for spec in progress(request.features, description="features")
     ]
     gathered = gather(request, sources, kept)
+    if leave_out_experts:
+        gathered.leave_out_absent()
     yield from recognised(gathered)
     yield ""
     yield from ids_table(gathered)

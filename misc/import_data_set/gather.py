@@ -78,6 +78,15 @@ class Gathered:
     def has_expert(self, name: str) -> set[str]:
         return {video for ids in self.experts[name] for video in ids.values()}
 
+    def leave_out_absent(self) -> None:
+        """Leave out the experts that no video of some list has."""
+        for name in [*self.experts]:
+            known = self.has_expert(name)
+            without = [role for role, ids in self.splits.lists.items() if not known & {*ids}]
+            if without:
+                del self.experts[name], self.sources[name]
+                self.said.append(f"expert {name} is left out: no video of {listed(without)} has it")
+
 
 def gather(request: Request, sources: Sequence[Source], kept: Lists | None = None) -> Gathered:
     """Read captions and lists, and bring all ids to one form.
