@@ -136,9 +136,9 @@ def test_a_still_of_what_is_no_video_is_refused(movie, tmp_path):
         ({"q": "a", "k": "0"}, "The page shows 1 to 50 videos"),
         ({"q": "a", "k": "٣"}, "The page shows 1 to 50 videos"),
         ({"q": "a", "weight.smell": "1"}, 'The index has no expert "smell"'),
-        ({"q": "a", "weight.sound": "nan"}, "The weight of sound is a number from 0 to 100"),
-        ({"q": "a", "weight.sound": "-1"}, "The weight of sound is a number from 0 to 100"),
-        ({"q": "a", "weight.sound": "101"}, "The weight of sound is a number from 0 to 100"),
+        ({"q": "a", "weight.sound": "nan"}, "The weight of sound is a number from 0 to 3"),
+        ({"q": "a", "weight.sound": "-1"}, "The weight of sound is a number from 0 to 3"),
+        ({"q": "a", "weight.sound": "3.1"}, "The weight of sound is a number from 0 to 3"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_sentence(client, arguments, sentence):

@@ -15,6 +15,7 @@ from werkzeug.wrappers import Request, Response
 from logger.page.page import TEMPLATES
 from logger.page.search import (
     LONGEST,
+    MOST_WEIGHT,
     SCRIPTS,
     SHOWN,
     STEPS,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from misc.search.searcher import Searcher
 
 MOST_WORDS = 3  # of a hit that are shown
-LARGEST_WEIGHT = 100
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; media-src 'self'; img-src 'self' "
     "data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -197,9 +197,9 @@ def read_asked(arguments: Mapping[str, str], experts: tuple[str, ...]) -> Asked:
 def _factor(expert: str, value: str, experts: tuple[str, ...]) -> float:
     if expert not in experts:
         raise UserError(f'The index has no expert "{short(expert)}" that can be weighted.')
-    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", value) or float(value) > LARGEST_WEIGHT:
+    if not re.fullmatch(r"[0-9](\.[0-9]{1,9})?", value) or float(value) > MOST_WEIGHT:
         raise UserError(
-            f"The weight of {short(expert)} is a number from 0 to {LARGEST_WEIGHT}, "
+            f"The weight of {short(expert)} is a number from 0 to {MOST_WEIGHT}, "
             f'not "{short(value)}".'
         )
     return float(value)
