@@ -1,8 +1,10 @@
 """Indexes for tests: of a model with random weights over the tiny set, and of random embeddings."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +18,18 @@ from trainer.checkpoints.checkpoint import save_checkpoint
 from utils.config import Config
 
 
-def make_checkpoint(folder: Path, **arch: object) -> Path:
+def make_checkpoint(
+    folder: Path,
+    change: Callable[[dict[str, Any]], None] | None = None,
+    make_data: bool = True,
+    **arch: object,
+) -> Path:
     """Write a checkpoint of random weights over the tiny set, with its config beside it."""
-    values = tiny_config(make_tiny_set(folder / "tiny"), folder / "saved")
+    data = make_tiny_set(folder / "tiny") if make_data else folder / "tiny"
+    values = tiny_config(data, folder / "saved")
     values["arch"]["args"] |= arch
+    if change:
+        change(values)
     config = Config.from_dict(values, "tiny")
     torch.manual_seed(0)
     net = build_net(config, build_loader(config, 0))

@@ -15,7 +15,8 @@ from utils.errors import UserError
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
 
-from misc.search.milvus import MilvusIndex, main
+from misc.search.milvus import main
+from misc.search.milvus_index import MilvusIndex
 
 SIZES = (16, 8, 24)
 

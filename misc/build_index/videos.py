@@ -17,16 +17,18 @@ from data_loader.sets.declared import ModelInputs
 from data_loader.sets.description import DataDescription, SplitEntry
 from data_loader.sets.layout import FileFinder, expert_source, read_videos, videos_of
 from data_loader.sets.near_ids import hint
-from data_loader.store.feature_store import ExpertView, FeatureStore
+from data_loader.store.feature_store import ExpertView, FeatureStore, RawCaptions
 from logger.page.videos import SHOWN_SUFFIXES
 from misc.search.index import VideoFacts
 from utils.errors import UserError, listed
-from utils.files import exists, files_below, is_there
+from utils.files import exists, files_below, is_there, read_json
 
 _log = logging.getLogger(__name__)
 
 # Written by `misc.extract_experts`: files and times of videos, words of experts.
 VIDEOS_FILE, TEXTS_FOLDER = "videos.json", "texts"
+# Bytes of a file of captions that may hold none.
+_NOTHING = 8
 ALL = "all"
 LISTS = (ALL, "train", "val", "test")
 
@@ -207,15 +209,24 @@ class Videos:
         told = _read(folder / VIDEOS_FILE, "the list of files")
         files = {} if told else _files_in(video_folder)
         spoken = words_of_experts(folder).values()
-        captions = self.place.store.captions()
+        captions = self._raw_captions()
         return [
             VideoFacts(
                 **_file_and_times(told.get(key), files.get(key)),
                 words=[word for of_expert in spoken for word in of_expert.get(key, ())],
-                captions=captions.of(key),
+                captions=captions.of(key) if captions else (),
             )
             for key in self.ids
         ]
+
+    def _raw_captions(self) -> RawCaptions | None:
+        """Return the captions, None where there are none: what is only searched needs none."""
+        place = self.place
+        paths = [folder / place.description.captions for folder in place.finder.folders]
+        there = [path for path in paths if exists(path)]
+        if not there or (there[0].stat().st_size < _NOTHING and not read_json(there[0])):
+            return None
+        return place.store.captions()
 
     def video_folder(self, given: Path | None, usual: Path | None) -> Path | None:
         """Return what the paths of videos are relative to: absolute, as the index may move."""

@@ -1,10 +1,9 @@
 """Beyond one machine: write the embeddings of an index to Milvus, which searches them as exactly.
 
 python3 -m misc.search.milvus data/index/demo-train-full-ce --uri http://milvus:19530
-python3 -m misc.search data/index/demo-train-full-ce --milvus http://milvus:19530 "a red balloon"
 
-A file ending in ".db" in place of an address is Milvus Lite, within this process. Videos that are
-added to the index later come there by the same command.
+`misc.search --milvus` searches there then. A file ending in ".db" in place of an address is Milvus
+Lite, within this process. Videos that are added to the index later come there by the same command.
 """
 
 import sys
