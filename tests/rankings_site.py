@@ -8,13 +8,14 @@ from pathlib import Path
 import av
 import numpy as np
 
+from misc.run_pages.site import Site
 from misc.serve_rankings import make_page_server
 
 
 @contextmanager
-def serving(web: Path) -> Iterator[str]:
-    """Serve a folder of pages as `misc.serve_rankings` does; gives its address."""
-    server = make_page_server(web, "127.0.0.1", 0)
+def serving(web: Path | Site) -> Iterator[str]:
+    """Serve a folder of pages (or a site) as `misc.serve_rankings` does; gives its address."""
+    server = make_page_server(web if isinstance(web, Site) else Site(web), "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.port}"

@@ -14,7 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from misc.serve_rankings import find_file, find_pages, main, make_page_server
+from misc.run_pages.places import find_file, find_pages
+from misc.run_pages.site import Site
+from misc.serve_rankings import main, make_page_server
 from tests.conftest import ROOT
 from tests.rankings_html import make_videos, ranking, write
 from utils.command_line import run_main
@@ -58,7 +60,7 @@ def web(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(web) -> Iterator[Client]:
-    server = make_page_server(web, "127.0.0.1", 0)
+    server = make_page_server(Site(web), "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield Client(server.port)
@@ -193,7 +195,7 @@ def test_a_run_is_found_from_each_of_its_folders_and_begins_with_its_last_page(t
     (web / "epoch-x.html").write_text("")
     for kind in ("models", "log", "web"):
         assert find_pages(tmp_path / kind / run) == web
-    server = make_page_server(web, "127.0.0.1", 0)
+    server = make_page_server(Site(web), "127.0.0.1", 0)
     assert server.address == f"http://127.0.0.1:{server.port}/"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -203,8 +205,9 @@ def test_a_run_is_found_from_each_of_its_folders_and_begins_with_its_last_page(t
     assert Client(server.port).ask("/")[0] == 404
     server.shutdown()
     thread.join()
+    assert find_pages(web) is None
     with pytest.raises(UserError, match="no rankings page"):
-        find_pages(web)
+        main([str(web)])
 
 
 def test_mistakes_get_one_sentence(web, capsys):

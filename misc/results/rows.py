@@ -62,10 +62,24 @@ def rows_of_folder(folder: Path, split: str | None = None) -> list[Row]:
             f"There is no run in {folder}: give the log folder of an experiment "
             "(<save_dir>/log/<experiment>) that train.py has made, or its config."
         )
+    return rows_of_runs(runs, folder.resolve().name, split)
+
+
+def rows_of_runs(runs: Sequence[Run], default: str, split: str | None = None) -> list[Row]:
+    """Make a row for each experiment and split of some runs (oldest first).
+
+    Args:
+        runs: of any experiments.
+        default: what an experiment without a name is called.
+        split: see `rows_of_folder`.
+
+    Raises:
+        UserError: what a run measured cannot be read.
+    """
     groups: dict[tuple[str, str], list[Run]] = {}
     unfinished: dict[str, list[Run]] = {}
     for run in runs:
-        name = experiment_name(run, default=folder.resolve().name)
+        name = experiment_name(run, default=default)
         wanted = run.final_split if split is None else split
         if run.is_finished and run.test_on(wanted) is not None:
             groups.setdefault((name, wanted), []).append(run)

@@ -121,6 +121,21 @@ def runs_under(log: Path) -> list[Run]:
     ]
 
 
+def readable_runs(log: Path) -> tuple[list[Run], list[str]]:
+    """Read those runs under a folder that can be read, oldest first, and say why others cannot."""
+    runs, faults = [], []
+    for path in sorted(log.rglob("metrics.json"), key=lambda path: age_of(path.parent)):
+        try:
+            run = _read_run(path)
+            run.test_on(run.final_split)
+            if not isinstance(run.metrics.get("epochs", []), list):
+                raise run._damage()
+            runs.append(run)
+        except UserError as error:
+            faults.append(str(error))
+    return runs, faults
+
+
 def runs_of(config: Config) -> list[Run]:
     """Read the runs of a config's experiment, with these or other values, oldest first."""
     return runs_under(Path(config["trainer.save_dir"], "log", config.name))

@@ -257,6 +257,9 @@ globalThis.makeCard = (() => {
     return card;
   }
 
+  // Also for compare.js.
+  globalThis.cardParts = { make, media, caption, rankText, levelOf, decimals };
+
   // `row` is what the part of the query holds for it.
   return (kind, index, number, row) =>
     kind === "query" ? queryCard(index, number, row) : videoCard(index, number, row);
