@@ -97,7 +97,6 @@ def test_what_the_browser_cannot_play_is_said_with_its_path(client, folder):
     assert f'<a href="video?id=clip1">{folder}/clip1.avi</a>' in html
     assert 'src="still?id=clip1&amp;second=0.40"' in html  # where the word of the query is said
     assert f"browsers play no .txt: {folder}/secret.txt" in html
-    assert 'poster="still?id=clip0"' in html
     gone = WordSearcher(CAPTIONS, {"clip0": folder / "gone.mp4"})
     html = Client(application(SearchSite(gone).answer, any_name=True)).get("/?q=red").text
     assert f"there is no {folder}/gone.mp4" in html and "no video</p>" in html

@@ -174,8 +174,15 @@ def test_hostile_questions_and_ids_stay_text_and_the_layout_holds(page, address,
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_what_does_not_play_says_so(page, address):
+def test_what_does_not_play_says_so_and_all_but_the_best_wait(page, address):
     page.goto(address + "?q=old+train&k=10")
+    last = page.locator(".hit video[data-poster]").first
+    last.scroll_into_view_if_needed()
+    until(page, "document.querySelector('.hit video[data-poster]').poster")
+    assert last.evaluate("video => fetch(video.poster).then((answer) => answer.status)") == 200
+    assert last.evaluate("video => video.paused && video.readyState === 0")
+    last.hover()
+    until(page, "!document.querySelector('.hit video[data-poster]').paused")
     page.wait_for_selector("[data-id=clip5] >> text=browsers play no .avi")
     page.locator("[data-id=clip6]").scroll_into_view_if_needed()
     page.wait_for_selector("[data-id=clip6] >> text=this video cannot be played")

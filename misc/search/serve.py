@@ -3,7 +3,6 @@
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -239,11 +238,9 @@ def _video(hit: Hit, start: float | None) -> Video:
     if hit.path is None or not is_file(hit.path):
         return Video()
     suffix, query = hit.path.suffix.lower(), {"id": hit.video_id}
-    video = Video(f"video?{urlencode(query)}" if suffix in VIDEOS else None, suffix)
-    if (not video.playable and suffix in SUFFIXES) or _picture_beside(hit.path):
-        query |= {"second": f"{start:.2f}"} if start else {}
-        video = replace(video, thumbnail=f"still?{urlencode(query)}")
-    return video
+    video = f"video?{urlencode(query)}" if suffix in VIDEOS else None
+    query |= {"second": f"{start:.2f}"} if start else {}
+    return Video(video, suffix, f"still?{urlencode(query)}" if suffix in SUFFIXES else None)
 
 
 def _terms(text: str) -> set[str]:

@@ -77,7 +77,11 @@
   // The same video goes on as it is, and numbers that were open stay so.
   function keepOn(old, hit) {
     const [was, video] = [old.querySelector("video"), hit.querySelector("video")];
-    if (was && video?.getAttribute("src") === was.getAttribute("src")) video.replaceWith(was);
+    if (was && video?.getAttribute("src") === was.getAttribute("src")) {
+      if (video.dataset.poster) was.dataset.poster = video.dataset.poster;
+      else delete was.dataset.poster; // now among those that play by themselves
+      video.replaceWith(was);
+    }
     const [before, why] = [old.querySelector("details.why"), hit.querySelector("details.why")];
     if (before && why) why.open = before.open;
   }
