@@ -9,6 +9,7 @@ import errno
 import ipaddress
 import logging
 import re
+import resource
 import socket
 import threading
 import time
@@ -26,7 +27,7 @@ from utils.errors import UserError
 from utils.files import reason
 
 THREADS = 8
-MOST_CONNECTIONS = 600  # more wait until one ends; below the 1024 open files of a usual process
+MOST_CONNECTIONS = 600  # more wait until one ends; half of the files that may be open if fewer
 SECONDS_IDLE = 10  # without a byte sent or received, after which a connection is closed
 LARGEST_HEAD = 2**16  # bytes of a request's lines, so of its address as well
 LARGEST_BODY = 2**10  # nobody sends one to pages that are only read
@@ -65,13 +66,14 @@ class PageServer:
         listener = _listen(host, port)
         self.host, self.port = host, listener.getsockname()[1]
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # waiting is no fault
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         self._sockets: dict[int, Any] = {}
         self._server = create_server(
             application(answer, any_name=not _is_this_machine(host)),
             map=self._sockets,
             sockets=[listener],
             threads=THREADS,
-            connection_limit=MOST_CONNECTIONS,
+            connection_limit=min(MOST_CONNECTIONS, most),
             max_request_header_size=LARGEST_HEAD,
             max_request_body_size=LARGEST_BODY,
             outbuf_high_watermark=SEND_BUFFER,

@@ -79,8 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
     server.serve_forever()
 
 
-def take_picture(pages: Path, path: Path) -> None:
-    """Take a picture of the top of a folder's front page, as a browser shows it.
+def take_picture(pages: Site, path: Path) -> None:
+    """Take a picture of the top of a site's front page, as a browser shows it.
 
     Raises:
         UserError: it cannot be written, or there is no browser to take it with.
@@ -123,7 +123,7 @@ def _address(text: str) -> str:
 
 
 def make_page_server(site: Site, host: str, port: int) -> PageServer:
-    """Listen at an address, ready for `serve_forever`.
+    """Listen at an address, ready for `serve_forever`, with the files of a site.
 
     Raises:
         UserError: the address cannot be used.

@@ -67,7 +67,11 @@ def test_sliders_reorder_at_once_and_videos_go_on(page, address):
     page.goto(address + "?q=red+balloon")
     wait_for_best(page, "clip0")
     until(page, f"{PLAYING}.length > 2")
-    page.evaluate("document.querySelectorAll('.hit video').forEach((v) => { v.kept = true })")
+    page.evaluate(
+        "document.querySelectorAll('.hit video').forEach((v) => {"
+        " v.kept = 'whole'; v.addEventListener('emptied', () => { v.kept = 'restarted' }); })"
+    )
+    page.locator("[data-id=clip6] .why summary").click()
     before = page.evaluate(IDS)
     first = page.locator(".hit").first.locator(".why rect[data-expert=scene]")
     width = float(first.get_attribute("width"))
@@ -76,11 +80,14 @@ def test_sliders_reorder_at_once_and_videos_go_on(page, address):
     until(page, "location.search.includes('weight.scene=0')")
     wait_for_best(page, "clip6")
     assert page.evaluate(IDS) != before
-    kept = page.evaluate("[...document.querySelectorAll('.hit video')].map((v) => !!v.kept)")
-    assert any(kept) and page.locator(".why rect[data-expert=scene]").count() == 0
+    kept = page.evaluate("[...document.querySelectorAll('.hit video')].map((v) => v.kept)")
+    assert "whole" in kept and "restarted" not in kept
+    until(page, f"{PLAYING}.some((v) => v.kept)")
+    assert page.locator(".why rect[data-expert=scene]").count() == 0
     page.get_by_role("button", name="as trained").click()
     wait_for_best(page, "clip0")
     assert float(first.get_attribute("width")) == width
+    assert page.locator("details.why[open]").count() == 1
     assert page.evaluate("location.search") == "?q=red+balloon"
 
 
@@ -167,8 +174,15 @@ def test_hostile_questions_and_ids_stay_text_and_the_layout_holds(page, address,
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_what_does_not_play_says_so(page, address):
+def test_what_does_not_play_says_so_and_all_but_the_best_wait(page, address):
     page.goto(address + "?q=old+train&k=10")
+    last = page.locator(".hit video[data-poster]").first
+    last.scroll_into_view_if_needed()
+    until(page, "document.querySelector('.hit video[data-poster]').poster")
+    assert last.evaluate("video => fetch(video.poster).then((answer) => answer.status)") == 200
+    assert last.evaluate("video => video.paused && video.readyState === 0")
+    last.hover()
+    until(page, "!document.querySelector('.hit video[data-poster]').paused")
     page.wait_for_selector("[data-id=clip5] >> text=browsers play no .avi")
     page.locator("[data-id=clip6]").scroll_into_view_if_needed()
     page.wait_for_selector("[data-id=clip6] >> text=this video cannot be played")

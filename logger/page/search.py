@@ -12,6 +12,7 @@ SCRIPTS = ("search_videos.js", "search.js", "search_keys.js")
 WEIGHT = "weight."  # what the name of an expert's slider begins with
 SHOWN = 5  # videos at first, all of which play
 STEPS = (SHOWN, 10, 20, 50)  # how many may be asked for
+MOST_WEIGHT = 3  # of an expert, where 1 is as trained
 LONGEST = 1000  # characters of a query
 BAR = 1000  # units that a bar is long
 
@@ -153,6 +154,7 @@ def search_html(page: SearchPage) -> str:
             clock=_clock,
             weight=WEIGHT,
             shown=SHOWN,
+            most=MOST_WEIGHT,
             longest=LONGEST,
             styles=STYLES,
             scripts=SCRIPTS,

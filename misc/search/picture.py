@@ -43,6 +43,7 @@ STEP = """async (ms) => {
 SLIDE = """(slider, factor) => {
   slider.value = factor;
   slider.dispatchEvent(new Event("input", { bubbles: true }));
+  slider.dispatchEvent(new Event("change", { bubbles: true }));
 }"""
 # The answer to what the form asks is there, with all its videos.
 ANSWERED = """(part) => location.search.includes(part)

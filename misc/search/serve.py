@@ -3,7 +3,6 @@
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from werkzeug.wrappers import Request, Response
 from logger.page.page import TEMPLATES
 from logger.page.search import (
     LONGEST,
+    MOST_WEIGHT,
     SCRIPTS,
     SHOWN,
     STEPS,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from misc.search.searcher import Searcher
 
 MOST_WORDS = 3  # of a hit that are shown
-LARGEST_WEIGHT = 100
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; media-src 'self'; img-src 'self' "
     "data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -197,9 +196,9 @@ def read_asked(arguments: Mapping[str, str], experts: tuple[str, ...]) -> Asked:
 def _factor(expert: str, value: str, experts: tuple[str, ...]) -> float:
     if expert not in experts:
         raise UserError(f'The index has no expert "{short(expert)}" that can be weighted.')
-    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", value) or float(value) > LARGEST_WEIGHT:
+    if not re.fullmatch(r"[0-9](\.[0-9]{1,9})?", value) or float(value) > MOST_WEIGHT:
         raise UserError(
-            f"The weight of {short(expert)} is a number from 0 to {LARGEST_WEIGHT}, "
+            f"The weight of {short(expert)} is a number from 0 to {MOST_WEIGHT}, "
             f'not "{short(value)}".'
         )
     return float(value)
@@ -239,11 +238,9 @@ def _video(hit: Hit, start: float | None) -> Video:
     if hit.path is None or not is_file(hit.path):
         return Video()
     suffix, query = hit.path.suffix.lower(), {"id": hit.video_id}
-    video = Video(f"video?{urlencode(query)}" if suffix in VIDEOS else None, suffix)
-    if (not video.playable and suffix in SUFFIXES) or _picture_beside(hit.path):
-        query |= {"second": f"{start:.2f}"} if start else {}
-        video = replace(video, thumbnail=f"still?{urlencode(query)}")
-    return video
+    video = f"video?{urlencode(query)}" if suffix in VIDEOS else None
+    query |= {"second": f"{start:.2f}"} if start else {}
+    return Video(video, suffix, f"still?{urlencode(query)}" if suffix in SUFFIXES else None)
 
 
 def _terms(text: str) -> set[str]:

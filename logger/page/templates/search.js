@@ -59,22 +59,31 @@
   const hits = (within) => new Map([...within.querySelectorAll(".hit")].map((h) => [h.dataset.id, h]));
 
   function show(found) {
-    const results = found.getElementById("results");
-    if (!results) throw new Error("no page of ours");
+    if (!found.getElementById("results")) throw new Error("no page of ours");
+    const results = document.adoptNode(found.getElementById("results"));
     const before = hits(document);
     const wasAt = new Map([...before].map(([id, hit]) => [id, layout(hit)]));
-    for (const [id, hit] of hits(results)) {
-      const old = before.get(id)?.querySelector("video");
-      const video = hit.querySelector("video");
-      // The same video goes on as it is.
-      if (old && video?.getAttribute("src") === old.getAttribute("src")) video.replaceWith(old);
-    }
+    const hadFocus = part("results").contains(document.activeElement);
+    for (const [id, hit] of hits(results)) if (before.has(id)) keepOn(before.get(id), hit);
     document.title = found.title;
     part("told").replaceChildren(...found.getElementById("told").childNodes);
-    part("results").replaceChildren(...results.childNodes);
+    part("results").replaceWith(results);
+    if (hadFocus) document.querySelector(".hit")?.focus({ preventScroll: true });
     videos.start();
     showRecent();
     if (!videos.still.matches) move(wasAt);
+  }
+
+  // The same video goes on as it is, and numbers that were open stay so.
+  function keepOn(old, hit) {
+    const [was, video] = [old.querySelector("video"), hit.querySelector("video")];
+    if (was && video?.getAttribute("src") === was.getAttribute("src")) {
+      if (video.dataset.poster) was.dataset.poster = video.dataset.poster;
+      else delete was.dataset.poster; // now among those that play by themselves
+      video.replaceWith(was);
+    }
+    const [before, why] = [old.querySelector("details.why"), hit.querySelector("details.why")];
+    if (before && why) why.open = before.open;
   }
 
   // ---- what changes its place moves there ----
@@ -125,10 +134,11 @@
     remember(q.value.trim());
   }
 
-  function later(delay) {
+  function later(delay, action) {
     clearTimeout(waiting);
-    waiting = setTimeout(askForm, delay, false);
+    waiting = setTimeout(action, delay);
   }
+  const typed = () => later(PAUSE, () => askForm(false));
 
   // ---- questions asked before, on this machine alone ----
 
@@ -174,13 +184,14 @@
 
   q.addEventListener("input", () => {
     like.value = "";
-    later(PAUSE);
+    typed();
   });
-  form.elements.not.addEventListener("input", () => later(PAUSE));
+  form.elements.not.addEventListener("input", typed);
   for (const slider of sliders) {
     slider.addEventListener("input", () => {
       sayWeights();
-      later(MOMENT);
+      // Browsers refuse an address that changes many times a second: it does once this one rests.
+      later(MOMENT, () => ask(address()));
     });
   }
   form.addEventListener("change", () => askForm(true));

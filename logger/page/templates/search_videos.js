@@ -3,7 +3,7 @@
 "use strict";
 
 globalThis.videos = (() => {
-  const BEST = 5;
+  const BEST = 5; // play by themselves, and may be loaded at once
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
   const canHover = window.matchMedia("(hover: hover)");
   let paused = still.matches; // all of them, by the reader's wish
@@ -16,6 +16,7 @@ globalThis.videos = (() => {
   const inSight = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
       if (!isIntersecting) target.pause();
+      else if (target.dataset.poster) target.poster = target.dataset.poster;
       else if (!paused) play(target);
     }
   });
@@ -53,6 +54,10 @@ globalThis.videos = (() => {
     for (const type of ["pointerenter", "pointerleave", "focus", "blur"]) {
       video.addEventListener(type, offerControls);
     }
+    if (video.dataset.poster && canHover.matches) {
+      video.addEventListener("pointerenter", () => play(video));
+      video.addEventListener("pointerleave", () => video.pause());
+    }
     video.tabIndex = 0;
     offerControls();
     video.addEventListener("play", () => keepFew(video));
@@ -72,15 +77,18 @@ globalThis.videos = (() => {
     document.querySelectorAll(".hit .media img").forEach((picture) => {
       picture.addEventListener("error", () => picture.remove());
     });
-    all().forEach((video, place) => {
+    for (const video of all()) {
       prepare(video);
-      if (place < BEST) inSight.observe(video);
-    });
+      inSight.observe(video);
+    }
   }
 
   function toggleAll() {
     paused = all().some((video) => !video.paused);
-    all().slice(0, BEST).forEach((video) => (paused ? video.pause() : play(video)));
+    for (const video of all()) {
+      if (paused) video.pause();
+      else if (!video.dataset.poster) play(video);
+    }
   }
 
   return { start, toggle, toggleAll, still };
