@@ -103,6 +103,20 @@ def study_parser() -> Parser:
         help=f"how long before its limit a task saves (default: {Limits.notice})",
     )
     parser.add_argument(
+        "--sbatch_gpus",
+        metavar="N",
+        type=int,
+        default=Limits.gpus,
+        help="GPUs of each node that train together, a process for each (default: one process)",
+    )
+    parser.add_argument(
+        "--sbatch_nodes",
+        metavar="N",
+        type=int,
+        default=Limits.nodes,
+        help="nodes that train together (default: 1)",
+    )
+    parser.add_argument(
         "--sbatch_option",
         metavar="OPTION",
         action="append",
@@ -159,7 +173,10 @@ def write_script(study: Study, jobs: Sequence[Job], args: argparse.Namespace) ->
         print("Everything is done: there is nothing to submit.")
         return
     name = "-".join(filter(None, (study.name, args.dataset)))
-    limits = Limits(args.sbatch_time, args.sbatch_memory, args.sbatch_notice)
+    if args.sbatch_gpus and args.device:
+        raise UserError("--sbatch_gpus gives each process its GPU: leave --device out.")
+    taken = (args.sbatch_time, args.sbatch_memory, args.sbatch_notice)
+    limits = Limits(*taken, args.sbatch_gpus, args.sbatch_nodes)
     path = write_job_array(from_here(args.sbatch), name, commands, limits, args.sbatch_option)
     print(
         f"{len(commands)} of {len(jobs)} trainings are not done yet. "

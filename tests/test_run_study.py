@@ -336,6 +336,44 @@ def test_job_arrays_train_each_seed(workplace: Path, study: Study, trained: list
     assert "is done" in study(*one, "--sbatch", jobs)[1]
 
 
+SRUN = """\
+#!/bin/bash
+shift
+for rank in 0 1 2 3; do SLURM_PROCID=$rank SLURM_LOCALID=$((rank % 2)) "$@" || exit 1; done
+exit 143
+"""
+PROGRAM = """\
+#!/bin/bash
+echo "$RANK $WORLD_SIZE $LOCAL_RANK $LOCAL_WORLD_SIZE $MASTER_ADDR $MASTER_PORT $*" >> ran
+"""
+SCONTROL = """\
+#!/bin/bash
+echo "$*" >> asked
+if [ "$2" = hostnames ]; then echo here; echo there; else echo JobState=RUNNING; fi
+"""
+
+
+def test_a_job_may_have_several_gpus_and_nodes(tmp_path: Path) -> None:
+    limits = Limits(gpus=2, nodes=2)
+    script = write_job_array(tmp_path, "many", [["train.py", "--config", "a b"]], limits)
+    head = re.findall(r"^#SBATCH (.*)$", script.read_text(), re.MULTILINE)
+    assert {"--nodes=2", "--ntasks-per-node=2", "--gpus-per-node=2"} <= set(head)
+    programs = {"srun": SRUN, "scontrol": SCONTROL, "python": PROGRAM}
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    slurm = {"ARRAY_TASK_ID": "0", "ARRAY_JOB_ID": "7", "JOB_ID": "12345"}
+    slurm |= {"NTASKS": "4", "JOB_NUM_NODES": "2", "JOB_NODELIST": "here,there"}
+    environment = os.environ | {f"SLURM_{name}": value for name, value in slurm.items()}
+    environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": "python"}
+    done = subprocess.run([shutil.which("bash"), script], cwd=tmp_path, env=environment)
+    assert done.returncode == 143, "the code of the processes is that of the task"
+    assert (tmp_path / "ran").read_text().splitlines() == [
+        f"{rank} 4 {rank % 2} 2 here 22345 train.py --config a b" for rank in range(4)
+    ]
+    assert "requeue 7_0" in (tmp_path / "asked").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -355,6 +393,8 @@ def test_job_arrays_train_each_seed(workplace: Path, study: Study, trained: list
         ([*TINY, "--sbatch", "jobs", "--sbatch_time=1:00\nrm"], '"12:00:00"'),
         ([*TINY, "--sbatch", "jobs", "--sbatch_memory=much"], '"32G"'),
         ([*TINY, "--sbatch", "jobs", "--sbatch_notice=0"], "--sbatch_notice takes seconds"),
+        ([*TINY, "--sbatch", "jobs", "--sbatch_nodes=2"], "several nodes need both"),
+        ([*TINY, "--sbatch", "jobs", "--sbatch_gpus=2", "--device", "0"], "leave --device out"),
         ([*TINY, "--sbatch", 'a"b'], "choose another"),
         ([*TINY, "--sbatch", "configs/tiny/train-ce.json"], "Cannot create"),
     ],

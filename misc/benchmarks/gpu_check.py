@@ -12,12 +12,14 @@ import copy
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 
 import torch
+import torch.distributed as dist
 
-from data_loader.batches import Batch
+from data_loader.batches import Batch, Whole, shares_of
 from data_loader.sets.declared import ModelInputs
 from misc.benchmarks.synthetic import CONFIG
 from misc.tools import tool_parser
@@ -25,6 +27,8 @@ from model.collaborative_gating import GATINGS
 from model.fast import compile_model
 from model.ranks import blocks_of, compute_ranks
 from trainer.build import build_loss, build_net, build_optimiser_of, inputs_of
+from trainer.processes.batches import SharedBatches
+from trainer.processes.group import Group
 from trainer.step import PRECISIONS, TrainingStep, check_precision
 from utils.command_line import run_main, select_device
 from utils.config import Config
@@ -50,8 +54,12 @@ def main(arguments: list[str] | None = None) -> None:
         checks[kind] = partial(twins, device, optimiser=kind)
     for precision in options.precision:
         checks[precision] = partial(twins, device, precision=precision)
+        checks[f"{precision}, one of one process"] = partial(joined, device, precision)
         if not options.no_compile:
             checks[f"{precision}, compiled"] = partial(compiled, device, precision)
+            checks[f"{precision}, compiled, one of one process"] = partial(
+                joined, device, precision, is_compiled=True
+            )
     checks |= {"continued": partial(continued, device), "ranks": partial(ranks, device)}
     failed = [name for name, check in checks.items() if not _passes(name, check)]
     if failed:
@@ -154,6 +162,33 @@ def compiled(device: torch.device, precision: str) -> str:
     near = max(2e-3, NEAR[precision])
     assert max(apart) < near, f"losses are {max(apart):.1e} apart"
     return f"losses {max(apart):.1e} apart"
+
+
+def joined(device: torch.device, precision: str, is_compiled: bool = False) -> str:
+    """Train as the one process of a group (NCCL on a GPU), with all that several exchange."""
+    plain, batch_of = make_parts(device, "pairwise", precision=precision)
+    other, _ = make_parts(device, "pairwise", precision=precision)
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    other = replace(other, shared=SharedBatches(other.net, other.loss, Group()))
+    if is_compiled:
+        compile_model(other.net, device, in_one_piece=False)
+    apart = []
+    for number in range(STEPS):
+        size = LAST_BATCH if number % 4 == 3 else BATCH
+        batch = batch_of(size).to(device)
+        whole = Whole(*batch.compared, shares_of(size, 1), 0)
+        expected, _ = plain(batch, 1)
+        # The first step meets the other processes, and compiles.
+        with nullcontext() if number == 0 or is_compiled else no_waits(device):
+            found, _ = other(replace(batch, whole=whole), 1)
+        apart.append((expected - found).abs().item())
+    if is_compiled:
+        torch.compiler.reset()
+    near = max(2e-3, NEAR[precision]) if is_compiled else NEAR[precision]
+    assert max(apart) < near, f"losses are {max(apart):.1e} apart"
+    return f"losses {max(apart):.1e} apart{'' if is_compiled else ', no waits'}"
 
 
 def continued(device: torch.device) -> str:

@@ -32,7 +32,7 @@ stop() {
     if [ -n "$training" ]; then kill -TERM "$training" 2>/dev/null || true; fi
 }
 trap stop TERM
-"${PYTHON:-python3}" "$@" &
+%s &
 training=$!
 if [ -n "$stopping" ]; then stop; fi
 while kill -0 "$training" 2>/dev/null; do wait "$training" || true; done
@@ -49,6 +49,18 @@ exit "$code"
 """
 
 
+_ALONE = '"${PYTHON:-python3}" "$@"'
+# A process for each GPU of each node; they are told of one another as torchrun tells them.
+_TOGETHER = r"""
+export MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+export MASTER_PORT="$((20000 + SLURM_JOB_ID % 10000))"
+srun --kill-on-bad-exit=0 bash -c '
+    export RANK="$SLURM_PROCID" LOCAL_RANK="$SLURM_LOCALID"
+    export WORLD_SIZE="$SLURM_NTASKS" LOCAL_WORLD_SIZE="$((SLURM_NTASKS / SLURM_JOB_NUM_NODES))"
+    exec "${PYTHON:-python3}" "$@"' bash "$@"
+""".strip()
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a task may take, as sbatch reads it.
@@ -57,11 +69,15 @@ class Limits:
         time: "12:00:00", "90" (minutes), "2-12" (days and hours).
         memory: "32G".
         notice: seconds before the end at which a training is told to save.
+        gpus: of each node, a process for each; 0: one process, which takes what --device says.
+        nodes: that share a training.
     """
 
     time: str = "12:00:00"
     memory: str = "32G"
     notice: int = 180
+    gpus: int = 0
+    nodes: int = 1
 
     def check(self) -> None:
         """Insist that sbatch can read them.
@@ -80,6 +96,19 @@ class Limits:
             raise UserError(
                 f"--sbatch_notice takes seconds from 1 to {_LONGEST_NOTICE}, not {self.notice}."
             )
+        if self.nodes < 1 or self.gpus < 0 or (self.nodes > 1 and not self.gpus):
+            raise UserError(
+                "--sbatch_nodes takes a number from 1, and --sbatch_gpus the GPUs of each node: "
+                "several nodes need both."
+            )
+
+    @property
+    def options(self) -> list[str]:
+        """Options of sbatch for GPUs and nodes."""
+        if not self.gpus:
+            return []
+        each = [f"--ntasks-per-node={self.gpus}", f"--gpus-per-node={self.gpus}"]
+        return [f"--nodes={self.nodes}", *each]
 
 
 def write_job_array(
@@ -129,9 +158,9 @@ def write_job_array(
         f"#SBATCH --signal=B:TERM@{limits.notice}",
         f"#SBATCH --time={limits.time}",
         f"#SBATCH --mem={limits.memory}",
-        *(f"#SBATCH {option}" for option in options),
+        *(f"#SBATCH {option}" for option in [*limits.options, *options]),
         "",
-        _BODY % "\n".join(cases),
+        _BODY % ("\n".join(cases), _TOGETHER if limits.gpus else _ALONE),
     ]
     path = make_folder(folder) / f"{name}.sbatch"
     # Names of files stand there byte for byte.
