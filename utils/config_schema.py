@@ -207,6 +207,7 @@ REPLACEABLE: dict[str, Kind] = {
                 "vis_vid_freq": Int(1),
                 "num_samples": Int(0),
                 "top_k": Int(1),
+                "all_queries": Bool(),
             }
         ),
     ),
