@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @cache
 def version() -> str:
-    """Return the version of this software, as `pyproject.toml` gives it: `2.0.0`."""
+    """Return the version of this software, as `pyproject.toml` gives it: `2.1.0`."""
     with _PROJECT.open("rb") as handle:
         return tomllib.load(handle)["project"]["version"]
 
