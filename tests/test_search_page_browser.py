@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from misc.search.serve import make_search_server
+from misc.search.page.serve import make_search_server
 from tests.rankings_site import write_video
 from tests.search_site import WordSearcher
 
