@@ -58,6 +58,36 @@ def test_similarities_are_those_of_the_evaluation(made: Path, searcher: Searcher
     np.testing.assert_allclose(found[:, columns], expected, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    "arch",
+    [
+        {"use_ce": "", "mimic_ce_dims": 1},
+        {"use_ce": "", "freeze_weights": True},
+        {"use_ce": "", "keep_missing_modalities": True},
+        {"use_ce": "", "concat_mix_experts": True},
+        {"use_ce": "", "concat_experts": True},
+    ],
+    ids=lambda arch: list(arch)[1],
+)
+def test_every_kind_of_model(tmp_path: Path, arch: dict[str, object]) -> None:
+    path = make_checkpoint(tmp_path, **arch)
+    build_main([str(path), "--output", str(tmp_path / "index")])
+    searcher = Searcher.open(tmp_path / "index")
+    retrieval = build_loader(Config.from_file(tmp_path / "config.json").eval_config(), 0).retrieval
+    expected = compare(trainer.load_model(path)[0], retrieval, torch.device("cpu")).sims.numpy()
+    columns = [searcher.video_ids.index(key) for key in retrieval.video_ids]
+    captions = [texts[0] for texts in retrieval.captions]
+    np.testing.assert_allclose(searcher.similarities(captions)[:, columns], expected, atol=2e-6)
+    best = dict(zip(retrieval.video_ids, expected[0], strict=True))
+    for found in searcher.search(captions[0], k=12):
+        assert found.similarity == pytest.approx(best[found.video_id], abs=2e-6)
+    if searcher.info.has_weights:
+        assert searcher.search(captions[0], weights={"look": 0.5})
+    else:
+        with pytest.raises(UserError, match="share one embedding"):
+            searcher.search(captions[0], weights={"look": 0.5})
+
+
 def test_hits_say_why(searcher: Searcher) -> None:
     [first, *_] = hits = searcher.search("a red cat runs", k=50)
     assert len(hits) == len(searcher) == 12
@@ -242,12 +272,12 @@ def test_damage_is_one_sentence(copied: Path, tmp_path: Path) -> None:
 
 
 def test_paths_stay_in_the_folder_of_videos(tmp_path: Path) -> None:
-    paths = ["a.mp4", "deep/b.mp4", "../c.mp4", "/etc/passwd", None]
+    paths = ["a.mp4", "deep/b.MP4", "../c.mp4", "/etc/d.mp4", "etc/shadow", None]
     facts = [VideoFacts(path=path) for path in paths]
-    ids = write_index(tmp_path / "index", random_videos(5, (4,), 0.0), facts=facts, videos="/data")
+    ids = write_index(tmp_path / "index", random_videos(6, (4,), 0.0), facts=facts, videos="/data")
     searcher = Searcher(Index(tmp_path / "index"), torch.device("cpu"))
     found = [searcher.path_of(key) for key in ids]
-    assert found == [Path("/data/a.mp4"), Path("/data/deep/b.mp4"), None, None, None]
+    assert found == [Path("/data/a.mp4"), Path("/data/deep/b.MP4"), None, None, None, None]
 
 
 def test_neighbouring_segments_are_one_hit(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from data_loader.loader import ExpertDataLoader
 from data_loader.sets.description import find_description
 from logger.progress import progress
 from misc.build_index.encoder import check_encoder, text_side
+from misc.build_index.facts import facts_of
 from misc.build_index.hubs import Calibration, Hubs, calibrate, measure_hubs
 from misc.build_index.source import Source, Trained, extractors_of
 from misc.build_index.videos import ALL, Place, Videos
@@ -224,8 +225,8 @@ def _with_part(
 ) -> Manifest:
     """Embed videos into a new part of the index, and return what the index is then."""
     folder = change.new("part")
-    base = videos.video_folder(wishes.video_folder, _usual_videos(source))
-    facts = videos.facts(base)
+    usual = _usual_videos(source)
+    base, facts = facts_of(videos.place.store, videos.ids, wishes.video_folder, usual)
     with progress(None, total=len(videos), description="embedding videos") as bar:
 
         def embed(places: np.ndarray) -> VideoEmbeddings:

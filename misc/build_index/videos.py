@@ -1,4 +1,4 @@
-"""The videos of a data set as a model takes them, and what the data set knows of each of them.
+"""The videos of a data set as a model takes them.
 
 V videos, M experts.
 """
@@ -12,23 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_loader.formats.read import read_plain_mapping
 from data_loader.sets.declared import ModelInputs
 from data_loader.sets.description import DataDescription, SplitEntry
 from data_loader.sets.layout import FileFinder, expert_source, read_videos, videos_of
 from data_loader.sets.near_ids import hint
-from data_loader.store.feature_store import ExpertView, FeatureStore, RawCaptions
-from logger.page.videos import SHOWN_SUFFIXES
-from misc.search.index import VideoFacts
+from data_loader.store.feature_store import ExpertView, FeatureStore
+from misc.build_index.facts import words_of_experts
 from utils.errors import UserError, listed
-from utils.files import exists, files_below, is_there, read_json
+from utils.files import is_there
 
 _log = logging.getLogger(__name__)
 
-# Written by `misc.extract_experts`: files and times of videos, words of experts.
-VIDEOS_FILE, TEXTS_FOLDER = "videos.json", "texts"
-# Bytes of a file of captions that may hold none.
-_NOTHING = 8
 ALL = "all"
 LISTS = (ALL, "train", "val", "test")
 
@@ -201,43 +195,6 @@ class Videos:
         """Return what an expert of words heard or read in a video."""
         return [word[1] for word in self._words[expert].get(self.ids[place], ())]
 
-    # ---- what is known of each ----
-
-    def facts(self, video_folder: Path | None) -> list[VideoFacts]:
-        """Return what the data set knows of its videos: files, times, words, captions."""
-        folder = self.place.description.root
-        told = _read(folder / VIDEOS_FILE, "the list of files")
-        files = {} if told else _files_in(video_folder)
-        spoken = words_of_experts(folder).values()
-        captions = self._raw_captions()
-        return [
-            VideoFacts(
-                **_file_and_times(told.get(key), files.get(key)),
-                words=[word for of_expert in spoken for word in of_expert.get(key, ())],
-                captions=captions.of(key) if captions else (),
-            )
-            for key in self.ids
-        ]
-
-    def _raw_captions(self) -> RawCaptions | None:
-        """Return the captions, None where there are none: what is only searched needs none."""
-        place = self.place
-        paths = [folder / place.description.captions for folder in place.finder.folders]
-        there = [path for path in paths if exists(path)]
-        if not there or (there[0].stat().st_size < _NOTHING and not read_json(there[0])):
-            return None
-        return place.store.captions()
-
-    def video_folder(self, given: Path | None, usual: Path | None) -> Path | None:
-        """Return what the paths of videos are relative to: absolute, as the index may move."""
-        folder = self.place.description.root
-        if exists(folder / VIDEOS_FILE):
-            return folder.resolve()
-        for path in (given, folder / "videos", usual):
-            if path is not None and is_there(path, Path.is_dir):
-                return path.resolve()
-        return None
-
 
 def _no_experts(description: DataDescription, inputs: ModelInputs) -> UserError:
     wanted = ", ".join(e.name for e in inputs.experts)
@@ -245,55 +202,3 @@ def _no_experts(description: DataDescription, inputs: ModelInputs) -> UserError:
         f"The data set {description.name} has none of the experts that the model takes ({wanted}): "
         f"it has {', '.join(sorted(description.experts)) or 'none'}."
     )
-
-
-def _read(path: Path, what: str) -> dict[str, Any]:
-    return read_plain_mapping(path, what) if exists(path) else {}
-
-
-def _files_in(folder: Path | None) -> dict[str, str]:
-    """Map ids to files in a folder of videos; of several files of an id the most playable one."""
-    found: dict[str, str] = {}
-    if folder is None:
-        return found
-    videos = SHOWN_SUFFIXES[:4]  # the others are of pictures
-    for path in files_below(folder):
-        if path.suffix in videos:
-            relative = path.relative_to(folder)
-            key, before = str(relative.with_suffix("")), found.get(str(relative.with_suffix("")))
-            if before is None or videos.index(path.suffix) < videos.index(Path(before).suffix):
-                found[key] = str(relative)
-    return found
-
-
-def _file_and_times(told: Any, file: str | None) -> dict[str, Any]:
-    if not isinstance(told, dict):
-        return {"path": file}
-    path, parent = told.get("file"), told.get("parent")
-    start, end = told.get("start"), told.get("end")
-    found = {"path": path if isinstance(path, str) else None}
-    if isinstance(parent, str) and _is_time(start) and _is_time(end):
-        found |= {"parent": parent, "start": start, "end": end}
-    return found
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, (int, float)) and value == value
-
-
-_Words = dict[str, list[tuple[Any, ...]]]
-
-
-def words_of_experts(root: Path) -> dict[str, _Words]:
-    """Return what experts heard or read: expert -> video -> (expert, text, start, end)."""
-    folder = root / TEXTS_FOLDER
-    paths = sorted(folder.glob("*.json")) if is_there(folder, Path.is_dir) else []
-    found: dict[str, _Words] = {}
-    for path in paths:
-        of_expert: _Words = found.setdefault(path.stem, {})
-        for key, words in _read(path, "words of an expert").items():
-            for word in words if isinstance(words, list) else ():
-                if isinstance(word, dict) and isinstance(word.get("text"), str):
-                    times = [t if _is_time(t := word.get(at)) else None for at in ("start", "end")]
-                    of_expert.setdefault(str(key), []).append((path.stem, word["text"], *times))
-    return found

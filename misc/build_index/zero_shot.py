@@ -21,8 +21,9 @@ from torch.nn.functional import normalize
 from data_loader.sets.declared import DeclaredInputs, Expert
 from data_loader.sets.description import DataDescription
 from misc.build_index.encoder import write_encoder
+from misc.build_index.facts import words_of_experts
 from misc.build_index.source import Source, extractors_of
-from misc.build_index.videos import Place, Videos, words_of_experts
+from misc.build_index.videos import Place, Videos
 from misc.search.index import Manifest, Shape
 from misc.search.queries import TextSide
 from misc.search.towers import DUAL_ENCODER, WORDS, Towers

@@ -27,6 +27,13 @@ from utils.errors import UserError, did_you_mean, short
 # What is not wanted counts half of what is: all of it would favour videos that are like nothing.
 NOT_WANTED = 0.5
 _VIDEOS_AT_ONCE = 4096
+# What the path of a video may end in: an index of somebody else's names no other file.
+_MEDIA = {
+    *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
+    *(".wmv", ".flv", ".f4v", ".3gp", ".ogv", ".vob", ".asf", ".rm", ".rmvb", ".mxf", ".gif"),
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    *(".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac"),
+}
 # Segments are asked for in larger numbers, as neighbours become one hit.
 _SEGMENTS_FOR_A_HIT = 4
 
@@ -396,6 +403,7 @@ class Searcher:
         if folder is None or facts.path is None:
             return None
         path = PurePosixPath(facts.path)
-        if path.is_absolute() or ".." in path.parts or "\0" in facts.path:
+        is_inside = not path.is_absolute() and ".." not in path.parts and "\0" not in facts.path
+        if not is_inside or path.suffix.lower() not in _MEDIA:
             return None
         return folder / path
