@@ -1,7 +1,8 @@
 """Progress bars for people, none in a log file."""
 
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -10,6 +11,30 @@ Item = TypeVar("Item")
 
 # What is done sooner needs no bar.
 SECONDS_BEFORE_IT_SHOWS = 1.0
+
+
+class Waits:
+    """Measures how long somebody waits for the next item.
+
+    Attributes:
+        seconds: in all so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def over(self, iterable: Iterable[Item]) -> Iterator[Item]:
+        """Give the items of an iterable."""
+        items = iter(iterable)
+        while True:
+            started = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                self.seconds += time.perf_counter() - started
+            yield item
 
 
 class PackingBar:

@@ -220,6 +220,8 @@ def test_no_sample_gives_a_page_without_cards(parts, tmp_path):
     evaluation = evaluate(net, retrieval, ["t2v_metrics"], torch.device("cpu"))
     path = Visualizer(num_samples=0).draw(net, evaluation, retrieval, tmp_path, "None")
     assert "no query was sampled" in path.read_text()
+    Visualizer(num_samples=2, all_queries=False).draw(net, evaluation, retrieval, tmp_path, "Few")
+    assert not (tmp_path / "data").exists()
 
 
 def test_rankings_as_text_are_code_in_every_line(parts):

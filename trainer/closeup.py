@@ -41,12 +41,12 @@ class Visualizer:
     With several captions per video each caption is a query of its own.
 
     Args:
-        num_samples: queries that a page shows at first, in each direction. It loads all others
-            when they are asked for; with 0 there are none.
+        num_samples: queries that a page shows at first, in each direction; with 0 none at all.
         src_video_dir: folder with the videos, `<video id>.mp4`; None or not there: no videos.
         vis_vid_freq: epochs between two pages while training.
         top_k: retrieved videos or captions shown for a query.
         seed: of the sample.
+        all_queries: lay all others beside the page, which loads them when they are asked for.
     """
 
     def __init__(
@@ -56,8 +56,10 @@ class Visualizer:
         vis_vid_freq: int = 1000,
         top_k: int = 5,
         seed: int = 0,
+        all_queries: bool = True,
     ) -> None:
         self.num_samples = num_samples
+        self.all_queries = all_queries
         self.video_folder = Path(src_video_dir) if src_video_dir else None
         self.vis_vid_freq = vis_vid_freq
         self.top_k = top_k
@@ -94,7 +96,7 @@ class Visualizer:
         elif test is not None:
             name, file_name = f"test, {test}", f"test-{test}.html"
         every = None
-        if self.num_samples > 0:
+        if self.num_samples > 0 and self.all_queries:
             # Columns of a matrix that is not kept would take it to be made anew many times over.
             is_kept = evaluation.sims is not None
             by_video = closeup.every_video_ranking() if is_kept else ()
