@@ -1,7 +1,8 @@
 """Progress bars for people, none in a log file."""
 
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -18,6 +19,30 @@ def hide_progress() -> None:
     """Show no bars from now on: another process of this training shows them."""
     global _is_hidden
     _is_hidden = True
+
+
+class Waits:
+    """Measures how long somebody waits for the next item.
+
+    Attributes:
+        seconds: in all so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def over(self, iterable: Iterable[Item]) -> Iterator[Item]:
+        """Give the items of an iterable."""
+        items = iter(iterable)
+        while True:
+            started = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                self.seconds += time.perf_counter() - started
+            yield item
 
 
 class PackingBar:

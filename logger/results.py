@@ -1,5 +1,6 @@
 """What came of runs: summaries over seeds, metrics as tables and as files, a run's last words."""
 
+import csv
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -66,6 +67,17 @@ def write_summary(folder: Path, metrics_by_seed: Mapping[int, Mapping[str, Any]]
     summary = summarise_seeds(list(metrics_by_seed.values()))
     write_json(path, {"seeds": list(metrics_by_seed), "metrics": summary})
     return path
+
+
+def write_epochs(path: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
+    """Write what was measured after each epoch as CSV, a row each; nothing where there is none."""
+    if not epochs:
+        return
+    names = list(dict.fromkeys(name for record in epochs for name in record))
+    with replacing(path, "w", durable=False, encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(epochs)
 
 
 def append_to_leaderboard(

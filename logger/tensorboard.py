@@ -63,6 +63,21 @@ class TensorBoardWriter:
         if self._writer is not None:
             self._try(self._writer.add_text, name, markdown, step)
 
+    def hyperparameters(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Add a line to the table of hyperparameters, with what came of them."""
+        if self._writer is not None:
+            self._try(self._add_hyperparameters, values, metrics)
+
+    def _add_hyperparameters(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        assert self._writer is not None
+        file = self._writer._get_file_writer()
+        for summary in hparams(dict(values), dict(metrics)):
+            file.add_summary(summary)
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value)
+
     @property
     def is_enabled(self) -> bool:
         """Whether anything is written: what costs time to make can be left out."""

@@ -18,13 +18,19 @@ class WordSearcher:
     Args:
         captions: video id -> its caption.
         paths: video id -> its file.
+        times: video id -> start and end of the segment that it is.
         info: what the index says of itself, where it differs.
     """
 
     def __init__(
-        self, captions: Mapping[str, str], paths: Mapping[str, Path] | None = None, **info: object
+        self,
+        captions: Mapping[str, str],
+        paths: Mapping[str, Path] | None = None,
+        times: Mapping[str, tuple[float, float]] | None = None,
+        **info: object,
     ) -> None:
         self._captions, self._paths = dict(captions), dict(paths or {})
+        self._times = dict(times or {})
         self.video_ids = list(captions)
         said = {
             "name": "tiny",
@@ -104,6 +110,7 @@ class WordSearcher:
             apart,
             self._paths.get(video_id),
             video_id,
+            *self._times.get(video_id, (None, None)),
             words=words if place == 1 else (),
             captions=(self._captions[video_id],),
         )

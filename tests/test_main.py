@@ -1,5 +1,6 @@
 """The real entry points on small data: train, kill, resume, test, and every kind of wrong input."""
 
+import csv
 import json
 import logging
 import os
@@ -64,12 +65,30 @@ def test_tensorboard_shows_ranks_and_rankings_of_each_epoch(
     events = EventAccumulator(str(folder), size_guidance={"histograms": 0, "tensors": 0})
     events.Reload()
     for direction in ("t2v", "v2t"):
-        ranks = events.Histograms(f"val_{direction}_ranks")
+        ranks = events.Histograms(f"val/{direction}/ranks")
         assert [(e.step, e.histogram_value.num) for e in ranks] == [(n, 8) for n in (1, 2, 3)]
-    [name] = events.Tags()["tensors"]
+    [name] = [name for name in events.Tags()["tensors"] if "rankings" in name]
     texts = [(e.step, e.tensor_proto.string_val[0].decode()) for e in events.Tensors(name)]
-    assert name.startswith("val_rankings") and [step for step, _ in texts] == [1, 2, 3]
+    assert name.startswith("val/rankings") and [step for step, _ in texts] == [1, 2, 3]
     assert all(text.count(": rank ") == 5 for _, text in texts)
+    log = json.loads((beside(models, "log") / "metrics.json").read_text())
+    for tag, values in {
+        "val/t2v/R@1": [e["val_t2v_metrics_R1"] for e in log["epochs"]],
+        "val/v2t/geometric mean": [
+            e["val_v2t_metrics_geometric_mean_R1-R5-R10"] for e in log["epochs"]
+        ],
+        "train/loss": [e["loss"] for e in log["epochs"]],
+        "train/learning rate": [e["lr"] for e in log["epochs"]],
+        "test/t2v/MedR": [log["test"]["t2v_metrics"]["MedR"]],
+    }.items():
+        assert [e.value for e in events.Scalars(tag)] == pytest.approx(values)
+    for name in ("waiting for data", "steps", "evaluation"):
+        assert all(e.value >= 0 for e in events.Scalars(f"speed/seconds of {name}"))
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert b"optimizer.args.lr" in content
+    with (beside(models, "log") / "metrics.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert [float(row["loss"]) for row in rows] == [e["loss"] for e in log["epochs"]]
     pages = {path.name for path in beside(models, "web").glob("*.html")}
     assert pages == {"index.html", "epoch-2.html"}
 

@@ -15,8 +15,8 @@ from werkzeug.test import Client
 
 from logger.page.search import LONGEST, Asked, bar
 from misc.page_server import application
-from misc.search.serve import SearchSite, make_search_server, read_asked
-from misc.search.stills import still
+from misc.search.page.serve import SearchSite, make_search_server, read_asked
+from misc.search.page.stills import still
 from tests.rankings_site import write_video
 from tests.search_site import EXPERTS, WordSearcher
 from utils.errors import UserError

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from misc.search.serve import make_search_server
+from misc.search.page.serve import make_search_server
 from tests.rankings_site import write_video
 from tests.search_site import WordSearcher
 
@@ -27,7 +27,7 @@ def searcher(tmp_path_factory) -> WordSearcher:
     shutil.copy(folder / "clip0.mp4", folder / "clip5.avi")
     (folder / "clip6.mp4").write_bytes(b"no video")
     paths = {path.stem: path for path in folder.iterdir()}
-    return WordSearcher(CAPTIONS | {HOSTILE: "hostile words"}, paths)
+    return WordSearcher(CAPTIONS | {HOSTILE: "hostile words"}, paths, {"clip2": (0.3, 0.5)})
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,16 @@ def test_a_sentence_that_is_typed_finds_videos_which_play_from_the_matching_seco
     assert page.evaluate("location.search") == "?q=blue+bird"
     assert page.title().startswith("blue bird")
     assert page.evaluate("violations") == []
+
+
+def test_a_segment_is_played_round_and_round(page, address):
+    page.goto(address + "?q=tall+tree")
+    page.evaluate(
+        "() => { const video = document.querySelector('[data-id=clip2] video'); window.ends = [];"
+        " video.addEventListener('seeking', () => ends.push(video.currentTime)); }"
+    )
+    until(page, "ends.length > 1 && ends.every((end) => end === 0.3)")
+    assert page.locator("[data-id=clip2] .from").inner_text() == "from 0:00"
 
 
 def test_sliders_reorder_at_once_and_videos_go_on(page, address):

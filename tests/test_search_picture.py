@@ -10,9 +10,9 @@ from werkzeug.test import Client
 
 from misc.page_server import PageServer, application
 from misc.search import __main__ as search
-from misc.search import picture
+from misc.search.page import picture
+from misc.search.page.serve import SearchSite
 from misc.search.searcher import Searcher
-from misc.search.serve import SearchSite
 from tests.rankings_site import write_video
 from tests.search_index import make_index
 from tests.search_site import WordSearcher

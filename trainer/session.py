@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from data_loader.loader import ExpertDataLoader
-from logger.tensorboard import TensorBoardWriter
+from logger.trackers import About, Trackers, check_trackers
 from model.fast import TORCH, choose_products, compile_model
 from model.similarity import RetrievalModel
 from trainer.about import curves_of, facts_of
@@ -30,7 +30,7 @@ from trainer.build import (
 )
 from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_what_fits
 from trainer.closeup import rankings_text
-from trainer.evaluation import Evaluation
+from trainer.evaluation import Evaluation, flat_metrics
 from trainer.memory import only_sizes
 from trainer.processes.alone import ALONE, Processes
 from trainer.recipe.recipe import Recipe
@@ -63,10 +63,18 @@ class Options:
         """Whether results are not those of a run, so that nobody may take them for such."""
         return self.mini_train or self.single_epoch
 
+    def trackers(self, config: Config) -> list[str]:
+        """Who is told how a training with this config goes, by its first process.
+
+        Of a quick try, nobody is.
+        """
+        usual = ["tensorboard"] if config.get("trainer.tensorboard", True) else []
+        is_told = self.processes.is_first and not self.mini_train
+        return config.get("trainer.trackers", usual) if is_told else []
+
     def use_tensorboard(self, config: Config) -> bool:
-        """Whether a training with this config writes curves; a quick try does not."""
-        is_asked = config.get("trainer.tensorboard", True) and not self.mini_train
-        return is_asked and self.processes.is_first
+        """Whether a training with this config writes curves for TensorBoard."""
+        return "tensorboard" in self.trackers(config)
 
 
 def seed_everything(seed: int) -> None:
@@ -121,6 +129,7 @@ class Training:
         _log.info("Setting experiment random seed to %d", seed)
         processes = options.processes
         check_training(config, options.device, processes.count)
+        check_trackers(options.trackers(config))
         loader = build_loader(config, seed, options.device)
         if processes is not ALONE:
             check_same_everywhere(config, loader, processes)
@@ -186,14 +195,11 @@ class Training:
         is_first = parts.processes.is_first
         # Each signal reaches some process at some moment: all of them stop at one that they share.
         together = nullcontext() if parts.processes is ALONE else deferred()
-        with (
-            together,
-            TensorBoardWriter(
-                folder.log / f"seed-{seed}",
-                enabled=options.use_tensorboard(config),
-                purge_step=self.state.progress.epoch + 1 if self.state else None,
-            ) as writer,
-        ):
+        first = self.state.progress.epoch + 1 if self.state else None
+        curves = folder.log / f"seed-{seed}"
+        name = Path(*folder.place.parts[1:]).as_posix()
+        about = About(folder.save_dir, curves, config.name, name, first)
+        with together, Trackers(options.trackers(config), about) as writer:
             trainer = Trainer(
                 parts,
                 _settings(config["trainer"], options),
@@ -210,7 +216,6 @@ class Training:
             started = time.perf_counter()
             progress = trainer.train()
             with trainer.saved_if_stopped():
-                writer.close()
                 _log.info("Training took %.1f s.", time.perf_counter() - started)
                 facts = {"name": config.name, "seed": seed, "version": version(), **marks}
                 facts["parameters"] = count_parameters(parts.net)
@@ -230,6 +235,7 @@ class Training:
                     processes=parts.processes,
                 )
                 result = test.run(folder, is_final=True)
+                writer.end(config.values, flat_metrics("test", result.metrics))
         if is_first:
             folder.last_checkpoint.unlink(missing_ok=True)
         return result
@@ -319,7 +325,7 @@ def _on_evaluation(
     config: Config,
     folder: RunFolder,
     parts: Parts,
-    writer: TensorBoardWriter,
+    writer: Trackers,
 ) -> Callable[[int, Evaluation], None]:
     """What an evaluation leaves for the eye: ranks, some rankings, and now and then a page."""
     visualizer = build_visualizer(config)
@@ -327,12 +333,12 @@ def _on_evaluation(
     def show(epoch: int, evaluation: Evaluation) -> None:
         for direction in ("t2v", "v2t"):
             ranks = getattr(evaluation.ranks, direction).tolist()
-            writer.histogram(f"val_{direction}_ranks", ranks, epoch)
+            writer.histogram(f"val/{direction}/ranks", ranks, epoch)
         if visualizer and writer.is_enabled:
             sampled = visualizer.rankings(
                 parts.evaluated, evaluation, parts.retrieval, RANKINGS_IN_TENSORBOARD
             )
-            writer.text("val_rankings", rankings_text(sampled), epoch)
+            writer.text("val/rankings", rankings_text(sampled), epoch)
         if visualizer and visualizer.is_due(epoch):
             title = f"{config.name}: rankings after epoch {epoch}"
             about = facts_of(config, folder, parts.evaluated, parts.retrieval, epoch=epoch)

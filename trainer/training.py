@@ -19,8 +19,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from data_loader.batches import TrainingSet
 from data_loader.retrieval_set import RetrievalSet
-from logger.progress import progress
-from logger.tensorboard import TensorBoardWriter
+from logger.progress import Waits, progress
+from logger.trackers import Trackers
 from model.similarity import RetrievalModel
 from trainer.checkpoints.checkpoint import (
     LARGE_KEYS,
@@ -141,7 +141,7 @@ class Trainer:
         settings: see `TrainingSettings`.
         folder: where checkpoints and metrics go.
         header: what every checkpoint carries besides its state ("arch", "config", "seed", ...).
-        writer: TensorBoard.
+        writer: who is told how it goes.
         on_evaluation: called with the epoch and its evaluation (draws the rankings page).
         progress: how far it has come.
     """
@@ -150,7 +150,7 @@ class Trainer:
     settings: TrainingSettings
     folder: RunFolder
     header: dict[str, Any]
-    writer: TensorBoardWriter
+    writer: Trackers
     on_evaluation: Callable[[int, Evaluation], None] | None = None
     progress: Progress = field(default_factory=Progress)
 
@@ -173,6 +173,7 @@ class Trainer:
         self._saved_at = time.monotonic()
         self._writer = CheckpointWriter(parts.device)
         self._recorded_at: float | None = None
+        self._seconds: dict[str, float] = {}  # what an epoch's time went into
 
     def train(self) -> Progress:
         """Train to the last epoch, or until early stopping ends it.
@@ -304,7 +305,8 @@ class Trainer:
         limit = self.settings.batches_per_epoch
         count = len(parts.train) if limit is None else min(limit, len(parts.train))
         first = course.steps
-        batches = parts.train.batches(course.epoch, limit=limit, start=first)
+        waits = Waits()
+        batches = waits.over(parts.train.batches(course.epoch, limit=limit, start=first))
         shown = progress(batches, total=count - first, description=f"epoch {course.epoch}")
         for batch in shown:
             loss, distance = self.step(batch.to(parts.device), course.epoch)
@@ -319,7 +321,9 @@ class Trainer:
                 break
         # Validation may draw random numbers; who continues after it must find these.
         course.random_state = random_state(parts.device)
-        return (course.steps - first) / (time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._seconds = {"seconds_data": waits.seconds, "seconds_step": seconds - waits.seconds}
+        return (course.steps - first) / seconds
 
     def _log_step(self, number: int, loss: Tensor, distance: Tensor | None) -> None:
         """Log every so many steps; for these alone the host waits for the device."""
@@ -349,7 +353,9 @@ class Trainer:
         return record
 
     def _validate(self, epoch: int, record: dict[str, Any]) -> None:
+        started = time.perf_counter()
         evaluation = self.parts.evaluate(self.parts.evaluated)
+        self._seconds["seconds_evaluation"] = time.perf_counter() - started
         record |= flat_metrics("val", evaluation.metrics)
         if self.on_evaluation and self.parts.processes.is_first:
             self.on_evaluation(epoch, evaluation)
@@ -378,6 +384,9 @@ class Trainer:
         mark = "  best so far" if is_best else ""
         _log.info("epoch %d: %s  %.1f s%s", epoch, shown, record["seconds"], mark)
         scalars = {name: value for name, value in record.items() if name != "epoch"}
+        scalars |= self._seconds
+        if self.parts.recipe.gradient_norm is not None:
+            scalars["gradient_norm"] = self.parts.recipe.gradient_norm.item()
         self.writer.scalars("", scalars, epoch)
 
     def _save(self, epoch: int, is_best: bool) -> None:

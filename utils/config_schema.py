@@ -150,6 +150,7 @@ TRAINER = Section(
         "checkpoint_minutes": Float(0),
         "mini_train_batches": Int(1),
         "tensorboard": Bool(),
+        "trackers": ListOf(_name("a tracker")),
         "log_every": Int(1),
         "clip_norm": Float(0),
         "accumulate": Int(1, vast=10_000),
@@ -243,7 +244,13 @@ NOT_LEARNED = {
     # which checkpoints are kept, what is logged, drawn and tested
     *("trainer.save_only_best", "trainer.save_period", "trainer.skip_first_n_saves"),
     *("trainer.keep_last", "trainer.checkpoint_minutes"),
-    *("trainer.tensorboard", "trainer.log_every", "trainer.verbosity", "visualizer"),
+    *(
+        "trainer.tensorboard",
+        "trainer.trackers",
+        "trainer.log_every",
+        "trainer.verbosity",
+        "visualizer",
+    ),
     *("metrics", "correction", "eval_settings", "eval_mode", "challenge_mode", "tester"),
     "data_loader.args.num_test_captions",
     # where files lie, and what it is called; a run keeps the seed that it began with

@@ -98,10 +98,11 @@ class Found:
 
     @property
     def fragment(self) -> str:
-        """The part of the video that matches, as an address ends with it (Media Fragments)."""
-        if self.start is None:
-            return ""
-        return f"#t={self.start:g}" + ("" if self.end is None else f",{self.end:g}")
+        """Where the match begins, as an address ends with it (Media Fragments).
+
+        It does not say where the match ends: browsers stop there, and the page goes round.
+        """
+        return "" if self.start is None else f"#t={self.start:g}"
 
 
 @dataclass(frozen=True)

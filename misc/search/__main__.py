@@ -3,6 +3,7 @@
 python3 -m misc.search data/index/demo-train-full-ce "a red balloon rises while a bell rings"
 python3 -m misc.search data/index/demo-train-full-ce --video clip.mp4 --experts speech=0
 python3 -m misc.search data/index/demo-train-full-ce --serve
+python3 -m misc.search data/index/demo-train-full-ce --picture search.webp
 
 Several sentences describe one video together. Each hit says why: the share of every expert in its
 similarity, and what is said or to be read in it.
@@ -40,12 +41,12 @@ def main(arguments: list[str] | None = None) -> None:
         device = select_device(args.device)
         searcher = Searcher.open(args.index, device, exact=args.exact, milvus=args.milvus)
         if args.serve:
-            from misc.search.serve import serve
+            from misc.search.page.serve import serve
 
             serve(searcher, args.host, args.port)
             return
         if args.picture:
-            from misc.search.picture import take_picture
+            from misc.search.page.picture import take_picture
 
             take_picture(searcher, args.picture, " ".join(args.query))
             print(f"The picture is {args.picture} ({args.picture.stat().st_size / 1e3:.0f} kB).")

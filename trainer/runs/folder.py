@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from logger.results import write_epochs
 from trainer.runs.marks import FORMAT, MARK, locked, make_marked, read_mark, remove_start
 from utils.errors import UserError
 from utils.files import read_json, safe_name, write_json
@@ -272,6 +273,7 @@ class RunFolder:
             metrics = self.read_metrics()
             yield metrics
             write_json(self.metrics, metrics)
+            write_epochs(self.metrics.with_suffix(".csv"), metrics.get("epochs", []))
 
 
 def runs_below(folder: Path) -> list[RunFolder]:

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from PIL import Image
 
 from misc.browser import browsing, find_browser
-from misc.search.serve import make_search_server
+from misc.search.page.serve import make_search_server
 from utils.errors import UserError
 from utils.files import make_folder, replacing
 

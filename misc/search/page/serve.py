@@ -30,7 +30,7 @@ from logger.page.search import (
 from logger.page.videos import PICTURES, VIDEOS, Video, is_file
 from misc.page_server import PageServer, file_response
 from misc.search.hits import Hit, Word
-from misc.search.stills import SUFFIXES, still
+from misc.search.page.stills import SUFFIXES, still
 from misc.tools import DEFAULT_PORT
 from utils.errors import UserError, short
 
