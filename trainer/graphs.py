@@ -75,6 +75,8 @@ class GraphedPass:
         """Capture the pass of a size; the state of the model stays as it is."""
         before = [(buffer, buffer.clone()) for buffer in self._net.buffers()]
         own = torch.utils._pytree.tree_map(torch.clone, inputs)
+        # A graph is captured on another stream than it is replayed on, as it has to be.
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         try:
             self._graphs[size] = self._capture(
                 _Pass(self._net, self._compare, batch),
@@ -82,8 +84,6 @@ class GraphedPass:
                 num_warmup_iters=1,
                 allow_unused_input=True,
             )
-            # The graph was captured on another stream than it is replayed on, as it has to be.
-            torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         except RuntimeError as error:
             self._is_possible = False
             _log.warning("No graph could be made of a step, which takes longer so: %s", error)
