@@ -23,7 +23,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
 from werkzeug.utils import send_file
 from werkzeug.wrappers import Request, Response
 
-from utils.errors import UserError
+from utils.errors import UserError, short
 from utils.files import reason
 
 THREADS = 8
@@ -131,11 +131,16 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a machine
-        in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        why = "another program uses this port" if in_use else reason(error)
+    except (OSError, UnicodeError, TypeError) as error:  # the latter two: no name of a machine
+        if not isinstance(error, OSError) or (error.errno or 0) <= 0:  # a resolver's own number
+            why = "there is no such address"
+        elif error.errno == errno.EADDRINUSE:
+            why = "another program uses this port"
+        else:
+            why = reason(error)
         raise UserError(
-            f"Cannot listen on {host}, port {port}: {why}; choose another with --port or --host."
+            f"Cannot listen on {short(host)}, port {port}: {why}; choose another with --port or "
+            "--host."
         ) from error
 
 

@@ -14,6 +14,7 @@ from werkzeug.wrappers import Request, Response
 
 from misc import page_server
 from misc.page_server import PageServer, file_response
+from utils.errors import UserError
 
 SIZE = 8 * 2**20  # more than the buffers of a connection take
 
@@ -136,3 +137,11 @@ def test_who_listens_for_others_answers_to_any_name():
     assert server.address == f"http://localhost:{server.port}/"
     with server.running():
         assert ask(server, Host="example.org") == (200, b"here")
+
+
+@pytest.mark.parametrize(
+    "host", ["999.0.0.1", "x" * 300, "ü..é", "::zz", "no such name", "unix://x"]
+)
+def test_what_is_no_address_is_refused_in_one_sentence(host):
+    with pytest.raises(UserError, match="there is no such address; choose another with --port"):
+        PageServer(lambda request: Response("here"), host, 0)
