@@ -55,6 +55,12 @@ def _file_per_video(
     return write_all
 
 
+def _folder_per_video(path: Path, table: Table) -> None:
+    for key, value in table.items():
+        (path / key).mkdir(parents=True)
+        np.save(path / key / "clip.npy", value)
+
+
 def _pickle(path: Path, value: Any) -> None:
     path.write_bytes(pickle.dumps(value))
 
@@ -144,6 +150,7 @@ SEVERAL: dict[str, Callable[[Path, Table], None]] = {
     "npz_folder": _file_per_video(".npz", lambda path, value: np.savez(path, features=value)),
     "npz_any": _file_per_video(".npz", lambda path, value: np.savez_compressed(path, x=value)),
     "nested": _file_per_video(".npy", np.save, nested=True),
+    "folders": _folder_per_video,
     "pkl_folder": _file_per_video(".pkl", _pickle),
     "dict_folder": _file_per_video(".pkl", lambda path, v: _pickle(path, {"feat": v, "fps": 25})),
     "pt_folder": _file_per_video(".pt", lambda path, v: torch.save(torch.from_numpy(v), path)),

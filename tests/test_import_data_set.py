@@ -425,6 +425,14 @@ def test_a_config_that_the_user_changed_stays(place: Path, importing: Call) -> N
     assert config_in() == config
 
 
+def test_what_cannot_be_replaced_is_told(place: Path, importing: Call) -> None:
+    assert importing("--captions", csv_of(CAPTIONS))[0] == 0
+    Path("set/captions.json").unlink()
+    Path("set/captions.json").mkdir()
+    code, said = importing("--captions", "c.csv")
+    assert code == 2 and "error: Cannot import into " in said and "set/captions.json" in said
+
+
 @pytest.mark.parametrize("name", ["captions.json", "splits/train.txt", "dataset.json"])
 def test_what_the_user_changed_is_not_undone(place: Path, importing: Call, name: str) -> None:
     assert importing("--captions", csv_of(CAPTIONS))[0] == 0

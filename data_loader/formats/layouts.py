@@ -164,16 +164,19 @@ def _pieces_of_hdf5(path: Path) -> Iterator[dict[str, Any]]:
 def pieces_of_folder(folder: Path) -> Iterator[dict[str, Any]]:
     """Give what a folder with one file for each video holds, a few hundred videos at a time.
 
-    An id is the path below the folder, without its ending.
+    An id is the path below the folder, without its ending; where all files have one name
+    (`v7/clip.npy`), without that.
 
     Raises:
         BadContent: there is no such file, one cannot be read, or there are several kinds.
     """
     suffix, paths = _files_of_videos(folder)
+    one_name = len(paths) > 1 and len({path.name for path in paths}) == 1
     for start in range(0, len(paths), _FILES_AT_ONCE):
         piece = {}
         for path in paths[start : start + _FILES_AT_ONCE]:
-            name = path.relative_to(folder).with_suffix("").as_posix()
+            place = path.parent if one_name else path.with_suffix("")
+            name = place.relative_to(folder).as_posix()
             try:
                 piece[name] = FEATURE_READERS[suffix](path)
             except BadContent as error:

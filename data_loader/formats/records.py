@@ -172,7 +172,7 @@ def _delimiter(path: Path, lines: list[str]) -> str:
     if path.suffix == ".tsv" or (lines and all("\t" in line for line in lines if line.strip())):
         return "\t"
     first = lines[0] if lines else ""
-    return ";" if first.count(";") > first.count(",") else ","
+    return max(",;|", key=first.count)
 
 
 def _rows(handle: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -129,9 +129,13 @@ def import_data_set(
                 f"{output} has been imported by another process meanwhile: run the command again."
             )
         maker = _Maker(output, place, folder, gathered, request, making, before)
-        maker.make(device)
-        maker.check()
-        changed = maker.move_in()
+        try:
+            maker.make(device)
+            maker.check()
+            changed = maker.move_in()
+        except OSError as error:
+            where = error.filename2 or error.filename or output
+            raise UserError(f"Cannot import into {where}: {reason(error)}.") from error
     yield from maker.said
     yield f"{output}: {', '.join(changed)}" if changed else f"{output}: nothing has changed"
 

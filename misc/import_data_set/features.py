@@ -192,7 +192,7 @@ def _look(name: str, path: Path) -> tuple[dict[str, int], int, int, bool]:
     size = held = 0
     is_half = True
     # Each mapping holds a file open.
-    may_be_mapped = path.is_file() or is_matrix_folder(path)
+    may_be_mapped = is_there(path, Path.is_file) or is_there(path, is_matrix_folder)
     for table in feature_tables(path):
         for key, rows in _rows_of(table):
             counts[key] = len(rows) if rows.size else 0

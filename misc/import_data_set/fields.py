@@ -12,11 +12,11 @@ CAPTION_FIELDS = (
     *("caption", "captions", "sentence", "sentences", "text", "texts", "desc", "description"),
     *("descriptions", "encap", "chcap", "goldencaption", "query", "queries", "annotation"),
 )
-VAGUE_CAPTION_FIELDS = ("name", "title", "sent", "label", "raw")
+VAGUE_CAPTION_FIELDS = ("name", "title", "sent", "label", "raw", "comment")
 SPLIT_FIELDS = ("split", "subset", "partition")
 START_FIELDS = ("start", "starttime", "startsec", "begin")
 END_FIELDS = ("end", "endtime", "endsec", "stop")
-SPAN_FIELDS = ("segment", "segments", "timestamp", "timestamps", "span")
+SPAN_FIELDS = ("segment", "segments", "timestamp", "timestamps", "span", "ts")
 NAMED_FIELDS = (*ID_FIELDS, *CAPTION_FIELDS, *SPLIT_FIELDS, *START_FIELDS, *END_FIELDS)
 
 _LOOKED_AT = 1000
@@ -68,7 +68,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Fields:
-    """The chosen fields, None where there is none."""
+    """The chosen fields, None where there is none; `others` are captions too (`caption_2`)."""
 
     video: str | None
     caption: str | None
@@ -76,11 +76,12 @@ class Fields:
     start: str | None = None
     end: str | None = None
     span: str | None = None
+    others: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         said = (
             ("ids of videos", self.video),
-            ("captions", self.caption),
+            ("captions", " and ".join(filter(None, (self.caption, *self.others)))),
             ("splits", self.split),
             ("segments", self.span or (self.start and f"{self.start} and {self.end}")),
         )
@@ -120,11 +121,12 @@ def choose_fields(
         sample, rest, has_names, needs_caption
     )
     rest = [name for name in rest if name != caption]
+    others = _of_the_same_name(caption, rest) if has_names and not known.caption_column else ()
     split = _named(names, known.split_column, "--split-column") or first_field(rest, SPLIT_FIELDS)
     start, end = first_field(rest, START_FIELDS), first_field(rest, END_FIELDS)
     if not (start and end):
         start = end = None
-    return Fields(video, caption, split, start, end, first_field(rest, SPAN_FIELDS))
+    return Fields(video, caption, split, start, end, first_field(rest, SPAN_FIELDS), others)
 
 
 def entries_of(
@@ -142,7 +144,8 @@ def entries_of(
         name = video if fields.video is None else id_text(record.get(fields.video))
         if not name:
             continue
-        texts = captions_of(record.get(fields.caption)) if fields.caption else []
+        columns = (fields.caption, *fields.others) if fields.caption else ()
+        texts = [text for column in columns for text in captions_of(record.get(column))]
         role = str(record.get(fields.split) or "") if fields.split else split
         spans = _spans(record, fields)
         if isinstance(spans, list) and len(spans) == len(texts):
@@ -154,10 +157,21 @@ def entries_of(
 
 
 def captions_of(value: Any) -> list[str]:
-    """Return a text, texts, or lists of tokens as captions; nothing for anything else."""
+    """Return a text, texts, lists of tokens or records of them; nothing for anything else."""
     items = value if isinstance(value, list) else [value]
+    items = [_caption_in(item) if isinstance(item, dict) else item for item in items]
     texts = [" ".join(item) if _is_texts(item) else item for item in items]
     return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
+
+
+def _caption_in(record: dict[str, Any]) -> Any:
+    named = (
+        value
+        for wanted in (CAPTION_FIELDS, VAGUE_CAPTION_FIELDS)
+        for name, value in record.items()
+        if plain(str(name)) in wanted
+    )
+    return next(named, None)
 
 
 def id_text(value: Any) -> str:
@@ -241,9 +255,17 @@ def _caption_field(
         if found or not needed:  # a list's column called "name" is no caption
             return found[0] if found else None
     texts = [name for name in names if _words(sample, name) >= _LIKE_A_SENTENCE]
-    if len(texts) > 1:
+    if len(texts) > 1 and not {*texts[1:]} <= {*_of_the_same_name(texts[0], texts)}:
         raise BadContent(_ambiguous("captions", texts, "--caption-column"))
     return texts[0] if texts else None
+
+
+def _of_the_same_name(name: str | None, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the other names that differ from one by a number at their end alone."""
+    stem = name.rstrip("0123456789") if name else None
+    if stem == name:
+        return ()
+    return tuple(n for n in names if n != name and n.rstrip("0123456789") == stem)
 
 
 def _words(sample: list[dict[str, Any]], name: str) -> float:

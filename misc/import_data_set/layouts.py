@@ -34,6 +34,9 @@ from utils.errors import BadContent, short
 from utils.files import parse_json
 
 _NUMBERED = re.compile(r"(\S+?)#\S*\s+(\S.*)", re.DOTALL)
+# Charades-STA: a video, start and end, a caption.
+_TIMED = re.compile(r"(\S+) ([\d.]+) ([\d.]+)##(.*\S.*)", re.DOTALL)
+_LABELLED = re.compile(r"(\S+)(?:\s+[\d.]+)+")
 _NAMED = re.compile(r"(\S+)\s+(\S.*)", re.DOTALL)
 # Records of videos, beside those of captions.
 _VIDEOS = ("videos", "images", "clips")
@@ -119,6 +122,8 @@ def _read(path: str | Path, known: Known, needs_captions: bool) -> tuple[str, li
 def _content(path: Path, known: Known) -> Any:
     if path.is_dir():
         texts = sorted(inner for inner in path.rglob("*.txt") if inner.is_file())
+        if not texts:
+            raise BadContent("it is a folder without texts (.txt), one for each video")
         return Texts({str(inner.relative_to(path)): _text(inner) for inner in texts})
     if path.suffix == ".parquet":
         return parquet_records(path)
@@ -138,7 +143,8 @@ def _content(path: Path, known: Known) -> Any:
             raise BadContent(f"it {error}") from error
     with open_text(path) as handle:
         lines = Lines(line.strip() for line in handle if line.strip() and line[:2] != "# ")
-    if lines and all("\t" in line for line in lines[:50]):
+    is_numbered = all(_NUMBERED.fullmatch(line) for line in lines[:50])
+    if lines and not is_numbered and all("\t" in line for line in lines[:50]):
         return open_table(path, NAMED_FIELDS, known.has)
     return lines
 
@@ -205,7 +211,9 @@ def _read_lines(
 ) -> Callable[[Lines, Known, bool], tuple[str, Iterator[Entry]]]:
     def read(lines: Lines, known: Known, _: bool) -> tuple[str, Iterator[Entry]]:
         matches = (pattern.fullmatch(line) for line in lines)
-        return "", (Entry(match[1], [match[2]]) for match in matches if match)
+        if pattern is _TIMED:
+            return "", (Entry(m[1], [m[4]], "", float(m[2]), float(m[3])) for m in matches if m)
+        return "", (Entry(m[1], [*m.groups()[1:]]) for m in matches if m)
 
     return read
 
@@ -314,7 +322,7 @@ def _read_mapping(value: dict, known: Known, needs: bool) -> tuple[str, Iterator
 
 
 def _without_id(fields: Fields) -> Fields:
-    return Fields(None, fields.caption, fields.split, fields.start, fields.end, fields.span)
+    return replace(fields, video=None)
 
 
 # --- Recognisers ----------------------------------------------------------------------------------
@@ -326,6 +334,7 @@ def _fits_lines(pattern: re.Pattern[str]) -> Callable[[Any, Known], bool]:
             isinstance(content, Lines)
             and bool(content)
             and all(pattern.fullmatch(line) for line in content[:1000])
+            and not any(map(known.has, content[:1000]))  # ids with spaces
         )
 
     return fits
@@ -345,6 +354,15 @@ def _has_annotations(content: Any, known: Known) -> bool:
     )
 
 
+def _records_in(content: Any, known: Known) -> list | None:
+    """Return the only records of a dictionary, whose name is no video's."""
+    if not isinstance(content, dict):
+        return None
+    lists = {key: value for key, value in content.items() if isinstance(value, list)}
+    [(name, records), *others] = lists.items() or [("", None)]
+    return records if not others and _is_records(records) and not known.has(name) else None
+
+
 def _is_database(content: Any, known: Known) -> bool:
     return isinstance(content, dict) and isinstance(content.get("database"), dict)
 
@@ -352,6 +370,8 @@ def _is_database(content: Any, known: Known) -> bool:
 LAYOUTS = (
     Layout("a text for each video", lambda c, k: isinstance(c, Texts), _read_texts),
     Layout("lines `id#number caption`", _fits_lines(_NUMBERED), _read_lines(_NUMBERED)),
+    Layout("lines `id start end##caption`", _fits_lines(_TIMED), _read_lines(_TIMED)),
+    Layout("lines of ids and numbers", _fits_lines(_LABELLED), _read_lines(_LABELLED)),
     Layout("lines `id caption`", _fits_lines(_NAMED), _read_lines(_NAMED)),
     Layout("lines of ids", lambda c, k: isinstance(c, Lines) and bool(c), _read_ids),
     Layout("a table", lambda c, k: isinstance(c, Table), _read_records),
@@ -368,5 +388,10 @@ LAYOUTS = (
         lambda content, known, needs: _read_mapping(content["database"], known, needs),
     ),
     Layout("a part for each split", _has_splits, _read_by_split),
+    Layout(
+        "records under a name",
+        lambda content, known: _records_in(content, known) is not None,
+        lambda content, known, needs: _read_records(_records_in(content, known), known, needs),
+    ),
     Layout("a mapping from ids", lambda c, k: isinstance(c, dict) and bool(c), _read_mapping),
 )

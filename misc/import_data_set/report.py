@@ -24,7 +24,10 @@ def recognised(gathered: Gathered) -> Iterator[str]:
             if source.is_variable and source.lengths is not None and len(source.lengths):
                 least, most = min(source.lengths), max(source.lengths)
                 kind = f"{least} to {most} vectors each" if least < most else f"{most} vectors each"
-            yield f"expert {name}: {len(source.ids)} videos, {kind}, size {source.size}"
+            count = str(len(source.ids))
+            if source.missing:
+                count = f"{len(source.ids) - len(source.missing)} of {count}"
+            yield f"expert {name}: {count} videos, {kind}, size {source.size}"
     if gathered.changed:
         old, new = gathered.changed
         if unicodedata.normalize("NFC", old) == new:
