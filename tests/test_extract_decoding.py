@@ -270,6 +270,24 @@ def test_a_process_that_dies_is_followed_by_another(tmp_path: Path) -> None:
     decoder.close()
 
 
+def test_a_process_that_does_not_start_breaks_no_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is a fault of the program, or of its installation; a folder beside does no harm."""
+    path = write_media(tmp_path / "a.mkv", NUMBERED[:5], 30)
+    (tmp_path / "misc").mkdir()
+    (tmp_path / "misc" / "__init__.py").touch()
+    (tmp_path / "numpy.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    decoder = Decoder((Frames(30, 60),), "", 1)
+    assert len(read(decoder, path, [0])[0][0]) == 1
+    decoder.close()
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr("misc.extract_experts.decoding.decoder._ROOT", tmp_path)
+    with pytest.raises(RuntimeError, match="does not start"):
+        list(Decoder((Frames(30, 60),), "", 1).pieces(path, [0]))
+
+
 # --- Segments -------------------------------------------------------------------------------------
 
 

@@ -121,7 +121,9 @@ class Journal:
         arrays = [
             np.ascontiguousarray(rows, "<f4") for one in features.values() for rows in one.vectors
         ]
-        payload = b"".join(array.tobytes() for array in arrays)
+        check = 0
+        for array in arrays:
+            check = zlib.crc32(array.data.cast("B") if array.size else b"", check)
         head = {
             "id": name,
             "file": done.file,
@@ -131,12 +133,14 @@ class Journal:
             "broken": done.broken,
             "written": time.time_ns(),
             "experts": {expert: _as_json(one) for expert, one in features.items()},
-            "bytes": len(payload),
-            "check": zlib.crc32(payload),
+            "bytes": sum(array.nbytes for array in arrays),
+            "check": check,
         }
         line = json.dumps(head).encode() + b"\n"
         try:
-            self._handle.write(line + payload)
+            self._handle.write(line)
+            for array in arrays:
+                self._handle.write(array.data)
             self._handle.flush()
             os.fsync(self._handle.fileno())
         except OSError as error:

@@ -45,6 +45,7 @@ class Decoder:
             }
         )
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_interrupted = False
 
     def pieces(self, path: Path, looks: Sequence[int]) -> Iterator[Piece | End]:
         """Give what some of the looks see in a file, and what it was at the end.
@@ -71,6 +72,7 @@ class Decoder:
 
     def interrupt(self) -> None:
         """Let whoever waits for the process, in another thread, wait no longer."""
+        self._is_interrupted = True
         process = self._process
         if process is not None:
             process.kill()
@@ -89,13 +91,17 @@ class Decoder:
     def _start(self) -> subprocess.Popen[bytes]:
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", _WORKER, self._given],
+            # Without the working directory, which may hold anything.
+            [sys.executable, "-P", "-m", _WORKER, self._given],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # last words of a library
             env={**os.environ, "PYTHONPATH": path, **dict.fromkeys(_LIBRARIES, "1")},
             process_group=0,  # Ctrl-C reaches the parent alone, which ends this one
         )
+        assert self._process.stdout
+        if not self._process.stdout.readline(_LONGEST_LINE) and not self._is_interrupted:
+            code = self._process.wait()
+            raise RuntimeError(f"the process that decodes does not start (it ended with {code})")
         return self._process
 
     def _read(self, process: subprocess.Popen[bytes], path: Path) -> Piece | End | Unreadable:

@@ -45,6 +45,9 @@ def main(given: str) -> None:
     output = os.fdopen(os.dup(1), "wb", buffering=1 << 16)
     av.logging.set_level(av.logging.PANIC)
     _limit()
+    _send(output, {"ready": True})
+    output.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # last words of a library that crashes
     try:
         for line in sys.stdin.buffer:
             _answer(output, json.loads(line), looks, settings["segments"], settings["threads"])
