@@ -170,9 +170,12 @@ def test_whisper_says_what_its_network_says(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     expert = load("whisper", tiny_networks.make_whisper(tmp_path / "whisper", "red dog"))
     silence = Chunk(np.zeros(16000, np.float32), np.zeros(1))
-    said, nothing = expert.function([chunk(expert, 32000, start=60.0), silence])
-    assert said == Seen(None, (Words("red dog", 60.0, 61.0),))
-    assert nothing == Seen()
+    first, last = chunk(expert, 32000, start=60.0), chunk(expert, 8000)
+    assert expert.function([first, silence, last]) == [
+        Seen(None, (Words("red dog", 60.0, 61.0),)),
+        Seen(),
+        Seen(None, (Words("red dog", 0.0, 0.5),)),
+    ]
 
 
 def test_a_video_network_of_torchvision_gives_its_features(tmp_path: Path) -> None:
@@ -257,6 +260,53 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path, row: str) -> None:
     pytest.importorskip(needs.get(row, "transformers"))
     with pytest.raises(UserError):
         load(row, tmp_path)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    """Libraries go on with random numbers where there are none."""
+    pytest.importorskip("open_clip")
+    model = tiny_networks.make_open_clip(tmp_path / "open_clip")
+    (model / "open_clip_model.safetensors").unlink()
+    with pytest.raises(UserError, match="open_clip model"):
+        load("open_clip", model)
+    model = tiny_networks.make_timm(tmp_path / "timm")
+    for path in (*model.glob("*.safetensors"), *model.glob("*.bin")):
+        path.unlink()
+    with pytest.raises(UserError, match="timm model"):
+        load("timm", model)
+
+
+class _Hostile:
+    """Leaves a mark where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("row", ["timm", "open_clip", "videomae", "torchvision"])
+def test_weights_that_run_code_when_they_are_unpickled_are_refused(
+    tmp_path: Path, row: str
+) -> None:
+    pytest.importorskip("transformers" if row == "videomae" else row)
+    weights = {"weight": _Hostile(tmp_path / "mark")}
+    model = tmp_path / "model"
+    if row == "torchvision":
+        model.mkdir()
+        model = model / "s3d-0123abcd.pth"
+        torch.save(weights, model)
+    else:
+        getattr(tiny_networks, f"make_{row}")(model)
+        for path in model.glob("*.safetensors"):
+            path.unlink()
+        torch.save(weights, model / "pytorch_model.bin")
+    with pytest.raises(UserError):
+        load(row, model)
+    assert not (tmp_path / "mark").exists()
+    torch.load(next(tmp_path.rglob("*.[pb][ti][hn]")), weights_only=False)
+    assert (tmp_path / "mark").exists(), "nothing would have happened anyway"
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from misc.extract_experts.expert import Words
+from misc.extract_experts.decoding.media import End
+from misc.extract_experts.expert import Loaded, Seen, Sound, Words
 from misc.extract_experts.experts.labels import runs
+from misc.extract_experts.experts.table import wanted_expert
+from misc.extract_experts.running import Running, Work
 from misc.extract_experts.texts import word_vectors
 from misc.text_embeddings.captions import Captions
 from misc.text_embeddings.encoders import make_job
@@ -84,6 +87,17 @@ def test_another_encoder_under_the_same_name_is_refused(vectors: Path) -> None:
 def test_text_features_of_unknown_origin_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Nobody has said what made the text features"):
         found(tmp_path, {"file": "text.npz"})
+
+
+def test_words_last_no_longer_than_what_they_are_said_in() -> None:
+    expert = Running(wanted_expert("rapidocr"), Loaded(lambda chunks: [], Sound(1), 0), "digest")
+    work = Work([expert])
+    work.take(expert, 1, Seen(words=(Words("a", 0, 1), Words("b", 1, 5), Words("c", 2.6, 5))))
+    work.end = End(5.0, [(0.0, 2.5), (2.5, 5.0)])
+    assert work.features()["rapidocr"].words == [
+        [],
+        [Words("a", 0, 1), Words("b", 1, 2.5), Words("c", 2.6, 2.6)],
+    ]
 
 
 def test_what_is_seen_twice_in_a_row_is_told_once() -> None:

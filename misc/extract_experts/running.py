@@ -103,10 +103,16 @@ class Work:
             expert.name: Features(
                 expert.digest,
                 [self._vectors(expert, item) for item in items],
-                [self._words.get((expert.name, item), []) for item in items],
+                [self._told(expert, item) for item in items],
             )
             for expert in self.experts
         }
+
+    def _told(self, expert: Running, item: int) -> list[Words]:
+        """Return the words of an item; none lasts longer than it does."""
+        start, end = self.end.items[item]
+        words = self._words.get((expert.name, item), [])
+        return [Words(w.text, w.start, max(w.start, min(w.end, end - start))) for w in words]
 
     def _vectors(self, expert: Running, item: int) -> np.ndarray:
         key = (expert.name, item)

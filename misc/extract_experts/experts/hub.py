@@ -72,13 +72,15 @@ ROWS = (
     ),
 )
 
-# The kinds of experts that Collaborative Experts used, in networks that can be had today.
+# The kinds of experts that Collaborative Experts used, in networks that can be had today (the
+# ResNeXt for research alone, CC BY-NC 4.0).
 CLASSIC = (
     *("object=timm:legacy_senet154.in1k", "rgb=timm:resnext101_32x8d.fb_wsl_ig1b_ft_in1k"),
     *("action=torchvision:r2plus1d_18", "s3d=torchvision:s3d"),
     *("sound=yamnet", "speech=faster-whisper", "ocr=rapidocr", "face=dlib"),
 )
-# Two that can be searched without training, clip and sound.
+# Two of them, clip and sound, can be searched without training (VideoMAE's weights are for research
+# alone, CC BY-NC 4.0).
 STRONG = (
     *("clip=open_clip:ViT-B-16-SigLIP2/webli", "image=timm:vit_pe_core_base_patch16_224.fb"),
     *(

@@ -11,6 +11,7 @@ from misc.extract_experts.experts.transformer import load_transformer, reader_of
 from misc.extract_experts.experts.wheels_heard import is_silent
 
 _SECONDS = 30.0  # what Whisper reads at a time
+_CHUNKS = 8  # in one batch on a GPU
 # As Whisper's own program decides that a piece has no speech.
 _NO_SPEECH, _LIKELY = 0.6, -1.0
 
@@ -28,21 +29,26 @@ def whisper(settings: Settings) -> Loaded:
     network = ready(network, settings)
 
     def function(chunks: Sequence[Chunk]) -> list[Seen]:
-        return [Seen(None, () if is_silent(c.values) else said(c)) for c in chunks]
+        heard = [chunk for chunk in chunks if not is_silent(chunk.values)]
+        rows = iter(generate(heard) if heard else ())
+        return [Seen() if is_silent(c.values) else Seen(None, said(c, next(rows))) for c in chunks]
 
-    def said(chunk: Chunk) -> tuple[Words, ...]:
-        mel = reader(chunk.values, sampling_rate=Sound.RATE, return_tensors="pt")
+    def generate(chunks: Sequence[Chunk]) -> torch.Tensor:
+        sounds = [chunk.values for chunk in chunks]
+        mel = reader(sounds, sampling_rate=Sound.RATE, return_tensors="pt")["input_features"]
         with torch.inference_mode():
-            ids = network.generate(
-                mel["input_features"].to(settings.device, precision(settings)),
+            return network.generate(
+                mel.to(settings.device, precision(settings)),
                 return_timestamps=True,
                 no_speech_threshold=_NO_SPEECH,
                 logprob_threshold=_LIKELY,
                 temperature=(0.0,),
                 do_sample=False,
             )
+
+    def said(chunk: Chunk, ids: torch.Tensor) -> tuple[Words, ...]:
         start, end = float(chunk.times[0]), len(chunk.values) / Sound.RATE
-        told = tokens.decode(ids[0], skip_special_tokens=True, output_offsets=True)
+        told = tokens.decode(ids.tolist(), skip_special_tokens=True, output_offsets=True)
         pieces = told["offsets"] or [{"text": told["text"], "timestamp": (0.0, end)}]
         return tuple(
             Words(piece["text"].strip(), start + first, start + min(last, end))
@@ -51,4 +57,4 @@ def whisper(settings: Settings) -> Loaded:
             if piece["text"].strip()
         )
 
-    return Loaded(function, Sound(_SECONDS), 0, record)
+    return Loaded(function, Sound(_SECONDS), 0, record, _CHUNKS)

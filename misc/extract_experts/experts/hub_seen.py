@@ -51,6 +51,7 @@ def timm(settings: Settings) -> Loaded:
         "model": f"timm {settings.model}",
         "version": version("timm"),
         "weights": weights_hash(network),
+        "licence_of_model": network.pretrained_cfg.get("license") or "not said",
     }
     network = ready(network, settings)
 

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -46,13 +47,17 @@ def package(name: str, expert: str, command: str) -> Any:
     except ModuleNotFoundError as error:
         raise _missing(error.name or name, expert, command) from error
     except Exception as error:
-        # A package made for another torch fails on import with errors of many kinds.
-        from misc.text_embeddings.job import first_line
+        raise unusable(name, expert, command, error) from error
 
-        raise UserError(
-            f'The expert "{expert}" needs the package {name}, which cannot be used here '
-            f"({first_line(error)}): run `{command}`."
-        ) from error
+
+def unusable(name: str, expert: str, command: str, error: Exception) -> UserError:
+    """Say that a package is there but fails, as one does that was made for another torch."""
+    from misc.text_embeddings.job import first_line
+
+    return UserError(
+        f'The expert "{expert}" needs {name}, which cannot be used here ({first_line(error)}): run '
+        f"`{command}`, with torch and torchvision from the same place, so that they fit each other."
+    )
 
 
 def file_of(name: str, inner: str, expert: str) -> Path:
@@ -82,9 +87,13 @@ def _missing(name: str, expert: str, command: str) -> UserError:
 def fetching(what: str, name: str) -> Iterator[None]:
     """Say in one sentence why a model cannot be had; its library raises errors of every kind.
 
+    What the library logs meanwhile (each of its tries to reach the hub, twice) is kept quiet.
+
     Raises:
         UserError: instead of whatever is raised.
     """
+    loud = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
         yield
     except UserError:
@@ -96,11 +105,20 @@ def fetching(what: str, name: str) -> Iterator[None]:
             f"The {what} model {name} can be neither loaded from here nor fetched from the hub "
             f"({first_line(error)}): give the folder of a model that you downloaded elsewhere."
         ) from error
+    finally:
+        logging.disable(loud)
 
 
 def is_folder(name: str) -> bool:
-    """Tell whether a model is given as a folder here, not by its name."""
-    return is_there(Path(name), Path.is_dir)
+    """Tell whether a model is given as a folder here, not by its name.
+
+    Raises:
+        UserError: it is a path, but of no folder.
+    """
+    is_one = is_there(Path(name), Path.is_dir)
+    if not is_one and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise UserError(f"There is no folder {short(name)}: that of a model was expected.")
+    return is_one
 
 
 def check_name(library: str, name: str, known: Collection[str]) -> None:

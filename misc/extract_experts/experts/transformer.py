@@ -8,7 +8,7 @@ from torch import nn
 
 from misc.extract_experts.expert import Settings
 from misc.extract_experts.experts.networks import Pixels
-from misc.extract_experts.experts.packages import HUB, fetching, is_folder, package
+from misc.extract_experts.experts.packages import HUB, fetching, is_folder, package, unusable
 from utils.errors import UserError, short
 from utils.files import read_json
 
@@ -44,10 +44,15 @@ def load_transformer(kind: str, row: str, settings: Settings) -> tuple[nn.Module
         UserError: there is none, or its weights lack a part.
     """
     library = package("transformers", row, HUB)
+    library.utils.logging.set_verbosity_error()
     library.utils.logging.disable_progress_bar()
     folder = find_folder(settings.model, row)
+    try:
+        network_of_kind = getattr(library, kind)
+    except Exception as error:  # it is imported only now, and torchvision with it
+        raise unusable("transformers", row, HUB, error) from error
     with fetching("transformers", settings.model):
-        network, report = getattr(library, kind).from_pretrained(
+        network, report = network_of_kind.from_pretrained(
             folder,
             dtype=torch.float32,
             output_loading_info=True,
