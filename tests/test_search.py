@@ -192,13 +192,13 @@ def test_adding_replaces_and_removing_removes(
     for found in more.search("red cat", k=50):
         if found.video_id in before:
             assert found.score == pytest.approx(before[found.video_id].score, abs=1e-6)
-    build_main(["--remove", "clip0", "clip33", "--output", str(copied)])
+    build_main([str(copied), "--remove", "clip0", "clip33"])
     fewer = Searcher.open(copied)
     assert len(fewer) == 11 and "clip33" not in fewer
     assert not {"clip0", "clip33"} & {h.video_id for h in fewer.search("red cat", k=50)}
     assert fewer.similarities("red cat").shape == (1, 11)
     with pytest.raises(UserError, match="no video nowhere: nothing was removed"):
-        build_main(["--remove", "nowhere", "clip34", "--output", str(copied)])
+        build_main([str(copied), "--remove", "nowhere", "clip34"])
     assert "clip34" in Searcher.open(copied)
 
 

@@ -21,8 +21,9 @@ KILLED = "nothing has changed; the same command begins anew"
 def main(arguments: list[str] | None = None) -> None:
     """Build an index, or change one, and say what there is then."""
     args = _parser().parse_args(arguments)
-    changes = [flag for flag in ("add", "remove") if getattr(args, flag)]
-    if not args.source and not changes:
+    if args.remove and (args.add or not args.source):
+        raise UserError("Say from which index to remove: misc.build_index INDEX --remove ID ...")
+    if not args.source and not args.add:
         raise UserError(
             "Say of what to build an index: a run or a checkpoint, such as "
             "data/saved/models/demo-train-full-ce."
@@ -46,11 +47,10 @@ def main(arguments: list[str] | None = None) -> None:
         )
         said = []
         if args.remove:
-            index = args.add or args.output or args.source
-            said.append(remove(Path(index), args.remove))
-        if args.add:
+            said.append(remove(Path(args.source), args.remove))
+        elif args.add:
             said.append(add(Path(args.source) if args.source else None, args.add, wishes))
-        if not changes:
+        else:
             make = build_zero_shot if args.zero_shot else build
             said.append(make(Path(args.source), wishes))
     print("\n".join(said))
@@ -62,7 +62,8 @@ def _parser() -> Parser:
         "source",
         metavar="RUN",
         nargs="?",
-        help="a run's folder, an experiment's (its newest finished run), or a checkpoint",
+        help="a run's folder, an experiment's (its newest finished run), or a checkpoint; with "
+        "--zero_shot a data set, with --remove an index",
     )
     parser.add_argument(
         "--output", metavar="DIR", type=Path, help="default: data/index/<experiment>"
@@ -81,7 +82,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--zero_shot",
         action="store_true",
-        help="RUN is a data set: search it without training, by the experts of dual encoders and, "
+        help="search a data set without training, by the experts of dual encoders and, "
         "with --encoder, by what was heard and read",
     )
     parser.add_argument("--video_dir", metavar="DIR", type=Path, help="where the videos lie")
@@ -89,7 +90,7 @@ def _parser() -> Parser:
         "--add", metavar="INDEX", type=Path, help="add the videos to this index, by its own model"
     )
     parser.add_argument(
-        "--remove", metavar="ID", nargs="+", help="remove these videos from the index --output"
+        "--remove", metavar="ID", nargs="+", help="remove these videos from an index"
     )
     parser.add_argument(
         "--encoder",
