@@ -3,6 +3,7 @@
 Axes: B rows of a batch (videos, captions or tokens), G batches at once, D features, P processes.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -41,15 +42,38 @@ class BatchNorm1d(nn.BatchNorm1d):
         normalised, mean_D, variance_D = _normalised_by_all(
             x_BD, self.weight, self.bias, self.eps, self.exchange
         )
-        with torch.no_grad():
-            self.running_mean.lerp_(mean_D, self.momentum)
-            self.running_var.lerp_(variance_D, self.momentum)
-            self.num_batches_tracked.add_(1)
+        self.take_in(mean_D, variance_D)
         return normalised
+
+    @torch.no_grad()
+    def take_in(self, mean_D: Tensor, variance_D: Tensor) -> None:
+        """Let the statistics of a batch move the running ones."""
+        self.running_mean.lerp_(mean_D, self.momentum)
+        self.running_var.lerp_(variance_D, self.momentum)
+        self.num_batches_tracked.add_(1)
 
     def _by_running_statistics(self, x: Tensor) -> Tensor:
         statistics = self.running_mean, self.running_var
         return F.batch_norm(x, *statistics, self.weight, self.bias, training=False, eps=self.eps)
+
+
+def normalised_together(layers: Sequence[BatchNorm1d], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return `layer(x)` (B, D) of each layer and its input; the processes exchange them at once."""
+    exchange, eps = layers[0].exchange, layers[0].eps
+    if exchange is None or not layers[0].training:
+        return [layer(x_BD) for layer, x_BD in zip(layers, inputs, strict=True)]
+    sizes = [x_BD.shape[1] for x_BD in inputs]
+    weight, bias = (
+        torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias")
+    )
+    normalised, mean, variance = _normalised_by_all(
+        torch.cat(list(inputs), dim=1), weight, bias, eps, exchange
+    )
+    for layer, mean_D, variance_D in zip(
+        layers, mean.split(sizes), variance.split(sizes), strict=True
+    ):
+        layer.take_in(mean_D, variance_D)
+    return list(normalised.split(sizes, dim=1))
 
 
 class GroupedBatchNorm1d(BatchNorm1d):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.fast import fan_out, once_for_missing, skips_missing
-from model.gating import ContextGatingUnit, GatedEmbeddingUnit, ReduceDim
+from model.gating import ContextGatingUnit, GatedEmbeddingUnit, ReduceDim, embed_together
 from model.similarity import ExpertDims, TextEmbeddings, VideoEmbeddings
 
 
@@ -68,9 +68,7 @@ class ExpertModule(nn.Module):
         """Embed pooled captions (Q, D), once for each expert."""
         units = cast("Sequence[GatedEmbeddingUnit]", self.text_GU)
         first = fan_out(text_QD, (unit.fc for unit in units))
-        embeddings = tuple(
-            unit.embed(x_QD) for unit, x_QD in zip(units, first, strict=True)
-        )  # M times (Q, D)
+        embeddings = tuple(embed_together(units, first))  # M times (Q, D)
         return TextEmbeddings(embeddings, self.mixture_weights(text_QD))
 
     def mixture_weights(self, text_QD: Tensor) -> Tensor | None:

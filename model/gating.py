@@ -1,9 +1,11 @@
 """Layers that turn one feature vector into an embedding: projection, context gating."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from model.batch_norm import BatchNorm1d
+from model.batch_norm import BatchNorm1d, normalised_together
 from model.fast import unit_length
 
 
@@ -35,6 +37,15 @@ class GatedEmbeddingUnit(nn.Module):
         return unit_length(self.cg(x), dim=-1)
 
 
+def embed_together(units: Sequence[GatedEmbeddingUnit], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return `unit.embed(x)` of each unit; processes that share a batch exchange once for all."""
+    if units[0].cg.batch_norm.exchange is None:
+        return [unit.embed(x) for unit, x in zip(units, inputs, strict=True)]
+    inner = [unit.cg.fc(x) for unit, x in zip(units, inputs, strict=True)]
+    gates = normalised_together([unit.cg.batch_norm for unit in units], inner)
+    return [unit_length(x * g.sigmoid(), dim=-1) for x, g in zip(inputs, gates, strict=True)]
+
+
 class ContextGatingUnit(nn.Module):
     """Context gating and L2 norm of a vector that already has the shared size."""
 
@@ -56,7 +67,9 @@ class ContextGatingReasoning(nn.Module):
         self.batch_norm2 = BatchNorm1d(size)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.batch_norm(mask) + self.batch_norm2(self.fc(x)))  # (B, D)
+        layers = self.batch_norm, self.batch_norm2
+        of_others, own = normalised_together(layers, (mask, self.fc(x)))
+        return x * torch.sigmoid(of_others + own)  # (B, D)
 
 
 class GatedEmbeddingUnitReasoning(nn.Module):
