@@ -1,9 +1,12 @@
-"""Serve the rankings pages of a run, or those of all runs with a table and comparisons.
+"""Serve the rankings pages of a run, with videos in which one can seek.
 
 python3 -m misc.serve_rankings data/saved
 python3 -m misc.serve_rankings data/saved/web/demo-train-full-ce/<timestamp>
 python3 -m misc.serve_rankings data/saved --export pages
 python3 -m misc.serve_rankings --picture rankings.png data/saved/web/demo-train-full-ce/<timestamp>
+
+Given the folder of all runs it shows them in a table, opens each and compares any two, query by
+query; --export writes the same pages for any static server.
 """
 
 import argparse
