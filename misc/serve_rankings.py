@@ -43,7 +43,6 @@ DEFAULT_PORT = 8000
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_OPTIONS = ("--no-sandbox", "--disable-gpu", "--no-first-run")
 PICTURE_SIZE = {"width": 1100, "height": 840}
-CLOSE_CHARTS = "() => document.querySelectorAll('details').forEach((d) => { d.open = false })"
 # Every link to a video in sight has become one, which shows its first frame.
 ALL_SHOWN = """() => [...document.querySelectorAll("a.play, video")].every((shown) => {
   const box = shown.getBoundingClientRect();
@@ -130,7 +129,6 @@ def take_picture(pages: Site, path: Path) -> None:
             browser = playwright.chromium.launch(executable_path=program, args=BROWSER_OPTIONS)
             page = browser.new_page(viewport=PICTURE_SIZE)
             page.goto(address_of(server))
-            page.evaluate(CLOSE_CHARTS)  # so that there is room for videos
             page.wait_for_function(ALL_SHOWN)
             picture = page.screenshot()
             browser.close()
