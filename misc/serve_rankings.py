@@ -1,9 +1,12 @@
-"""Serve the rankings pages of a run, or those of all runs with a table and comparisons.
+"""Serve the rankings pages of a run, with videos in which one can seek.
 
 python3 -m misc.serve_rankings data/saved
 python3 -m misc.serve_rankings data/saved/web/demo-train-full-ce/<timestamp>
 python3 -m misc.serve_rankings data/saved --export pages
 python3 -m misc.serve_rankings --picture rankings.png data/saved/web/demo-train-full-ce/<timestamp>
+
+Given the folder of all runs it shows them in a table, opens each and compares any two, query by
+query; --export writes the same pages for any static server.
 """
 
 import argparse
@@ -28,7 +31,6 @@ from utils.errors import UserError
 from utils.files import make_folder, replacing
 
 PICTURE_SIZE = {"width": 1100, "height": 840}
-CLOSE_CHARTS = "() => document.querySelectorAll('details').forEach((d) => { d.open = false })"
 # Every link to a video in sight has become one, which shows its first frame.
 ALL_SHOWN = """() => [...document.querySelectorAll("a.play, video")].every((shown) => {
   const box = shown.getBoundingClientRect();
@@ -90,7 +92,6 @@ def take_picture(pages: Site, path: Path) -> None:
     find_browser()
     make_folder(path.parent)
     with browsing(make_page_server(pages, "127.0.0.1", 0), PICTURE_SIZE) as page:
-        page.evaluate(CLOSE_CHARTS)  # so that there is room for videos
         page.wait_for_function(ALL_SHOWN)
         picture = page.screenshot()
     with replacing(path) as handle:

@@ -466,6 +466,22 @@ def test_a_query_beyond_the_sample_is_loaded_for_the_address_that_names_it(page,
     page.wait_for_function("() => document.activeElement.id === 'video-300'")
 
 
+def test_what_cannot_be_loaded_is_said_and_the_sample_stays(page, whole):
+    page.route("**/index.js", lambda route: route.abort())
+    page.goto(f"{whole}/?scope=all&misled=audio#query-0")
+    page.wait_for_function("() => /cannot be loaded/.test(document.body.textContent)")
+    assert shown_ids(page) == ["query-11", "query-12", "query-13"]
+    page.unroute("**/index.js")
+    page.route("**/query-1.js", lambda route: route.abort())
+    page.get_by_role("button", name="Show all 500 queries").click()
+    page.wait_for_selector("#query-40")
+    page.goto(f"{whole}/#query-300")
+    page.wait_for_function("() => /query-1.js cannot be loaded/.test(document.body.textContent)")
+    page.complaints.clear()
+    page.goto(f"{whole}/#query-999999999")
+    page.wait_for_selector("#query-1")
+
+
 def test_a_card_takes_few_stops_of_the_tabulator_and_arrows_lead_through_its_videos(page, address):
     page.goto(address)
     page.wait_for_selector("#query-2 video")

@@ -76,8 +76,13 @@ def saved(tmp_path_factory) -> Path:
     add_run(saved, "other-split", "2026-01-01_09-00-00", 5, measured(10.0))
     add_pages(saved, "other-split", "2026-01-01_09-00-00", 5, first=1000)
     (saved / "models").mkdir()
-    damaged = add_run(saved, "broken", "2026-01-05_10-00-00", 0, measured(1.0))
-    (damaged / "metrics.json").write_text("{")
+    for place, damage in enumerate(("{", "[]", '{"epochs": [1]}', '{"test_split": [1]}', None)):
+        damaged = add_run(saved, "broken", f"2026-01-05_10-00-0{place}", 0, measured(1.0))
+        (damaged / "metrics.json").unlink()
+        if damage is None:
+            (damaged / "metrics.json").mkdir()
+        else:
+            (damaged / "metrics.json").write_text(damage)
     return saved
 
 
@@ -103,8 +108,8 @@ def test_seeds_are_folded_and_what_cannot_be_read_is_a_note(saved):
     assert group.runs[1].curve == "0.0,23.0 50.0,12.0 100.0,1.0"
     assert [bool(run.page and run.data) for run in group.runs] == [False, True, True]
     assert table.groups[1].spreads[0] is None
-    [note] = table.notes
-    assert "broken" in note and "metrics.json" in note
+    assert len(table.notes) == 5
+    assert all("broken" in note and "metrics.json" in note for note in table.notes)
 
 
 def test_a_folder_without_runs_is_a_table_that_says_so(tmp_path):
@@ -293,6 +298,7 @@ def test_an_export_touches_no_folder_of_others(saved, tmp_path, capsys):
         ([run, "--export", tmp_path / "new"], "takes the folder of all runs"),
         ([saved, "--search", "javascript:alert(1)"], "is no address that begins with http"),
         ([saved, "--copy_videos"], "--export"),
+        ([saved, "--export", saved / "web" / "new"], "lies among the runs themselves"),
     ]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("misc.serve_rankings.make_page_server", None)

@@ -127,9 +127,11 @@ def readable_runs(log: Path) -> tuple[list[Run], list[str]]:
     for path in sorted(log.rglob("metrics.json"), key=lambda path: age_of(path.parent)):
         try:
             run = _read_run(path)
-            run.test_on(run.final_split)
-            if not isinstance(run.metrics.get("epochs", []), list):
+            epochs = run.metrics.get("epochs", [])
+            is_whole = isinstance(epochs, list) and all(isinstance(e, dict) for e in epochs)
+            if not is_whole or not isinstance(run.final_split, str):
                 raise run._damage()
+            run.test_on(run.final_split)
             runs.append(run)
         except UserError as error:
             faults.append(str(error))

@@ -36,8 +36,10 @@ def export(save_dir: Path, folder: Path, search: str = "", copies_videos: bool =
         copies_videos: copy them, for a server elsewhere; otherwise the folders are linked.
 
     Raises:
-        UserError: the folder holds something else, or cannot be written.
+        UserError: the folder lies among the runs, holds something else, or cannot be written.
     """
+    if folder.resolve().is_relative_to(save_dir.resolve()):
+        raise UserError(f"{folder} lies among the runs themselves: name a folder elsewhere.")
     before = _written_before(folder)
     check_writable(folder)
     texts = runs_files(gather(save_dir), search)

@@ -114,6 +114,7 @@
   let shown = []; // all that fit, of which the cards `first` to `last` are on the page
   let [first, last] = [0, 0];
   let latest = 0;
+  let complaint = ""; // why something cannot be shown
 
   const hasEvery = (kind) => folder && (!every || every[kind].length > 0);
   const entriesOf = ({ kind, scope }) => (scope ? every[kind] : sampled[kind]) ?? [];
@@ -153,8 +154,13 @@
 
   async function showCards(ticket = ++latest) {
     const place = section();
-    const chosen = shown.slice(first, last);
-    if (chosen.some(({ card }) => !card)) await makeCards(chosen);
+    let chosen = shown.slice(first, last);
+    try {
+      if (chosen.some(({ card }) => !card)) await makeCards(chosen);
+    } catch (error) {
+      chosen = chosen.filter(({ card }) => card);
+      count.textContent = error.message;
+    }
     if (ticket !== latest) return false;
     const title = place.querySelector(".title");
     const cards = chosen.map(({ card }) => card);
@@ -180,7 +186,7 @@
         await loadEvery();
       } catch (error) {
         state = filters.cleared({ ...state, scope: "" }, false);
-        main.dispatchEvent(new CustomEvent("complaint", { detail: error.message }));
+        complaint = error.message;
       }
       if (ticket !== latest) return false;
     }
@@ -188,6 +194,8 @@
     // The cards of a sample are there already; of all queries only those in sight are made.
     [first, last] = [0, state.scope ? AT_ONCE : shown.length];
     showControls();
+    if (complaint) count.textContent = complaint;
+    complaint = "";
     const isDone = await showCards(ticket);
     if (scrolls && section().getBoundingClientRect().top < 0) section().scrollIntoView();
     return isDone;
@@ -302,7 +310,6 @@
     reread().then(() => section().scrollIntoView());
   });
   window.addEventListener("popstate", () => reread().then(reveal));
-  main.addEventListener("complaint", ({ detail }) => (count.textContent = detail));
 
   tools.hidden = false;
   const isNarrow = window.matchMedia("(max-width: 45rem)");
