@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Test a trained checkpoint on the retrieval set of a config.
 
 python3 test.py --config <config.json> --resume <trained_model.pth> --eval_from_training_config
@@ -17,7 +18,7 @@ from pathlib import Path
 from logger.log_file import open_log
 from logger.results import other_split
 from misc.make_data_set import make_data_set
-from utils.command_line import run_main, select_device, test_parser
+from utils.command_line import log_surroundings, run_main, select_device, test_parser
 from utils.config import Config
 from utils.errors import UserError
 
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
 
         from trainer.testing import Test
 
+        log_surroundings(device, args.device)
         test = Test.prepare(config, checkpoint, device, training=training_config)
         # What lies beside a published checkpoint, say, is not ours to change.
         own = RunFolder.of_checkpoint(checkpoint)
