@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Test a trained checkpoint on the retrieval set of a config.
 
 python3 test.py --config <config.json> --resume <trained_model.pth> --eval_from_training_config
@@ -19,7 +20,7 @@ from logger.results import other_split
 from misc.make_data_set import make_data_set
 from trainer.processes.alone import Processes
 from trainer.processes.starting import processes_of
-from utils.command_line import run_main, select_device, test_parser
+from utils.command_line import log_surroundings, run_main, select_device, test_parser
 from utils.config import Config
 from utils.errors import UserError
 
@@ -55,6 +56,7 @@ def run_test(args: Namespace, given: list[str], processes: Processes) -> None:
 
         from trainer.testing import Test
 
+        log_surroundings(device, args.device)
         test = Test.prepare(
             config, checkpoint, device, training=training_config, processes=processes
         )

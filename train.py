@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Train the model of a config, test it, and say where everything is.
 
 python3 train.py --config configs/demo/train-full-ce.json
@@ -20,7 +21,13 @@ from logger.results import append_to_leaderboard, seeds_table, write_summary
 from misc.make_data_set import make_data_set
 from trainer.processes.alone import Processes
 from trainer.processes.starting import processes_of
-from utils.command_line import chosen_seeds, run_main, select_device, train_parser
+from utils.command_line import (
+    chosen_seeds,
+    log_surroundings,
+    run_main,
+    select_device,
+    train_parser,
+)
 from utils.config import Config
 from utils.config_schema import TRAINING_KEYS
 from utils.errors import UserError
@@ -77,6 +84,10 @@ def train(args: Namespace, processes: Processes) -> None:
         is_asked = args.seeds is not None or args.group_seed is not None
         run = run_to_continue(args.resume, seeds if is_asked else None, args.group_id)
         seeds = [run.facts.get("seed", 0)]
+    if args.dry_run:
+        with open_log(None):
+            dry_run(config, seeds[0], Options(device), args.device)
+        return
     if args.purge_exp_dir and processes.is_first:
         with open_log(None):
             purge_experiment(Path(config["trainer.save_dir"]), config.name)
@@ -112,6 +123,7 @@ def train_seed(
         if run and run.is_done:
             _log.info("Seed %d is done: %s", seed, run.folder.log)
             return run.folder.read_metrics().get("test", {})
+        log_surroundings(options.device, args.device)
         training = Training.prepare(config, seed, options, run and run.checkpoint)
         with nullcontext(run.folder) if run else led(wanted.new_run) as folder:
             if options.processes.is_first:
@@ -120,6 +132,19 @@ def train_seed(
             with_curves = options.use_tensorboard(config)
             _log.info(result.describe(folder.best_checkpoint, folder.log, with_curves))
     return result.metrics
+
+
+def dry_run(config: Config, seed: int, options: "Options", asked_device: str | None) -> None:
+    """Log what is to be trained and what that takes."""
+    from misc.describe import describe
+    from trainer.dry_run import measured
+    from trainer.session import Training
+
+    log_surroundings(options.device, asked_device)
+    training = Training.prepare(config, seed, options)
+    for line in (*describe(config), "", *measured(training)):
+        _log.info("%s", line)
+    _log.info("Nothing was trained, and no run was made.")
 
 
 def report_seeds(name: str, folder: Path, metrics: dict[int, dict]) -> None:

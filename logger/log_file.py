@@ -16,6 +16,9 @@ from utils.files import make_folder, reason
 FILE_NAME = "info.log"
 FILE_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
+# As `extra` of a message: for the file alone, the console has it otherwise.
+FILE_ALONE = {"file_alone": True}
+
 # Records that are kept for a file which is yet to be made.
 MOST_WAITING = 10_000
 
@@ -122,6 +125,8 @@ class _Console(logging.Handler):
     """Lines on stdout that leave a progress bar on the terminal whole."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "file_alone", False):
+            return
         label = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         # A console that cannot show a letter gets its number instead.
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"

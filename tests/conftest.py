@@ -80,9 +80,13 @@ declare_missing_operators()
 
 @pytest.fixture(scope="session", autouse=True)
 def interrupts_as_on_a_terminal() -> None:
-    """Job runners start programs with SIGINT ignored, which the programs under test inherit."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Job runners and nohup ignore signals, which the programs under test would inherit."""
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session")

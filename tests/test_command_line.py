@@ -1,9 +1,14 @@
 """Flags, seeds, devices, and what the user sees when a run stops."""
 
+import os
 import re
 import shlex
 import signal
+import subprocess
+import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +19,7 @@ from tests.conftest import ROOT
 from trainer.session import seed_everything
 from utils.command_line import (
     chosen_seeds,
+    log_surroundings,
     parse_seeds,
     run_main,
     select_device,
@@ -34,7 +40,7 @@ def test_every_flag_of_training():
         shlex.split(
             "--config c.json --resume r.pth --device 0,1 --seeds 0,1 --group_id g --mini_train "
             "--train_single_epoch --disable_workers --purge_exp_dir --custom_args a@1 "
-            "--leaderboard l.txt"
+            "--leaderboard l.txt --dry_run"
         )
     )
     assert vars(arguments) == {
@@ -51,6 +57,7 @@ def test_every_flag_of_training():
         "purge_exp_dir": True,
         "custom_args": "a@1",
         "leaderboard": "l.txt",
+        "dry_run": True,
     }
 
 
@@ -154,7 +161,55 @@ def test_ids_choose_gpus(two_gpus, caplog):
     assert "cuda:1" in caplog.text
 
 
-@pytest.mark.parametrize("text", ["x", "-1", "0,", "0,0", "cuda:0", "1.5", "0 1"])
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("CUDA:1,0", "cuda:1"), ("auto", "cuda:0")],
+)
+def test_devices_may_be_named_as_torch_does(text, device, two_gpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert select_device(text) == device
+
+
+def test_auto_is_the_cpu_where_torch_can_use_no_gpu(two_gpus, monkeypatch):
+    def complain():
+        warnings.warn("the driver is too old", stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", complain)
+    assert select_device("auto") == "cpu"
+
+
+def test_one_line_names_the_device_and_a_gpu_that_stands_idle(two_gpus, monkeypatch, caplog):
+    def line(*given):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            log_surroundings(*given)
+        return caplog.messages[0]
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert re.fullmatch(r"Device: the CPU, \d+ threads?", line("cpu", None))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert line("cpu", None).endswith("while 2 GPUs stand idle (--device cuda uses it)")
+    assert "idle" not in line("cpu", "cpu")
+    about = SimpleNamespace(total_memory=80 << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: about)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU model of {device}")
+    assert line("cuda:1", "1") == "Device: cuda:1, GPU model of cuda:1 (80 GiB)"
+    assert len(caplog.messages) == 1
+
+
+def test_another_folder_is_said(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("INFO"):
+        log_surroundings("cpu", None)
+    assert caplog.messages[-1].startswith(f"Data and results: below {tmp_path};")
+    assert caplog.messages[-1].endswith(f"of {ROOT}")
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "-1", "0,", "0,0", "0,cuda:0", "cuda:", "cuda,1", "auto,0", "1.5", "0 1"]
+)
 def test_what_is_no_device_is_refused(text, two_gpus):
     with pytest.raises(UserError, match="--device"):
         select_device(text)
@@ -249,3 +304,21 @@ def test_seeding_repeats_the_draws_of_all_three_generators():
     first, other, again = draws(3), draws(4), draws(3)
     assert first == again
     assert not set(first) & set(other)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [("train.py --see", {"--seeds"}), ("train.py --seeds 0 --gr", {"--group_id"})],
+)
+def test_a_shell_completes_flags(line, found, tmp_path):
+    pytest.importorskip("argcomplete")
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    answer = tmp_path / "answer"
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py"],
+        env=os.environ | asked | {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer)},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(map(str.strip, answer.read_text().split("\v"))) == found
+    assert "PYTHON_ARGCOMPLETE_OK" in (ROOT / "train.py").read_text()[:1024]

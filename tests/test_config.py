@@ -417,6 +417,17 @@ def test_a_missing_config_gets_the_nearest_name(tmp_path, monkeypatch):
             Config.from_file(wrong)
 
 
+def test_configs_of_the_repository_are_found_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = Config.from_file("configs/demo/train-full-ce.json")
+    assert config.name == "demo-train-full-ce"
+    assert config.values == Config.from_file(ROOT / "configs/demo/train-full-ce.json").values
+    with pytest.raises(UserError, match=r'did you mean "configs/demo/train-full-ce\.json"'):
+        Config.from_file("configs/demo/train-ful-ce.json")
+    write(tmp_path, {"configs/demo/train-full-ce.json": EXAMPLE})  # which comes first
+    assert Config.from_file("configs/demo/train-full-ce.json").values == EXAMPLE
+
+
 # ------------------------------------------------------------------------------- the class
 
 

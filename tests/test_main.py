@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,10 +46,39 @@ def test_training_leaves_everything_in_the_run_folder(
     assert metrics["version"] == metrics["tests"][0]["version"] == version()
     recall = metrics["test"]["t2v_metrics"]["R1"]
     assert f" test_t2v_metrics_R1: {recall}" in text
+    # On the terminal, metrics stand once, rounded.
+    assert "test_t2v_metrics" not in output and len(re.findall("^t2v  ", output, re.M)) == 1
+    assert str(metrics["test"]["t2v_metrics"]["geometric_mean_R1-R5-R10"]) not in output
+    assert output.count("Device: the CPU") == text.count(" - Device: the CPU") == 1
     assert list((log / "seed-0").glob("events.out.tfevents.*"))
     assert (beside(models, "web") / "index.html").is_file()
     for place in (models / "trained_model.pth", log / "info.log", "tensorboard", "serve_rankings"):
         assert str(place) in output
+
+
+def test_a_dry_run_measures_steps_and_leaves_nothing(
+    run: Run, config_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "saved/models/tiny-train-ce/earlier").mkdir(parents=True)
+    flags = ["--dry_run", "--purge_exp_dir", "--leaderboard", tmp_path / "leaderboard.json"]
+    code, output = run(train_program, "--config", config_path, *flags)
+    assert code == 0
+    for line in (
+        "model       CENet, collaborative gating: pairwise",
+        "epoch       3 batches of 8 videos",
+        "searched    8 videos in validation, 12 in the test",
+        r"memory      \d\.\d\d of the host's \d+\.\d GiB at the peak",
+        r"step        \d+\.\d{4} s \(the first \d+\.\d\d s\)",
+        r"training    3 epochs: about \d+ s and the validations",
+    ):
+        assert re.search(f"^{line}$", output, re.M), line
+    left = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "saved").rglob("*"))
+    assert left == [
+        "saved/models",
+        "saved/models/tiny-train-ce",
+        "saved/models/tiny-train-ce/earlier",
+    ]
+    assert not (tmp_path / "leaderboard.json").exists()
 
 
 def test_tensorboard_shows_ranks_and_rankings_of_each_epoch(

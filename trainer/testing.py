@@ -10,6 +10,7 @@ import torch
 
 from data_loader.loader import ExpertDataLoader
 from data_loader.retrieval_set import RetrievalSet
+from logger.log_file import FILE_ALONE
 from logger.predictions import write_predictions
 from logger.results import CORRECTED, describe_run
 from model.fast import choose_products
@@ -155,7 +156,7 @@ class Test:
             note += PAGE_NOTE
         _log.info("Test on the split %s: %s", self.split, protocol)
         for name, value in flat_metrics("test", metrics).items():
-            _log.info(" %s: %s", name, value)
+            _log.info(" %s: %s", name, value, extra=FILE_ALONE)  # rounded in the table at the end
         if evaluation.sims is not None:
             path = folder.similarities(self.label)
             with replacing(path) as handle:

@@ -7,7 +7,9 @@ import os
 import re
 import sys
 import tomllib
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -57,6 +59,11 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]  # the library's takes any object as a namespace
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
+        if "_ARGCOMPLETE" in os.environ:  # a shell asks what may come next
+            with suppress(ImportError):
+                import argcomplete
+
+                argcomplete.autocomplete(self)
         found, rest = self.parse_known_args(args, namespace or argparse.Namespace())
         if rest:
             flag = rest[0].partition("=")[0]
@@ -106,6 +113,11 @@ def train_parser() -> Parser:
         help="start a new training from the weights of a checkpoint (a run, a published one, a "
         "bare state dict, .safetensors): what fits is loaded",
     )
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="show model and data, and the memory and time that a step takes, without a training",
+    )
     parser.add_argument("--train_single_epoch", action="store_true", help="stop after one epoch")
     parser.add_argument(
         "--disable_workers", action="store_true", help="load data in the main process alone"
@@ -151,13 +163,16 @@ def _add_common(parser: Parser, resume: str) -> None:
     )
     parser.add_argument("--resume", metavar="PATH", help=resume)
     parser.add_argument(
-        "--device", metavar="0,1", help="ids of the GPUs to use (default: no GPU, the CPU)"
+        "--device",
+        metavar="0,1",
+        help='ids of the GPUs to use; also "cuda" (the first), "cuda:1", "auto" (a GPU where there '
+        'is one) and "cpu" (the default)',
     )
     parser.add_argument(
         "--custom_args",
         metavar="KEY@VALUE+...",
-        help='values to replace in the config: "trainer.epochs@3+optimizer.args.lr@0.01"; a dot '
-        'inside a key is written "_."; each adds a suffix to the experiment\'s name',
+        help='values to replace in the config: "trainer.epochs@3+optimizer.args.lr@0.01", with "@" '
+        'or "="; a dot inside a key is written "_."; each adds a suffix to the experiment\'s name',
     )
 
 
@@ -210,16 +225,25 @@ def parse_seeds(text: str, flag: str = "--seeds") -> list[int]:
 def select_device(text: str | None) -> str:
     """Turn the text of --device into the one torch device that a process uses: "1" -> "cuda:1".
 
-    Without a text, or for "cpu", it is the CPU.
+    Without a text, or for "cpu", it is the CPU; for "auto" the first GPU, and the CPU where torch
+    can use none.
 
     Raises:
         UserError: the text names no devices, or a GPU that torch does not see.
     """
-    if text is None or text.strip().lower() in ("", "cpu"):
+    asked = (text or "").strip().lower()
+    if asked == "auto":
+        asked = "0" if _usable_gpus() else "cpu"
+    if asked in ("", "cpu"):
         return "cpu"
-    parts = [part.strip() for part in text.split(",")]
+    parts = (
+        ["0"] if asked == "cuda" else [p.strip().removeprefix("cuda:") for p in asked.split(",")]
+    )
     if not all(re.fullmatch(r"[0-9]{1,4}", part) for part in parts) or len({*parts}) < len(parts):
-        raise UserError(f'--device takes ids of GPUs such as "0" or "0,1", or "cpu", not "{text}".')
+        raise UserError(
+            '--device takes ids of GPUs such as "0", "cuda:0" or "0,1", "cuda" for the first, '
+            f'"auto", or "cpu", not "{text}".'
+        )
     import torch
 
     count = torch.cuda.device_count()
@@ -233,6 +257,38 @@ def select_device(text: str | None) -> str:
         _log.warning("One process uses one GPU: %s of those given.", device)
     _start_gpu(device, text)
     return device
+
+
+def log_surroundings(device: str, asked: str | None) -> None:
+    """Log on which device a program computes, and where it looks for files, if not in its folder.
+
+    Args:
+        device: as `select_device` returns it.
+        asked: the text of --device, None without: then a GPU that stands idle is mentioned.
+    """
+    import torch
+
+    if device != "cpu":
+        memory = torch.cuda.get_device_properties(device).total_memory / 2**30
+        name = torch.cuda.get_device_name(device)
+        _log.info("Device: %s, %s (%.0f GiB)", device, name, memory)
+    elif asked is None and (gpus := _usable_gpus()):
+        idle = "a GPU stands" if gpus == 1 else f"{gpus} GPUs stand"
+        _log.info("Device: the CPU, while %s idle (--device cuda uses it)", idle)
+    else:
+        threads = torch.get_num_threads()
+        _log.info("Device: the CPU, %d thread%s", threads, "" if threads == 1 else "s")
+    home, here = _PROJECT.parent, Path.cwd()
+    if here != home:
+        _log.info("Data and results: below %s; configs that are not there: of %s", here, home)
+
+
+def _usable_gpus() -> int:
+    import torch
+
+    with warnings.catch_warnings():  # of a driver that is too old
+        warnings.simplefilter("ignore")
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _start_gpu(device: str, text: str | None) -> None:

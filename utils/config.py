@@ -50,6 +50,7 @@ class Config:
         Raises:
             UserError: a file cannot be used, or a key or value is wrong.
         """
+        path = _find(path)
         values = resolve_config(path)
         own_name = read_json(path, "config").get(NAME_KEY)  # not that of a config it inherits from
         config = cls(values, own_name or config_name(path), f"In the config {short(path, 200)}")
@@ -242,8 +243,8 @@ def _parents(values: dict[str, Any], path: Path) -> list[Path]:
 
 
 def _find(name: str | Path, child: Path | None = None) -> Path:
-    """Find a config file: from the working directory; a parent also beside its child or here."""
-    folders = [Path()] if child is None else [Path(), child.parent, _REPOSITORY]
+    """Find a config file: from the working directory, a parent also beside its child, or here."""
+    folders = [Path(), *([] if child is None else [child.parent]), _REPOSITORY]
     for folder in folders:
         if _exists(folder / name):
             return folder / name
@@ -271,6 +272,7 @@ def _names_nearby(name: Path, folders: list[Path]) -> list[str]:
     found = set()
     with suppress(OSError, ValueError):  # no name that a folder can have
         found = {str(p) for folder in folders for p in (folder / name).parent.glob("*.json")}
-    for depth in ("*.json", "*/*.json"):
-        found |= {str(path) for path in Path("configs").glob(depth)}
+    for root in (Path(), _REPOSITORY):
+        for depth in ("configs/*.json", "configs/*/*.json"):
+            found |= {str(path.relative_to(root)) for path in root.glob(depth)}
     return sorted(found)

@@ -1,4 +1,4 @@
-"""Overrides from the command line: `--custom_args "key.sub@value+key2@value2"`."""
+"""Overrides from the command line: `--custom_args "key.sub@value+key2@value2"`, or with "="."""
 
 import copy
 import re
@@ -29,7 +29,7 @@ _SUFFIXES_CHARACTERS = 150
 
 @dataclass(frozen=True)
 class Override:
-    """One `key@value`; `text` is the value as it was given."""
+    """One `key@value` or `key=value`; `text` is the value as it was given."""
 
     path: KeyPath
     text: str
@@ -45,7 +45,7 @@ def parse_custom_args(text: str) -> list[Override]:
     A dot inside a key is written "_.", a plus inside a value "_+" (the plus of 1e+3 needs none).
 
     Raises:
-        UserError: an override has no "@" or no key, or a key is given twice.
+        UserError: an override has neither "@" nor "=", or no key, or a key is given twice.
     """
     if not is_writable(
         re.sub(r"\s", " ", text), in_one_line=True
@@ -55,10 +55,10 @@ def parse_custom_args(text: str) -> list[Override]:
         )
     overrides: list[Override] = []
     for part in re.split(_SEPARATOR, text) if text.strip() else ():
-        key, at, value = part.replace("_+", "+").partition("@")
-        if not at or not all(split_key(key.strip())):
+        key, *rest = re.split("[@=]", part.replace("_+", "+"), maxsplit=1)
+        if not rest or not all(split_key(key.strip())):
             raise UserError(f'--custom_args: "{_shown(part)}" is not of the form {FORM}.')
-        override = Override(split_key(key.strip()), value.strip())
+        override = Override(split_key(key.strip()), rest[0].strip())
         if override.path in [other.path for other in overrides]:
             raise UserError(f'--custom_args: the key "{_shown(override.key)}" is given twice.')
         overrides.append(override)
