@@ -26,7 +26,7 @@ def measured(training: Training) -> Iterator[str]:
     parts = training.parts
     batches, size = len(parts.train), parts.train.batch_size
     if training.config.get("compile", False):
-        compile_model(parts.net, parts.device)
+        compile_model(parts.net)
     warn_if_slow(parts.precision, parts.device)
     first, *others = _seconds_of_steps(training)
     step = statistics.median(others or [first])
