@@ -138,6 +138,8 @@ class _Reader:
                 packet = next(packets, None)
             except av.error.FFmpegError:
                 breaks_off, packet = True, None
+            except IndexError:  # PyAV's, at the end of a file with streams that began later
+                packet = None
             if packet is None:
                 break
             for frame in self._frames(packet):
