@@ -18,6 +18,7 @@ from misc.extract_experts.assemble import (
 from misc.extract_experts.data_set import (
     TOOL,
     Finishing,
+    Said,
     check_captions,
     finish_without_captions,
     made_by,
@@ -89,15 +90,7 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
     Raises:
         UserError: something cannot be used; before videos are looked at, where that is known.
     """
-    output = asked.output
-    if output is None or not asked.videos:
-        missing = "--output" if asked.videos else "--videos"
-        raise UserError(f"{missing} is missing: name the videos and the data set's folder.")
-    try:
-        place = output.resolve()
-    except PATH_ERRORS as error:
-        raise UserError(f"Cannot write {output}: {reason(error)}.") from error
-    check_writable(place)
+    place = _place_of(asked)
     work = place / _WORK
     earlier = _earlier(place, work, asked.segments)
     _check_tools(asked.segments)
@@ -122,7 +115,7 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
     number, count = asked.shard or (1, 1)
     name = f"{number}-of-{count}"
     lock = work / name if asked.shard else work
-    with alone(lock, f"extracting into {output}"):
+    with alone(lock, f"extracting into {place}"):
         yield from _look(asked, found.videos[number - 1 :: count], running, work, name, place)
         if asked.shard:
             return
@@ -132,26 +125,53 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
     empty = [one.name for one in running if one.loaded.size and one.name not in tables]
     if empty:
         yield f"no video has the experts {', '.join(empty)}: they are left out of the data set"
+    if not tables:
+        raise UserError("No expert has seen anything that becomes a vector: name others.")
     if not asked.captions and made_by(place) != IMPORTER:
         finish_without_captions(place, tables, items)
-        yield f"{output}: {len(items)} videos to search, without captions to train on"
+        yield f"{asked.output}: {len(items)} videos to search, without captions to train on"
         return
+    said = {one.name: (texts[one.name], one.facts()) for one in running if not one.loaded.size}
+    yield from _with_captions(asked, tables, said, work, len(items))
+
+
+def _with_captions(
+    asked: Asked, tables: Mapping[str, Table], said: Said, work: Path, videos: int
+) -> Iterator[str]:
+    """Make a data set to train on, and say how."""
+    assert asked.output
     folders = [path for path in asked.videos if path.is_dir()]
-    videos = os.path.relpath(folders[0]) if len(folders) == 1 else None
+    shown = os.path.relpath(folders[0]) if len(folders) == 1 else None
     finishing = Finishing(
-        output,
+        asked.output,
         Request(list(asked.captions), [], list(asked.split_files)),
-        Making(None, asked.captions_as, asked.text_encoder, None, videos),
+        Making(None, asked.captions_as, asked.text_encoder, None, shown),
         asked.device,
     )
     imported = [*finishing.with_captions(tables)]
-    said = {one.name: (texts[one.name], one.facts()) for one in running if not one.loaded.size}
-    yield from finishing.with_words(tables, said, work, len(items)) or imported
+    yield from finishing.with_words(tables, said, work, videos) or imported
     yield "Train:"
-    yield f"  python3 train.py --config {shlex.quote(str(output / 'config.json'))}"
+    yield f"  python3 train.py --config {shlex.quote(str(asked.output / 'config.json'))}"
 
 
 # --- What is there --------------------------------------------------------------------------------
+
+
+def _place_of(asked: Asked) -> Path:
+    """Return the data set's folder.
+
+    Raises:
+        UserError: it or the videos are not named, or it cannot be written.
+    """
+    if asked.output is None or not asked.videos:
+        missing = "--output" if asked.videos else "--videos"
+        raise UserError(f"{missing} is missing: name the videos and the data set's folder.")
+    try:
+        place = asked.output.resolve()
+    except PATH_ERRORS as error:
+        raise UserError(f"Cannot write {asked.output}: {reason(error)}.") from error
+    check_writable(place)
+    return place
 
 
 def _earlier(place: Path, work: Path, segments: str) -> dict[str, str]:
@@ -163,7 +183,9 @@ def _earlier(place: Path, work: Path, segments: str) -> dict[str, str]:
     path = work / _SETTINGS
     if not exists(path):
         for inner in (work, place / "experts", place / "videos.json", place / "texts"):
-            if is_there(inner) and not (inner == work and not any(work.iterdir())):
+            # What a killed process was about to write begins with a dot.
+            is_ours = inner == work and all(p.name.startswith(".") for p in work.glob("*"))
+            if is_there(inner) and not is_ours:
                 raise UserError(
                     f"{inner} is there and was not written by this tool: choose another --output."
                 )
@@ -248,7 +270,7 @@ def _look(
     if broken and asked.strict:
         path, why = next(iter(broken.values()))
         raise UserError(f"Cannot use {path}: {why} (--strict).")
-    if len(broken) == len(videos):
+    if len(broken) == len(videos) and not asked.shard:
         raise UserError("None of the videos can be used.")
 
 
