@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.batch_norm import exchange_eagerly
+
 _log = logging.getLogger(__name__)
 
 # Who multiplies matrices of float32 on the CPU: the library that torch takes (MKL in its wheels),
@@ -73,7 +75,7 @@ def float32_product(a: Tensor, b: Tensor) -> Tensor:
     return _eager_product(a, b)
 
 
-def compile_model(net: nn.Module, device: torch.device, in_one_piece: bool = True) -> None:
+def compile_model(net: Any, device: torch.device, in_one_piece: bool = True) -> None:
     """Let torch compile a model's forward and backward pass (this loads the compiler).
 
     On a GPU the kernels of either are launched as one graph: one pair of graphs for whole batches,
@@ -88,6 +90,9 @@ def compile_model(net: nn.Module, device: torch.device, in_one_piece: bool = Tru
     # Compiled, the setting of the product would be that of the whole graph.
     _eager_product = torch.compiler.disable(_Float32Product.apply)
     mode = "reduce-overhead" if device.type == "cuda" and in_one_piece else None
+    if not in_one_piece:
+        exchange_eagerly()
+        net.compare = torch.compiler.disable(net.compare)
     net.compile(mode=mode, dynamic=False)
 
 
