@@ -20,6 +20,14 @@ import train as train_program
 from tests.conftest import ROOT
 from tests.run_files import Run, beside, only_run, weights
 from tests.test_runs import changed
+from tests.test_teachtext import (  # fixtures, and what goes with them
+    distilling,
+    metrics_of,
+    models_of,
+    teacher_files,  # noqa: F401
+    teachers,  # noqa: F401
+    write_config,
+)
 from trainer.processes import launch
 from trainer.step import TrainingStep
 from utils.command_line import run_main
@@ -151,6 +159,23 @@ def test_processes_train_and_test_as_one_does(
     tests = json.loads((beside(models, "log") / "metrics.json").read_text())["tests"]
     [again] = [test for test in tests if test["test_split"] == "full-val"]
     assert again["test"]["t2v_metrics"]["R5"] == expected["epochs"][-1]["val_t2v_metrics_R5"]
+
+
+def test_a_student_follows_its_teachers(
+    run: Run,
+    together: Together,
+    teacher_files: dict[str, Path],  # noqa: F811
+    tiny_set: Path,
+    tmp_path: Path,
+) -> None:
+    student = distilling(*teacher_files.values(), aggregate="random")
+    student["optimizer"] = {"type": "SGD", "args": {"lr": 0.01}}
+    configs = {name: write_config(tmp_path, name, tiny_set, student) for name in ("one", "two")}
+    assert run(train_program, "--config", configs["one"])[0] == 0
+    code, output = together(2, train_program, "--config", configs["two"])
+    assert code == 0, output
+    close(models_of(tmp_path, "one"), models_of(tmp_path, "two"), 1e-5)
+    assert metrics_of(tmp_path, "one")["test"] == metrics_of(tmp_path, "two")["test"]
 
 
 @pytest.mark.parametrize(("first", "then"), [(2, 2), (2, 1), (1, 3)])

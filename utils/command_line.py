@@ -151,7 +151,9 @@ def _add_common(parser: Parser, resume: str) -> None:
     )
     parser.add_argument("--resume", metavar="PATH", help=resume)
     parser.add_argument(
-        "--device", metavar="0,1", help="ids of the GPUs to use (default: no GPU, the CPU)"
+        "--device",
+        metavar="0,1",
+        help="GPUs to use, a process for each; cpu,cpu: two processes on the CPU (default: one)",
     )
     parser.add_argument(
         "--custom_args",
