@@ -39,7 +39,7 @@ class BatchNorm1d(nn.BatchNorm1d):
             return super().forward(x_BD)
         if self.exchange is None:  # nothing to learn statistics from
             return self._by_running_statistics(x_BD)
-        normalised, mean_D, variance_D = _normalised_by_all(
+        normalised, mean_D, variance_D = _by_all(
             x_BD, self.weight, self.bias, self.eps, self.exchange
         )
         self.take_in(mean_D, variance_D)
@@ -66,7 +66,7 @@ def normalised_together(layers: Sequence[BatchNorm1d], inputs: Sequence[Tensor])
     weight, bias = (
         torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias")
     )
-    normalised, mean, variance = _normalised_by_all(
+    normalised, mean, variance = _by_all(
         torch.cat(list(inputs), dim=1), weight, bias, eps, exchange
     )
     for layer, mean_D, variance_D in zip(
@@ -95,9 +95,7 @@ class GroupedBatchNorm1d(BatchNorm1d):
         # As G * D channels.
         x, weight, bias = x_BGD.flatten(1), self.weight.repeat(groups), self.bias.repeat(groups)
         if self.exchange is not None:
-            normalised, mean, variance = _normalised_by_all(
-                x, weight, bias, self.eps, self.exchange
-            )
+            normalised, mean, variance = _by_all(x, weight, bias, self.eps, self.exchange)
         else:
             # Momentum 1 leaves this batch's own statistics in the two buffers.
             mean = torch.zeros(groups * size, device=x.device, dtype=self.running_mean.dtype)
@@ -128,7 +126,6 @@ class GroupedBatchNorm1d(BatchNorm1d):
         return shares_G
 
 
-@torch.compiler.disable
 def _normalised_by_all(
     x_BD: Tensor, weight_D: Tensor, bias_D: Tensor, eps: float, exchange: Exchange
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -139,6 +136,15 @@ def _normalised_by_all(
     """
     with torch.autocast(x_BD.device.type, enabled=False):
         return _BatchNormOfAll.apply(x_BD, weight_D, bias_D, eps, exchange)
+
+
+_by_all = _normalised_by_all
+
+
+def exchange_eagerly() -> None:
+    """Keep the exchange out of all that is compiled from now on (this loads the compiler)."""
+    global _by_all
+    _by_all = torch.compiler.disable(_normalised_by_all)
 
 
 def _statistics(x_BD: Tensor, like_D: Tensor) -> tuple[Tensor, Tensor]:

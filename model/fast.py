@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.batch_norm import exchange_eagerly
+
 _log = logging.getLogger(__name__)
 
 _First = TypeVar("_First")
@@ -76,18 +78,24 @@ def float32_product(a: Tensor, b: Tensor) -> Tensor:
     return _eager_product(a, b)
 
 
-def compile_model(net: nn.Module) -> None:
+def compile_model(net: Any, in_one_piece: bool = True) -> None:
     """Let torch compile a model's forward and backward pass (this loads the compiler).
 
     It compiles for the size of the first batch. One of another size, as the last of an epoch, would
     take as long to compile as all others together: it goes through the model as without compiling.
+
+    Args:
+        net: the model.
+        in_one_piece: whether nothing interrupts a pass, as the exchange of several processes does.
     """
     global _eager_product
     # Compiled, the setting of the product would be that of the whole graph.
     _eager_product = torch.compiler.disable(_Float32Product.apply)
+    if not in_one_piece:
+        exchange_eagerly()
+        net.compare = torch.compiler.disable(net.compare)
     net.compile(dynamic=False)
     compiled = net._compiled_call_impl
-    assert compiled is not None
     stance = "default"
 
     def call(*args: Any, **kwargs: Any) -> Any:

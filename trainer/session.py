@@ -181,7 +181,7 @@ class Training:
         config, seed, parts, options = self.config, self.seed, self.parts, self.options
         marks = {"quick_try": True} if options.is_quick_try else {}
         if config.get("compile", False):
-            compile_model(parts.net)
+            compile_model(parts.net, in_one_piece=parts.processes is ALONE)
         header = {
             "arch": type(parts.net).__name__,
             "version": version(),

@@ -173,7 +173,7 @@ def joined(device: torch.device, precision: str, is_compiled: bool = False) -> s
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     other = replace(other, shared=SharedBatches(other.net, other.loss, Group()))
     if is_compiled:
-        compile_model(other.net, device, in_one_piece=False)
+        compile_model(other.net, in_one_piece=False)
     apart = []
     for number in range(STEPS):
         size = LAST_BATCH if number % 4 == 3 else BATCH

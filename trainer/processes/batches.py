@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from data_loader.batches import Batch, Whole
+from data_loader.store.feature_store import send
 from model.batch_norm import BatchNorm1d
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings
 from trainer.processes.alone import ALONE, Processes
@@ -56,7 +57,6 @@ class SharedBatches:
             yield
             return
 
-        @torch.compiler.disable
         def gather(
             text: TextEmbeddings, video: VideoEmbeddings
         ) -> tuple[TextEmbeddings, VideoEmbeddings]:
@@ -99,7 +99,7 @@ def _gathered(
     joined = torch.cat(of_videos, dim=1)
     rows = _GatherRows.apply(joined, whole.sizes, sum(whole.sizes[: whole.process]), processes)
     if (places := whole.places) is not None:
-        rows = rows[places.to(rows.device)]
+        rows = rows[send(places, rows.device)]
     *of_videos, availability = rows.split([x.shape[1] for x in of_videos], dim=1)
     of_text, of_video = of_videos[: len(sides)], of_videos[len(sides) :]
     of_text = [x.unflatten(1, (captions, -1)).flatten(0, 1) for x in of_text]

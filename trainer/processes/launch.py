@@ -30,13 +30,14 @@ def number_asked_for(device: str | None) -> int:
     """Return how many processes --device asks for: one for each GPU, or for each "cpu".
 
     Raises:
-        UserError: GPUs and the CPU stand there together.
+        UserError: there are several of something else.
     """
     parts = [part.strip().lower() for part in (device or "").split(",")]
-    if "cpu" in parts and len(set(parts)) > 1:
+    are_gpus = all(part.isdecimal() for part in parts) and len(set(parts)) == len(parts)
+    if len(parts) > 1 and not are_gpus and set(parts) != {"cpu"}:
         raise UserError(
-            f'--device {device} mixes GPUs and the CPU: name GPUs such as "0,1", or "cpu,cpu" for '
-            "two processes on the CPU."
+            '--device takes different GPUs such as "0,1", or "cpu,cpu" for two processes on the '
+            f'CPU, not "{device}".'
         )
     return len(parts)
 
