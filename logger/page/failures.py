@@ -13,6 +13,7 @@ import numpy as np
 from logger.page.charts import place_of
 
 MOST_HUBS = 10
+MOST_COMPARISONS = 2_000_000  # of sets of words, for each of the rarest words of a set
 NEAR = 0.8  # of all words of two captions, both have that many
 _WORD = re.compile(r"\w+")
 
@@ -168,8 +169,10 @@ def _near_pairs(sets: Sequence[frozenset[str]]) -> list[tuple[frozenset[str], fr
     """Pairs of different sets that overlap by `NEAR`.
 
     Two such sets share one of the rarest words of each (Bayardo et al. 2007): only sets that do
-    are compared.
+    are compared. Where there are so many sets that this would take long, words that very many share
+    find none but the last sets with them.
     """
+    most = max(50, MOST_COMPARISONS // (len(sets) + 1))
     counts = Counter(word for words in sets for word in words)
 
     def rarity(word: str) -> tuple[int, Hashable]:
@@ -179,7 +182,7 @@ def _near_pairs(sets: Sequence[frozenset[str]]) -> list[tuple[frozenset[str], fr
     by_word: dict[str, list[frozenset[str]]] = defaultdict(list)
     for words in sets:
         prefix = sorted(words, key=rarity)[: len(words) - _needed(len(words)) + 1]
-        candidates = dict.fromkeys(other for word in prefix for other in by_word[word])
+        candidates = dict.fromkeys(other for word in prefix for other in by_word[word][-most:])
         for other in candidates:
             both = len(words & other)
             if both >= NEAR * (len(words) + len(other) - both):
