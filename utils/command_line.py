@@ -165,8 +165,8 @@ def _add_common(parser: Parser, resume: str) -> None:
     parser.add_argument(
         "--device",
         metavar="0,1",
-        help='ids of the GPUs to use, a process for each; also "cuda" (the first), "cuda:1", "auto" '
-        '(a GPU where there is one), "cpu" (the default) and "cpu,cpu" (two processes)',
+        help='ids of the GPUs to use, a process for each; also "cuda" (the first), "cuda:1", '
+        '"auto" (a GPU where there is one), "cpu" (the default) and "cpu,cpu" (two processes)',
     )
     parser.add_argument(
         "--custom_args",

@@ -16,7 +16,7 @@ from misc.build_index.videos import Place
 from misc.search.queries import ENCODER_FOLDER, TextSide, padded, write_words
 from misc.text_embeddings.captions import Captions
 from misc.text_embeddings.encoders import dictionary_path, make_job, weights_path
-from misc.text_embeddings.job import Settings, encoder_of
+from misc.text_embeddings.job import Settings, encoder_of, settings_of
 from misc.text_embeddings.known_encoders import KNOWN
 from misc.text_embeddings.model_folder import find_model
 from utils.errors import UserError, short
@@ -74,7 +74,7 @@ def text_side(
             path = place.finder.find_text(entry, f'the text features "{name}"').files[0]
             side = write_encoder(Settings(str(path)), texts, folder)
         elif asked is None:
-            side = write_encoder(_settings_of(record), texts, folder, record)
+            side = write_encoder(settings_of(record), texts, folder, record)
         else:
             side = write_encoder(asked, texts, folder)
     except UserError as error:
@@ -88,19 +88,6 @@ def text_side(
             f"{inputs.text_size}: name the right one with --encoder."
         )
     return replace(side, max_tokens=inputs.max_text_tokens, average=average)
-
-
-def _settings_of(record: dict[str, Any]) -> Settings:
-    """Return the flags with which the same encoder is made again."""
-    is_transformer = record.get("kind") == "Hugging Face encoder"
-    pooling = record.get("pooling")
-    return Settings(
-        str(record.get("name")),
-        pooling="sentence" if is_transformer and record.get("normalised") else pooling,
-        layer=record.get("layer"),
-        special_tokens=record.get("special_tokens"),
-        max_length=record.get("max_length"),
-    )
 
 
 def write_encoder(
