@@ -101,6 +101,12 @@ def test_who_watches_is_told_how_far_the_writing_is(tmp_path: Path, table: Table
         find_features(f"x={tmp_path / 'e.pt'}").write(tmp_path / "x.npz", {key: key for key in IDS})
     size = sum(array.size for array in table.values()) * 4
     assert told[-1] == (size, size)
+    told.clear()
+    SEVERAL["folder"](tmp_path / "folder", table)
+    with watched(lambda name, done, total: told.append((done, total))):
+        find_features(f"x={tmp_path / 'folder'}")
+    size = sum(path.stat().st_size for path in (tmp_path / "folder").iterdir())
+    assert told[-1] == (size, size)
 
 
 @pytest.mark.parametrize("name", ["e.pt", "nested", "matrix.npy", "id.feature.txt"])

@@ -8,7 +8,7 @@ tool has not written.
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from data_loader.formats.apart import watched
 from data_loader.formats.layouts import files_of
 from data_loader.sets.description import FILE_NAME, find_description
-from logger.progress import PackingBar, progress
+from logger.progress import PackingBar
 from misc.check_data_set.problems import check_data_set
 from misc.check_data_set.report import line_of
 from misc.check_data_set.use import use_by
@@ -111,10 +111,8 @@ def import_data_set(
             before = {**found, "files": {**found["files"], **edited}}
     _refuse_inside(place, [path for _, path in request.captions], output)
     _refuse_inside(place, [spec.partition("=")[2] for spec in request.features], output)
-    sources = [
-        find_features(spec, making.aggregate)
-        for spec in progress(request.features, description="features")
-    ]
+    with _bar():
+        sources = [find_features(spec, making.aggregate) for spec in request.features]
     gathered = gather(request, sources, kept)
     if leave_out_experts:
         gathered.leave_out_absent()
@@ -138,6 +136,11 @@ def import_data_set(
             raise UserError(f"Cannot import into {where}: {reason(error)}.") from error
     yield from maker.said
     yield f"{output}: {', '.join(changed)}" if changed else f"{output}: nothing has changed"
+
+
+def _bar() -> AbstractContextManager[None]:
+    """Show people how far the reading of features is."""
+    return watched(PackingBar()) if sys.stderr.isatty() else nullcontext()
 
 
 def _refuse_inside(place: Path, sources: list[str], output: Path) -> None:
@@ -301,7 +304,7 @@ class _Maker:
         recipe = digest_of([list(map(_state, source.files)), wanted, source.aggregate])
         if not self._reuse(name, recipe):
             make_folder((self.folder / name).parent)
-            with watched(PackingBar()) if sys.stderr.isatty() else nullcontext():
+            with _bar():
                 source.write(self.folder / name, wanted)
         return source.entry_of(name)
 

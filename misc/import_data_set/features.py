@@ -63,7 +63,7 @@ class Source:
     @property
     def files(self) -> list[Path]:
         """All files that the features lie in."""
-        return list(files_below(self.path) if self.path.is_dir() else files_of(self.path))
+        return _files(self.path)
 
     def entry(self, base: Path) -> dict[str, Any] | None:
         """Return the expert's entry of a `dataset.json` in the folder `base`.
@@ -186,10 +186,14 @@ def _maker(path: Path) -> dict[str, Any]:
     return {"extractor": maker} if isinstance(maker, dict) else {}
 
 
+def _files(path: Path) -> list[Path]:
+    return list(files_below(path) if path.is_dir() else files_of(path))
+
+
 def _look(name: str, path: Path) -> tuple[dict[str, int], int, int, bool]:
     """Return the number of vectors of each video, their size, `Source.held` and `is_half`."""
     counts: dict[str, int] = {}
-    size = held = 0
+    size = held = read = total = 0
     is_half = True
     # Each mapping holds a file open.
     may_be_mapped = is_there(path, Path.is_file) or is_there(path, is_matrix_folder)
@@ -197,6 +201,7 @@ def _look(name: str, path: Path) -> tuple[dict[str, int], int, int, bool]:
         for key, rows in _rows_of(table):
             counts[key] = len(rows) if rows.size else 0
             held += 0 if may_be_mapped and is_mapped(rows) else rows.nbytes
+            read += rows.nbytes
             if not rows.size:
                 continue
             size = size_of(key, rows, size or None, f'expert "{name}"', path)
@@ -206,6 +211,10 @@ def _look(name: str, path: Path) -> tuple[dict[str, int], int, int, bool]:
                     f'The features "{name}" have a non-finite value for the video "{short(key)}" '
                     f"in {path}: make them again, or mark the video as missing with a bare NaN."
                 )
+        total = total or sum(f.stat().st_size for f in _files(path))
+        # Of what is compressed or text the bytes in the file are others than those of its values.
+        tell(max(0, min(read, total - 1)), total)
+    tell(total, total)
     if not size:
         raise UserError(f'The features "{name}" in {path} hold no video.')
     return counts, size, held, is_half
