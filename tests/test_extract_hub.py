@@ -121,6 +121,29 @@ def test_clip_of_transformers_and_its_text_tower_share_a_space(tmp_path: Path) -
     np.testing.assert_allclose(said[:1], whole.text_embeds, atol=1e-5)
 
 
+def test_siglip_presses_frames_into_a_square_and_fills_texts_up(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    from misc.extract_experts.experts.hub_dual import query_tower
+
+    folder = tiny_networks.make_siglip(tmp_path / "siglip")
+    expert = load("clip", folder)
+    assert isinstance(expert.look, Frames) and not expert.look.square
+    frames = chunk(expert, 2)
+    check(expert, frames, chunk(expert, 1))
+    network = transformers.SiglipModel.from_pretrained(folder).eval()
+    pixels = torch.from_numpy(frames.values).permute(0, 3, 1, 2).float()
+    pixels = torch.nn.functional.interpolate(pixels, (16, 16), mode="bicubic", antialias=True)
+    ids = transformers.AutoTokenizer.from_pretrained(folder)(
+        ["a dog", "a dog runs over the red bridge"],
+        **{"padding": "max_length", "max_length": 8, "truncation": True, "return_tensors": "pt"},
+    )["input_ids"]
+    with torch.no_grad():
+        whole = network(input_ids=ids, pixel_values=pixels.clamp(0, 255) / 127.5 - 1)
+    np.testing.assert_allclose(vectors(expert, frames)[0], whole.image_embeds, atol=1e-4)
+    said = query_tower(expert.record["query"])(["a dog", "a dog runs over the red bridge"])
+    np.testing.assert_allclose(said, whole.text_embeds, atol=1e-4)
+
+
 @pytest.mark.parametrize("fusion", [False, True])
 def test_clap_hears_pieces_and_its_text_tower_reads(tmp_path: Path, fusion: bool) -> None:
     pytest.importorskip("transformers")

@@ -48,6 +48,23 @@ def make_open_clip(folder: Path, squash: bool = False) -> Path:
     return folder
 
 
+def make_siglip(folder: Path) -> Path:
+    """Write a SigLIP of transformers that reads texts of 8 tokens."""
+    import transformers
+
+    folder.mkdir(parents=True)
+    words = write_tokenizer(folder, "clip")
+    tower = {**_LAYERS, "intermediate_size": 20}
+    text = {**tower, "vocab_size": words, "max_position_embeddings": 8, "projection_size": 16}
+    vision = {**tower, "image_size": 16, "patch_size": 8}
+    torch.manual_seed(0)
+    config = transformers.SiglipConfig(text_config=text, vision_config=vision)
+    transformers.SiglipModel(config).save_pretrained(folder)
+    colours = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(colours))
+    return folder
+
+
 def make_videomae(folder: Path) -> Path:
     """Write a VideoMAE of clips of 4 frames."""
     import transformers

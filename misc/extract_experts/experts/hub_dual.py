@@ -190,15 +190,21 @@ def _transformer_tower(
     network, folder = load_transformer(kind, row, settings)
     tokenise = reader_of("AutoTokenizer", folder, row)
     config = network.config.text_config
-    # SigLIP was made with texts filled up to its length, the others need not be.
-    padding = "max_length" if "siglip" in network.config.model_type else True
+    # SigLIP was made with texts filled up to its length, and reads what they are filled with.
+    is_filled = "siglip" in network.config.model_type
+    padding, mask = ("max_length", False) if is_filled else (True, True)
     # CLAP reads texts by RoBERTa, whose positions start after that of the padding.
     first = config.pad_token_id + 1 if kind == "ClapModel" else 0
     limit = min(config.max_position_embeddings - first, tokenise.model_max_length)
 
     def encode(sentences: list[str]) -> Tensor:
         tokens = tokenise(
-            sentences, padding=padding, truncation=True, max_length=limit, return_tensors="pt"
+            sentences,
+            padding=padding,
+            truncation=True,
+            max_length=limit,
+            return_attention_mask=mask,
+            return_tensors="pt",
         )
         tokens = {name: value.to(settings.device) for name, value in tokens.items()}
         return _unit(network.get_text_features(**tokens))
