@@ -4,10 +4,11 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from logger.progress import progress
 from misc.extract_experts.decoding.cutting import Piece
@@ -102,47 +103,64 @@ def extract(
     Raises:
         UserError: a video is broken (`strict`), or the journal cannot be written.
     """
-    report, start = Report(), time.monotonic()
     waiting: list[tuple[Job, Work]] = []  # that wait for a batch to be full
-    with ExitStack() as stack:
-        bar = stack.enter_context(progress(None, len(jobs), "videos", "video"))
-
-        def finish(job: Job, work: Work) -> None:
-            assert work.end is not None
-            done = Done(_seen_from(base, job.video.path), job.state)
-            done.seconds, done.items = work.end.seconds, work.end.items
-            with deferred():
-                journal.add(job.video.id, done, work.features())
-            count()
-
-        def count() -> None:
-            report.videos += 1
-            bar.update()
-            bar.set_postfix_str(f"{60 * report.videos / (time.monotonic() - start):.0f} a minute")
-
-        seen = stack.enter_context(closing(_seen(jobs, experts, segments, workers)))
+    with (
+        progress(None, len(jobs), "videos", "video") as bar,
+        closing(_seen(jobs, experts, segments, workers)) as seen,
+    ):
+        records = _Records(journal, base, bar)
         for job, work, problem in seen:
             if problem:
                 if strict:
                     raise UserError(f"Cannot use {job.video.path}: {problem} (--strict).")
-                report.broken[job.video.id] = str(problem)
-                if problem.is_lasting:
-                    broken = Done(_seen_from(base, job.video.path), job.state, broken=str(problem))
-                    with deferred():
-                        journal.add(job.video.id, broken, {})
-                count()
+                records.broken(job, problem)
                 continue
             waiting.append((job, work))
             experts.finish(len(waiting))
             ready = [pair for pair in waiting if not pair[1].unseen]
             waiting = [pair for pair in waiting if pair[1].unseen]
             for pair in ready:
-                finish(*pair)
+                records.done(*pair)
         experts.finish()
         for pair in waiting:
-            finish(*pair)
-    report.seconds = time.monotonic() - start
-    return report
+            records.done(*pair)
+    return records.report()
+
+
+class _Records:
+    """Writes down what is done, and moves the bar."""
+
+    def __init__(self, journal: Journal, base: Path, bar: Any) -> None:
+        self._journal, self._base, self._bar = journal, base, bar
+        self._start = time.monotonic()
+        self._report = Report()
+
+    def done(self, job: Job, work: Work) -> None:
+        assert work.end is not None
+        record = self._record(job)
+        record.seconds, record.items = work.end.seconds, work.end.items
+        self._add(job, record, work.features())
+
+    def broken(self, job: Job, problem: Unreadable) -> None:
+        record = self._record(job)
+        self._report.broken[job.video.id] = record.broken = str(problem)
+        self._add(job, record if problem.is_lasting else None, {})
+
+    def report(self) -> Report:
+        self._report.seconds = time.monotonic() - self._start
+        return self._report
+
+    def _record(self, job: Job) -> Done:
+        return Done(os.path.relpath(job.video.path, self._base), job.state)
+
+    def _add(self, job: Job, record: Done | None, features: Mapping[str, Features]) -> None:
+        if record is not None:
+            with deferred():
+                self._journal.add(job.video.id, record, features)
+        self._report.videos += 1
+        self._bar.update()
+        rate = 60 * self._report.videos / (time.monotonic() - self._start)
+        self._bar.set_postfix_str(f"{rate:.0f} a minute")
 
 
 def look_at(path: Path, running: Sequence[Running]) -> dict[str, Features]:
@@ -160,13 +178,9 @@ def look_at(path: Path, running: Sequence[Running]) -> dict[str, Features]:
     return work.features()
 
 
-def _seen_from(base: Path, path: Path) -> str:
-    return os.path.relpath(path, base)
-
-
 def _seen(
     jobs: Sequence[Job], experts: Experts, segments: str, workers: int
-) -> Iterator[tuple[Job, Work, Unreadable | None]]:
+) -> Generator[tuple[Job, Work, Unreadable | None], None, None]:
     """Let experts see the pieces of all videos; give each video when all of it has gone by."""
     works: dict[int, Work] = {}
     messages = decoded(jobs, experts, segments, workers)

@@ -97,13 +97,12 @@ class Work:
 
     def features(self) -> dict[str, Features]:
         """Return what each expert has seen in each item, once the video has ended."""
-        assert self.end is not None
-        items = range(len(self.end.items))
+        count = len(self.end.items) if self.end else 0
         return {
             expert.name: Features(
                 expert.digest,
-                [self._vectors(expert, item) for item in items],
-                [self._told(expert, item) for item in items],
+                [self._vectors(expert, item) for item in range(count)],
+                [self._told(expert, item) for item in range(count)],
             )
             for expert in self.experts
         }

@@ -33,9 +33,7 @@ def staging(place: Path, request: Request, making: Making) -> Iterator[Path]:
     if exists(folder):
         _insist_on_own(folder)
         same = mark.is_file() and mark.read_text(encoding="utf-8") == asked
-        for path in folder.iterdir():
-            if not (same and path.name == f"{ENCODED}.parts"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _empty(folder, f"{ENCODED}.parts" if same else "")
     make_folder(folder)
     mark.write_text(asked, encoding="utf-8")
     keep = False
@@ -45,8 +43,17 @@ def staging(place: Path, request: Request, making: Making) -> Iterator[Path]:
         keep = (folder / f"{ENCODED}.parts").is_dir()
         raise
     finally:
-        if not keep:
+        if not keep and folder.is_dir():
+            _empty(folder)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _empty(folder: Path, keep: str = "") -> None:
+    """Remove all but the mark, by which even a half of it is known as ours."""
+    for path in folder.iterdir():
+        if path.name not in (keep, REQUEST):
+            is_folder = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if is_folder else path.unlink()
 
 
 def _insist_on_own(folder: Path) -> None:
