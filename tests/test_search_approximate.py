@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from misc.search.index import Index, Manifest, VideoPart
+from misc.search.index.folder import Index
+from misc.search.index.manifest import Manifest
+from misc.search.index.parts import VideoPart
 from misc.search.ranking import Question, best
 from model.similarity import VideoEmbeddings
 from tests.search_index import random_videos, write_index

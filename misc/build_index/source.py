@@ -15,7 +15,7 @@ from data_loader.sets.declared import DeclaredInputs, ModelInputs
 from data_loader.sets.description import DataDescription
 from misc.build_index.videos import Place, Videos
 from misc.make_data_set import make_data_set
-from misc.search.index import Shape
+from misc.search.index.parts import Shape
 from misc.search.model_folder import ModelFolder, write_model
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings
 from trainer.build import build_loader, build_net

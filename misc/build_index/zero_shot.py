@@ -24,7 +24,8 @@ from misc.build_index.encoder import write_encoder
 from misc.build_index.facts import words_of_experts
 from misc.build_index.source import Source, extractors_of
 from misc.build_index.videos import Place, Videos
-from misc.search.index import Manifest, Shape
+from misc.search.index.manifest import Manifest
+from misc.search.index.parts import Shape
 from misc.search.queries import TextSide
 from misc.search.towers import DUAL_ENCODER, WORDS, Towers
 from misc.text_embeddings.job import Settings

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from misc.search.index import Group, Index, VideoPart
+from misc.search.index.folder import Index
+from misc.search.index.parts import Group, VideoPart
 from misc.search.ranking import Found, Question, best, products, question_vector, ranked
 from model.similarity import TextEmbeddings
 from utils.errors import UserError
