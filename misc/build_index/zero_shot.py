@@ -122,12 +122,12 @@ class ZeroShot(Source):
         return {"towers": self._towers}
 
     @property
-    def fingerprint(self) -> str:  # type: ignore[override]
+    def fingerprint(self) -> str:
         told = json.dumps([self._towers, self._sizes], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
 
     @property
-    def shape(self) -> Shape:  # type: ignore[override]
+    def shape(self) -> Shape:
         names = tuple(self._towers)
         return Shape(names, tuple(self._sizes[name] for name in names), weighted=True)
 

@@ -22,7 +22,7 @@ from model.similarity import TextEmbeddings
 from utils.errors import UserError
 
 # Below, comparing all takes no longer than walking through a graph.
-LEAST_VIDEOS = 20_000
+LEAST_VIDEOS = 50_000
 _KIND = "HNSW32,SQ8"
 _TRAINED_ON, _ADDED_AT_ONCE = 20_000, 4096
 # How many are compared again for one that is asked for, and at least.
