@@ -10,7 +10,10 @@ import numpy as np
 import torch
 
 from misc.build_index.build import Wishes, build
-from misc.search.index import Manifest, Shape, VideoFacts, changing, write_part
+from misc.search.index.changing import changing
+from misc.search.index.manifest import Manifest
+from misc.search.index.parts import Shape, VideoFacts
+from misc.search.index.writing import write_part
 from model.similarity import VideoEmbeddings
 from tests.tiny_set import make_tiny_set, tiny_config
 from trainer.build import build_loader, build_net

@@ -14,7 +14,10 @@ from misc.build_index.__main__ import main as build_main
 from misc.search.__main__ import NO_MATCH
 from misc.search.__main__ import main as search_main
 from misc.search.hits import Hit, join_segments
-from misc.search.index import FILE_NAME, Index, VideoFacts, changing
+from misc.search.index.changing import changing
+from misc.search.index.folder import Index
+from misc.search.index.manifest import FILE_NAME
+from misc.search.index.parts import VideoFacts
 from misc.search.searcher import NOT_WANTED, Searcher
 from model.similarity import similarity
 from tests.search_index import make_checkpoint, make_index, random_videos, write_index

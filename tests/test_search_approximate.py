@@ -1,11 +1,14 @@
 """Graphs of neighbours find most of what comparing all videos finds, with the same scores."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from misc.search.index import Index, Manifest, VideoPart
+from misc.search.index.folder import Index
+from misc.search.index.manifest import Manifest
+from misc.search.index.parts import VideoPart
 from misc.search.ranking import Question, best
 from model.similarity import VideoEmbeddings
 from tests.search_index import random_videos, write_index
@@ -14,9 +17,17 @@ from utils.errors import UserError
 
 pytest.importorskip("faiss")
 
+from misc.search import approximate
 from misc.search.approximate import Approximate, recall, write_graphs
 
 SIZES = (16, 8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graphs_of_small_patterns() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(approximate, "LEAST_VIDEOS", 2000)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +55,7 @@ def test_most_of_the_best_with_their_exact_scores(index: Index, is_corrected: bo
         scores = dict(zip(exact.rows.tolist(), exact.scores.tolist(), strict=True))
         for row, score in zip(found.rows.tolist(), found.scores.tolist(), strict=True):
             assert score == pytest.approx(scores.get(row, score), abs=1e-6)
-        assert found.compared < 1500
+        assert found.compared == 128
     assert shared >= 190
 
 

@@ -12,7 +12,7 @@ import torch
 import trainer
 from misc.build_index.__main__ import main as build_main
 from misc.prepare_text_embeddings import main as prepare_main
-from misc.search.index import FILE_NAME
+from misc.search.index.manifest import FILE_NAME
 from misc.search.searcher import Searcher
 from tests.search_index import make_checkpoint
 from tests.test_text_embeddings import write_mil_nce

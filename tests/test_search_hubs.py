@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from misc.build_index.hubs import KEPT, Hubs, calibrate, stored
-from misc.search.index import Index
+from misc.search.index.folder import Index
 from model.hubness import INVERTED_SOFTMAX, NEAREST, Rule
 from model.similarity import similarity
 from tests.search_index import random_videos, write_index

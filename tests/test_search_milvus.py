@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from misc.search.index import Index
+from misc.search.index.folder import Index
 from misc.search.ranking import Question, best
 from tests.search_index import random_videos, write_index
 from tests.test_search_ranking import random_text

@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from misc.search.index import Index
+from misc.search.index.folder import Index
 from misc.search.ranking import Found, Question, best, weighted
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity
 from tests.search_index import random_videos, write_index

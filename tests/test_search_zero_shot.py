@@ -12,7 +12,7 @@ import pytest
 
 from misc.build_index.__main__ import main as build_main
 from misc.search.__main__ import main as search_main
-from misc.search.index import FILE_NAME
+from misc.search.index.manifest import FILE_NAME
 from misc.search.searcher import Searcher
 from tests.tiny_set import WORD_SIZE, WORDS, make_tiny_set
 from utils.errors import UserError

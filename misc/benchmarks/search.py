@@ -20,7 +20,7 @@ from utils.command_line import run_main
 from utils.errors import UserError
 
 if TYPE_CHECKING:
-    from misc.search.index import Index
+    from misc.search.index.folder import Index
     from model.similarity import VideoEmbeddings
 
 HEADS = (
@@ -61,7 +61,7 @@ def measured(count: int, options: Namespace) -> list[str]:
     import torch
 
     from misc.benchmarks.synthetic import temporary_folder
-    from misc.search.index import Index
+    from misc.search.index.folder import Index
     from misc.search.ranking import Question, best
     from model.similarity import TextEmbeddings, similarity_to
 
@@ -122,7 +122,10 @@ def write_random(folder: Path, count: int, sizes: list[int], missing: float) -> 
     import numpy as np
     import torch
 
-    from misc.search.index import Manifest, Shape, VideoFacts, changing, write_part
+    from misc.search.index.changing import changing
+    from misc.search.index.manifest import Manifest
+    from misc.search.index.parts import Shape, VideoFacts
+    from misc.search.index.writing import write_part
     from model.similarity import VideoEmbeddings
 
     names = tuple(f"expert{number}" for number in range(len(sizes)))

@@ -20,7 +20,11 @@ from misc.build_index.source import Source, Trained, extractors_of
 from misc.build_index.videos import ALL, Place, Videos
 from misc.build_index.zero_shot import ZeroShot
 from misc.search.approximate import recall, write_graphs
-from misc.search.index import Index, IndexChange, Manifest, VideoPart, changing, write_part
+from misc.search.index.changing import IndexChange, changing
+from misc.search.index.folder import Index
+from misc.search.index.manifest import Manifest
+from misc.search.index.parts import VideoPart
+from misc.search.index.writing import write_part
 from misc.search.model_folder import ModelFolder
 from misc.search.queries import QueryEncoder, TextSide
 from misc.text_embeddings.job import Settings

@@ -8,7 +8,7 @@ from typing import Any
 from data_loader.formats.read import read_plain_mapping
 from data_loader.store.feature_store import FeatureStore, RawCaptions
 from logger.page.videos import SHOWN_SUFFIXES
-from misc.search.index import VideoFacts
+from misc.search.index.parts import VideoFacts
 from utils.files import exists, files_below, is_there, read_json
 
 # Written by `misc.extract_experts`: files and times of videos, words of experts.

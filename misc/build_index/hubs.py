@@ -16,7 +16,7 @@ from torch import Tensor
 from data_loader.loader import ExpertDataLoader
 from data_loader.store.packed import Part, read_packed, write_packed
 from misc.build_index.source import Trained
-from misc.search.index import Index
+from misc.search.index.folder import Index
 from model.hubness import INVERTED_SOFTMAX, NEAREST, HubnessMeter, Rule
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity, similarity_to
 from trainer.correction import DEFAULT, CorrectionSettings, Searched, choose_rules, embed_bank

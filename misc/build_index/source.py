@@ -3,7 +3,6 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from data_loader.sets.declared import DeclaredInputs, ModelInputs
 from data_loader.sets.description import DataDescription
 from misc.build_index.videos import Place, Videos
 from misc.make_data_set import make_data_set
-from misc.search.index import Shape
+from misc.search.index.parts import Shape
 from misc.search.model_folder import ModelFolder, write_model
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings
 from trainer.build import build_loader, build_net
@@ -25,6 +24,7 @@ from trainer.load import net_of
 from trainer.runs.finding import config_of_checkpoint, find_checkpoint
 from utils.config import Config
 from utils.errors import UserError
+from utils.files import read_json
 
 CALIBRATED_CAPTIONS = 1000
 
@@ -35,14 +35,20 @@ class Source(ABC):
     Attributes:
         name: of the experiment, or of the data set.
         kind: the experiment, or what searches without training.
-        fingerprint: what tells it from any other.
-        shape: of its embeddings.
     """
 
     name: str
     kind: str
-    fingerprint: str
-    shape: Shape
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What tells it from any other: what others embed cannot be compared with."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> Shape:
+        """What its embeddings look like."""
 
     @abstractmethod
     def videos(self, description: DataDescription, asked: str) -> Videos:
@@ -53,11 +59,10 @@ class Source(ABC):
         """Embed some of its videos; the embeddings lie on the CPU."""
 
 
-@dataclass(frozen=True)
 class Trained(Source):
     """A trained model, from a checkpoint or from an index.
 
-    Attributes:
+    Args:
         net: in evaluation mode, on its device.
         config: of its training.
         inputs: sizes of experts and captions.
@@ -66,12 +71,18 @@ class Trained(Source):
         checkpoint: where it came from.
     """
 
-    net: RetrievalModel
-    config: Config
-    inputs: ModelInputs
-    device: torch.device
-    epoch: int | None = None
-    checkpoint: Path | None = None
+    def __init__(
+        self,
+        net: RetrievalModel,
+        config: Config,
+        inputs: ModelInputs,
+        device: torch.device,
+        epoch: int | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
+        self.name = self.kind = config.name
+        self.net, self.config, self.inputs, self.device = net, config, inputs, device
+        self.epoch, self.checkpoint = epoch, checkpoint
 
     @classmethod
     def of_run(cls, path: Path, device: torch.device) -> tuple["Trained", ExpertDataLoader]:
@@ -95,15 +106,7 @@ class Trained(Source):
         return cls(folder.net, folder.config, folder.inputs, device)
 
     @property
-    def name(self) -> str:  # type: ignore[override]
-        return self.config.name
-
-    @property
-    def kind(self) -> str:  # type: ignore[override]
-        return self.config.name
-
-    @property
-    def fingerprint(self) -> str:  # type: ignore[override]
+    def fingerprint(self) -> str:
         """A hash of the weights and of how they are used."""
         found = hashlib.sha256(repr(sorted(self.net.expert_dims.items())).encode())
         arch = {key: self.config["arch"][key] for key in sorted(self.config["arch"])}
@@ -114,7 +117,7 @@ class Trained(Source):
         return found.hexdigest()
 
     @property
-    def shape(self) -> Shape:  # type: ignore[override]
+    def shape(self) -> Shape:
         """Found out by one video and one caption of zeros."""
         experts = {
             e.name: torch.zeros(1, *([e.max_tokens] if e.variable_length else []), e.size)
@@ -190,8 +193,6 @@ class Trained(Source):
 
 def extractors_of(description: DataDescription, names: tuple[str, ...]) -> dict[str, Any]:
     """Return what made each expert's features, as the data set records it."""
-    from utils.files import read_json
-
     told = read_json(description.source, "data set description").get("experts", {})
     found = {}
     for name in names:

@@ -24,7 +24,8 @@ from misc.build_index.encoder import write_encoder
 from misc.build_index.facts import words_of_experts
 from misc.build_index.source import Source, extractors_of
 from misc.build_index.videos import Place, Videos
-from misc.search.index import Manifest, Shape
+from misc.search.index.manifest import Manifest
+from misc.search.index.parts import Shape
 from misc.search.queries import TextSide
 from misc.search.towers import DUAL_ENCODER, WORDS, Towers
 from misc.text_embeddings.job import Settings
@@ -121,12 +122,12 @@ class ZeroShot(Source):
         return {"towers": self._towers}
 
     @property
-    def fingerprint(self) -> str:  # type: ignore[override]
+    def fingerprint(self) -> str:
         told = json.dumps([self._towers, self._sizes], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
 
     @property
-    def shape(self) -> Shape:  # type: ignore[override]
+    def shape(self) -> Shape:
         names = tuple(self._towers)
         return Shape(names, tuple(self._sizes[name] for name in names), weighted=True)
 

@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from misc.search.index import Group, Index, VideoPart
+from misc.search.index.folder import Index
+from misc.search.index.parts import Group, VideoPart
 from misc.search.ranking import Found, Question, best, products, question_vector, ranked
 from model.similarity import TextEmbeddings
 from utils.errors import UserError
 
-# Below, comparing all takes less than a millisecond.
-LEAST_VIDEOS = 2000
+# Below, comparing all takes no longer than walking through a graph.
+LEAST_VIDEOS = 50_000
 _KIND = "HNSW32,SQ8"
 _TRAINED_ON, _ADDED_AT_ONCE = 20_000, 4096
-# How many are looked at for one that is asked for, and at least.
+# How many are compared again for one that is asked for, and at least.
 _FOR_A_HIT, _LEAST_LOOKED_AT = 8, 128
 
 
@@ -91,17 +92,23 @@ class Approximate:
         if question.rows is not None:
             return best(self._index, question, k)
         looked_at = max(_FOR_A_HIT * k, _LEAST_LOOKED_AT)
-        rows = torch.cat([torch.zeros(0, dtype=torch.long), *self._rows(question, looked_at)])
-        rows = rows[self._index.is_found[rows]]
-        if len(rows) < min(k, self._count):
+        found = list(self._near(question, looked_at))
+        rows = torch.cat([torch.zeros(0, dtype=torch.long), *(rows for rows, _ in found)])
+        scores = torch.cat([torch.zeros(0), *(scores for _, scores in found)])
+        scores = scores.masked_fill(~self._index.is_found[rows], -torch.inf)
+        count = min(looked_at, int(scores.isfinite().sum()))
+        if count < min(k, self._count):
             return best(self._index, question, k)
-        return ranked(self._index, question, rows, k)
+        return ranked(self._index, question, rows[scores.topk(count).indices], k)
 
     @cached_property
     def _count(self) -> int:
         return int(self._index.is_found.sum())
 
-    def _rows(self, question: Question, looked_at: int) -> Iterator[torch.Tensor]:
+    def _near(
+        self, question: Question, looked_at: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Give rows of each group that are near, and about their scores."""
         for group in self._index.groups:
             vector = question_vector(question, group, self._index.manifest.shape)
             graph = self._graphs.get(group.first)
@@ -109,14 +116,16 @@ class Approximate:
                 scores = products(vector, group)
                 if question.is_corrected:
                     scores -= self._index.offsets[group.first : group.first + len(group)]
-                yield group.first + scores.topk(min(looked_at, len(group))).indices
+                top = scores.topk(min(looked_at, len(group)))
+                yield group.first + top.indices, top.values
                 continue
             query = np.zeros((1, len(vector) + 1), dtype=np.float32)
             query[0, :-1] = vector.numpy()
             query[0, -1] = -1.0 if question.is_corrected else 0.0
-            graph.hnsw.efSearch = max(2 * looked_at, 256)
-            found = graph.search(query, min(looked_at, len(group)))[1][0]
-            yield group.first + torch.from_numpy(found[found >= 0])
+            graph.hnsw.efSearch = 2 * looked_at
+            [scores], [places] = graph.search(query, min(looked_at, len(group)))
+            there = places >= 0
+            yield group.first + torch.from_numpy(places[there]), torch.from_numpy(scores[there])
 
 
 def _loaded(path: Path, group: Group) -> Any:

@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--remove", action="store_true", help="remove this index from there again")
     args = parser.parse_args(arguments)
     # Only now what takes its time to load: a slip on the command line is answered at once.
-    from misc.search.index import Index
+    from misc.search.index.folder import Index
     from misc.search.milvus_index import MilvusIndex
 
     index = Index(args.index)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from logger.progress import progress
-from misc.search.index import Group, Index
+from misc.search.index.folder import Index
+from misc.search.index.parts import Group
 from misc.search.ranking import Found, Question, question_vector, ranked
 from utils.errors import UserError, short
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from data_loader.sets.declared import DeclaredInputs, Expert, ModelInputs
-from misc.search.index import Shape
+from misc.search.index.parts import Shape
 from misc.search.queries import QueryEncoder, TextSide
 from misc.search.towers import Towers
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings

@@ -14,7 +14,7 @@ import torch
 
 from data_loader.store.packed import Part, read_packed, write_packed
 from data_loader.store.word_vectors import WordVectors, spellings, words_of
-from misc.search.columns import TextColumn, text_parts
+from misc.search.index.columns import TextColumn, text_parts
 from model.similarity import RetrievalModel, TextEmbeddings
 from trainer.evaluation import evaluating
 from utils.errors import BadContent, UserError, listed, short

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from misc.search.index import Group, Index, Shape
+from misc.search.index.folder import Index
+from misc.search.index.parts import Group, Shape
 from model.similarity import TextEmbeddings, similarity
 
 # Of 100,000 videos of 5,376 numbers this makes 13 products.

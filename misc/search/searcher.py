@@ -13,7 +13,8 @@ from torch import Tensor
 
 from data_loader.sets.declared import Expert
 from misc.search.hits import Hit, Info, Word, join_segments
-from misc.search.index import Index, VideoFacts
+from misc.search.index.folder import Index
+from misc.search.index.parts import VideoFacts
 from misc.search.model_folder import ModelFolder
 from misc.search.ranking import Found, Question, best, weighted
 from model.similarity import (

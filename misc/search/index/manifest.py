@@ -1,0 +1,100 @@
+"""What `index.json` says of an index."""
+
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from misc.search.index.parts import Shape
+from utils.errors import UserError, short
+from utils.files import exists, read_json
+
+FILE_NAME = "index.json"
+FORMAT, VERSION = "index of videos", 1
+# Names of the folders that an index may have within it.
+INNER_FOLDER = re.compile(r"(?:model|part)-[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `index.json` says.
+
+    Attributes:
+        name: of the experiment, or of the data set where nothing was trained.
+        model: name of the folder of the model.
+        fingerprint: of the model: what it embeds can be compared with nothing else.
+        shape: of the embeddings.
+        parts: names of the parts' folders, in their order.
+        removed: rows (over all parts) that are no longer found.
+        data_set: whose videos they are.
+        video_folders: for each part, what the paths of its videos are relative to.
+        extractors: expert -> what made its features, as `misc.extract_experts` records it.
+        text: how a query is encoded, see `misc.search.queries`; None: nobody knows.
+        model_kind: the experiment, or what searches without training.
+        correction: how hubs are corrected, in words.
+        hubness: the rule of the correction, see `model.hubness.Rule`; None for none.
+        threshold: of a confident match; None where nothing was calibrated.
+        calibration: what the threshold was chosen by, plain data.
+        examples: captions.
+        made_by: version and sources, plain data.
+        approximate: of an approximate index beside the exact one, plain data; None for none.
+    """
+
+    name: str
+    model: str
+    fingerprint: str
+    shape: Shape
+    parts: tuple[str, ...]
+    data_set: str
+    video_folders: tuple[str | None, ...] = ()
+    extractors: dict[str, Any] = field(default_factory=dict)
+    removed: tuple[int, ...] = ()
+    text: dict[str, Any] | None = None
+    model_kind: str = ""
+    correction: str = "none"
+    hubness: dict[str, Any] | None = None
+    threshold: float | None = None
+    calibration: dict[str, Any] = field(default_factory=dict)
+    examples: tuple[str, ...] = ()
+    made_by: dict[str, Any] = field(default_factory=dict)
+    approximate: dict[str, Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, "version": VERSION} | asdict(self)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read the manifest of an index.
+
+        Raises:
+            UserError: there is none, or it is of a later version or damaged.
+        """
+        path = folder / FILE_NAME
+        if not exists(path):
+            raise UserError(
+                f"There is no index in {folder}: build one with `python3 -m misc.build_index RUN "
+                f"--output {folder}`."
+            )
+        value = read_json(path, "index")
+        if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
+            raise UserError(f"{path} is no index of `misc.build_index`.")
+        version = value.pop("version", None)
+        if version != VERSION:
+            raise UserError(
+                f"The index {folder} is of version {short(version)}, this program reads "
+                f"{VERSION}: build it anew with `python3 -m misc.build_index`."
+            )
+        try:
+            shape = value.pop("shape")
+            shape = Shape(tuple(shape["experts"]), tuple(shape["sizes"]), bool(shape["weighted"]))
+            for key in ("parts", "removed", "examples", "video_folders"):
+                value[key] = tuple(value.get(key, ()))
+            found = cls(**value, shape=shape)
+            names = [found.model, *found.parts]
+            if not all(isinstance(name, str) and INNER_FOLDER.fullmatch(name) for name in names):
+                raise ValueError("a name leads elsewhere")
+        except (TypeError, KeyError, ValueError) as error:
+            raise UserError(
+                f"The index {folder} is damaged: its {FILE_NAME} makes no sense."
+            ) from error
+        return found
