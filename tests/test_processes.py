@@ -168,9 +168,9 @@ def test_processes_learn_what_one_learns(pool: ProcessPool, name: str, count: in
             )
 
 
-def evaluate(processes: Processes, folder: Path, mode: str, kept_bytes: int) -> dict[str, Any]:
+def evaluate(processes: Processes, own: OwnData, mode: str, kept_bytes: int) -> dict[str, Any]:
     """Evaluate in blocks of a few videos and captions; return ranks, metrics and the matrix."""
-    loader = OwnData(folder, videos=20, held_out=11).loader()
+    loader = own.loader()
     torch.manual_seed(5)
     net = CENet(
         {"fixed": (4, 5), "tokens": (6, 5)},
@@ -202,8 +202,9 @@ def evaluate(processes: Processes, folder: Path, mode: str, kept_bytes: int) -> 
 def test_processes_share_an_evaluation_and_get_the_same(
     pool: ProcessPool, tmp_path: Path, count: int, mode: str, kept_bytes: int
 ) -> None:
-    expected = evaluate(ALONE, tmp_path, mode, kept_bytes)
-    first, *others = pool.run(count, evaluate, tmp_path, mode, kept_bytes)
+    own = OwnData(tmp_path, videos=20, held_out=11)
+    expected = evaluate(ALONE, own, mode, kept_bytes)
+    first, *others = pool.run(count, evaluate, own, mode, kept_bytes)
     assert first["kept"] == (kept_bytes > 0) and torch.equal(first["rows"], expected["rows"])
     for found in (first, *others):
         assert found["metrics"] == expected["metrics"]
