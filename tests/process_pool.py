@@ -39,8 +39,8 @@ class ProcessPool:
         for pipe in pipes:
             pipe.send((count, function, arguments))
         outcomes = [pipe.recv() for pipe in pipes]
-        for _, fault in outcomes:
-            assert not fault, fault
+        faults = "\n".join(fault for _, fault in outcomes)
+        assert not faults.strip(), faults
         return [value for value, _ in outcomes]
 
     def close(self) -> None:

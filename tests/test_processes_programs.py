@@ -99,7 +99,7 @@ def with_sgd(config_path: Path) -> None:
 
     def change(values: dict) -> None:
         values["optimizer"] = {"type": "SGD", "args": {"lr": 0.01, "momentum": 0.9}}
-        values["trainer"] |= {"save_only_best": True, "monitor": "off", "epochs": 4}
+        values["trainer"] |= {"save_only_best": True, "monitor": "off", "epochs": 3}
 
     changed(config_path, change)
 
@@ -234,7 +234,7 @@ def test_statistics_of_each_process_are_a_choice(
         folder = tmp_path / choice
         override = f"trainer.local_batch_norm@{choice}+trainer.save_dir@{folder}"
         given = ["--config", config_path, "--custom_args", override]
-        code, output = together(3, train_program, *given)
+        code, output = together(2, train_program, *given)
         assert code == 0, output
         found.append(weights(only_run(folder) / "trained_model.pth"))
     assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0])
