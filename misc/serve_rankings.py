@@ -139,7 +139,8 @@ def _answer(site: Site, request: Request) -> Response:
         front = site.front()
         if front is None:
             raise NotFound()
-        return redirect(front)
+        asked = request.query_string.decode("latin-1")  # what the page's filters are
+        return redirect(f"{front}?{asked}" if asked else front)
     path = site.find(name)
     if path is None:
         raise NotFound()

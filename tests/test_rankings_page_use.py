@@ -448,6 +448,9 @@ def test_lines_of_charts_and_failures_lead_to_their_queries_and_back(page, whole
     assert shown_ids(page) == ["query-4", "query-5", "query-6"]
     page.go_back()
     page.wait_for_function("() => document.querySelectorAll('#queries .card').length === 2")
+    page.goto(f"{whole}/?hub=v4")  # not the query for which it is right
+    page.wait_for_function("() => document.querySelectorAll('#queries .card').length === 2")
+    assert shown_ids(page) == ["query-3", "query-4"]
     page.evaluate("location.search = '?rank=x&sort=no&misled=nobody&kind=9&__proto__=1'")
     page.wait_for_function(
         "() => document.getElementById('count')?.textContent === '0 of 500 queries'"

@@ -238,6 +238,7 @@ def test_a_site_of_all_runs_gives_their_pages_and_nothing_else(saved):
     for name in (
         *(f"{run}/videos/notes.txt", f"{run}/../../../log/demo-ce/x", "runs/demo-ce", "runs/"),
         *("runs/../log", "runs//index.html", "metrics.json", "runs/demo-ce/index.html", "x\0y"),
+        *(f"runs/../web/{run[5:]}/index.html", "runs/x\0y/index.html"),
         *(f"{run}/run.json", "../index.html", "runs.html", "compare.htm"),
     ):
         assert site.find(name) is None, name

@@ -86,6 +86,7 @@ def test_the_page_and_its_videos_are_served(client, web):
         assert (status, headers["Content-Type"]) == (200, kind)
     status, headers, _ = client.ask("/")
     assert status == 302 and headers["Location"].endswith("index.html")
+    assert client.ask("/?rank=2-5")[1]["Location"].endswith("index.html?rank=2-5")
 
 
 @pytest.mark.parametrize(
