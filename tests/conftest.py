@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -17,6 +18,7 @@ import torch
 
 from tests.run_files import Run
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
+from trainer.memory import keeping_freed_memory
 from utils.command_line import run_main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,6 +78,20 @@ def declare_missing_operators() -> None:
 
 _declared: list[torch.library.Library] = []  # what is declared lasts as long as its library
 declare_missing_operators()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What has been loaded by now stays: there is no garbage to be looked for."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_goes_back() -> Iterator[None]:
+    """The tests of a file give back what they freed: forks cost the more, the more there is."""
+    yield
+    with keeping_freed_memory():  # which gives it back at its end
+        gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)
