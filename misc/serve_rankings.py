@@ -1,4 +1,4 @@
-"""Serve the rankings pages of a run, with videos in which one can seek.
+"""Serve the rankings pages of a run, or those of all runs with a table and comparisons.
 
 python3 -m misc.serve_rankings data/saved
 python3 -m misc.serve_rankings data/saved/web/demo-train-full-ce/<timestamp>
