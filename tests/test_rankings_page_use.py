@@ -290,7 +290,7 @@ def test_ten_thousand_queries_are_there_at_once(page, tmp_path):
     cards = page.locator("#queries .card")
     assert cards.count() == 1000
     page.get_by_label("Filter").fill("number 987")
-    assert shown_ids(page) == ["query-988"]
+    wait_for_ids(page, ["query-988"])
     page.get_by_role("button", name="Show all 10000 queries").click()
     page.wait_for_function("() => document.querySelectorAll('#queries .card').length === 20")
     page.get_by_label("Filter").fill("")
@@ -420,12 +420,13 @@ def test_filters_live_in_the_address_and_the_heading_says_them(page, whole):
         count.inner_text() == "500 queries" and page.get_by_role("button", name="Clear").is_hidden()
     )
     page.get_by_role("button", name="Show the sample of 3").click()
-    assert shown_ids(page) == ["query-13", "query-12", "query-11"]
+    wait_for_ids(page, ["query-13", "query-12", "query-11"])
 
 
-def shown_ids(page) -> list[str]:
-    cards = page.locator(".cards:not([hidden]) .card")
-    return cards.evaluate_all("all => all.map((card) => card.id)")
+def wait_for_ids(page, ids: list[str]) -> None:
+    """Cards of queries that are loaded come a moment after what asks for them."""
+    found = "[...document.querySelectorAll('.cards:not([hidden]) .card')].map((card) => card.id)"
+    page.wait_for_function(f"(ids) => JSON.stringify({found}) === JSON.stringify(ids)", arg=ids)
 
 
 def test_lines_of_charts_and_failures_lead_to_their_queries_and_back(page, whole):
@@ -442,15 +443,15 @@ def test_lines_of_charts_and_failures_lead_to_their_queries_and_back(page, whole
     remark = page.locator("#queries .remark").first.inner_text()
     assert remark == "Misled by audio: without it, the true video would have rank 1.5."
     page.locator(".failures").get_by_role("link", name="near-duplicates").click()
-    assert shown_ids(page) == ["query-1", "query-78"]
+    wait_for_ids(page, ["query-1", "query-78"])
     assert page.locator("#query-1 .remark").inner_text() == "Near-duplicate of a caption of v77."
     page.locator(".failures").get_by_role("link", name="v6", exact=True).click()
-    assert shown_ids(page) == ["query-4", "query-5", "query-6"]
+    wait_for_ids(page, ["query-4", "query-5", "query-6"])
     page.go_back()
     page.wait_for_function("() => document.querySelectorAll('#queries .card').length === 2")
     page.goto(f"{whole}/?hub=v4")  # not the query for which it is right
     page.wait_for_function("() => document.querySelectorAll('#queries .card').length === 2")
-    assert shown_ids(page) == ["query-3", "query-4"]
+    wait_for_ids(page, ["query-3", "query-4"])
     page.evaluate("location.search = '?rank=x&sort=no&misled=nobody&kind=9&__proto__=1'")
     page.wait_for_function(
         "() => document.getElementById('count')?.textContent === '0 of 500 queries'"
@@ -473,7 +474,7 @@ def test_what_cannot_be_loaded_is_said_and_the_sample_stays(page, whole):
     page.route("**/index.js", lambda route: route.abort())
     page.goto(f"{whole}/?scope=all&misled=audio#query-0")
     page.wait_for_function("() => /cannot be loaded/.test(document.body.textContent)")
-    assert shown_ids(page) == ["query-11", "query-12", "query-13"]
+    wait_for_ids(page, ["query-11", "query-12", "query-13"])
     page.unroute("**/index.js")
     page.route("**/query-1.js", lambda route: route.abort())
     page.get_by_role("button", name="Show all 500 queries").click()
