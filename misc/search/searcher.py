@@ -3,8 +3,8 @@
 Axes: Q sentences, N videos, M experts, E embeddings of a video (M, or 1 where experts share one).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -229,10 +229,10 @@ class Searcher:
         Raises:
             UserError: there is no such video, or as for `search`.
         """
-        itself: set[int] = set()
+        itself: list[int] = []
         if isinstance(video, str):
             row = self._row(video)
-            itself = {row}
+            itself = [row]
             video = self.index.video(torch.tensor([row]))
         text = TextEmbeddings(video.embeddings, None)
         if self.index.manifest.shape.weighted:
@@ -248,7 +248,7 @@ class Searcher:
         among: Sequence[str] | None,
         between: tuple[float, float] | None,
         is_corrected: bool,
-        leave_out: set[int] = frozenset(),  # type: ignore[assignment]
+        leave_out: Collection[int] = (),
     ) -> list[Hit]:
         if type(k) is not int or k < 1:
             raise UserError(
@@ -294,7 +294,7 @@ class Searcher:
         self,
         among: Sequence[str] | None,
         between: tuple[float, float] | None,
-        leave_out: set[int],
+        leave_out: Collection[int],
     ) -> Tensor | None:
         if among is None and between is None and not leave_out:
             return None
@@ -320,16 +320,15 @@ class Searcher:
                 rows[self._segments_of.get(key, [])] = True
         return rows
 
-    @property
+    @cached_property
     def _segments_of(self) -> dict[str, list[int]]:
         """Parent -> the rows of its segments."""
-        if not hasattr(self, "_parents"):
-            self._parents: dict[str, list[int]] = {}
-            for row in self.index.row_of.values():
-                parent = self.index.facts_of(row).parent
-                if parent is not None:
-                    self._parents.setdefault(parent, []).append(row)
-        return self._parents
+        found: dict[str, list[int]] = {}
+        for row in self.index.row_of.values():
+            parent = self.index.facts_of(row).parent
+            if parent is not None:
+                found.setdefault(parent, []).append(row)
+        return found
 
     def _row(self, video_id: str) -> int:
         row = self.index.row_of.get(video_id)
