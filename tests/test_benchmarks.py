@@ -262,7 +262,7 @@ def test_a_device_is_checked_against_the_host(
     arguments = ["--device", "cpu", "--precision", "float32", "--no_compile"]
     gpu_check.main(arguments)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 9 and all(line.startswith("ok ") for line in lines[:-1])
+    assert len(lines) == 10 and all(line.startswith("ok ") for line in lines[:-1])
     monkeypatch.setattr(gpu_check, "NEAR", {"float32": -1.0})
-    with pytest.raises(UserError, match="6 of 8 checks failed: MoEE, RAdam"):
+    with pytest.raises(UserError, match="7 of 9 checks failed: MoEE, RAdam"):
         gpu_check.main(arguments)

@@ -124,7 +124,7 @@ def test_the_target_joins_the_teachers(teachers: list, aggregate: str) -> None:
 
 
 def test_the_loss_counts_what_its_weight_says(teachers: list) -> None:
-    batch = SimpleNamespace(video_indices=np.array([5, 1]), caption_indices=np.array([2, 0]))
+    batch = SimpleNamespace(compared=(np.array([5, 1]), np.array([2, 0])))
     sims = torch.tensor([[0.9, -0.3], [0.1, 0.4]])
     once = Distillation(teachers).loss(sims, batch)
     assert once > 0

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from data_loader.batches import Batch, Whole, shares_of
@@ -212,3 +214,45 @@ def test_processes_share_an_evaluation_and_get_the_same(
         assert torch.equal(found["v2t"], expected["v2t"])
         for one, other in zip(found["video"], expected["video"], strict=True):
             assert torch.equal(one, other)
+
+
+@given(st.integers(2, 70), st.integers(1, 9), st.integers(1, 5))
+def test_each_row_of_a_batch_is_of_one_process(size: int, processes: int, parts: int) -> None:
+    shares = shares_of(size, processes, parts)
+    assert len(shares) == processes
+    rows = [row for share in shares for part in share for row in range(size)[part]]
+    assert sorted(rows) == list(range(size))
+    lengths = [part.stop - part.start for share in shares for part in share]
+    assert 1 not in lengths and len({len(share) for share in shares}) == 1
+    by_part = zip(*shares, strict=True)  # one process has them as several do
+    assert [sum(p.stop - p.start for p in part) for part in by_part] == [
+        part.stop - part.start for part in shares_of(size, 1, parts)[0]
+    ]
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("captions", [1, 2])
+def test_parts_of_batches_are_the_rows_of_whole_ones(
+    tmp_path: Path, captions: int, parts: int
+) -> None:
+    settings = {"batch_size": 7, "text_dropout": 0.5, "captions_per_video": captions}
+    train = OwnData(tmp_path, videos=20, held_out=4).loader(**settings).train
+    whole = list(train.batches(epoch=3))
+    train.processes, train.parts = 3, parts
+    of_processes = []
+    for train.process in range(3):
+        of_processes.append(list(train.batches(epoch=3)))
+    for number, batch in enumerate(whole):
+        some = [batches[number] for batches in of_processes]
+        places = some[0].whole.places
+        order = torch.arange(len(batch.text)) if places is None else places
+        for name in ("text", "text_token_mask", "video_indices", "caption_indices"):
+            joined = torch.cat([getattr(part, name) for part in some])
+            assert torch.equal(joined[order], getattr(batch, name))
+        for name in batch.experts:
+            joined = torch.cat([part.experts[name] for part in some])
+            assert torch.equal(joined[order], batch.experts[name])
+            assert torch.equal(torch.cat([part.ind[name] for part in some])[order], batch.ind[name])
+        for part in some:
+            assert torch.equal(part.compared[0], batch.video_indices)
+            assert torch.equal(part.compared[1], batch.caption_indices)

@@ -166,11 +166,17 @@ def compiled(device: torch.device, precision: str) -> str:
 
 def joined(device: torch.device, precision: str, is_compiled: bool = False) -> str:
     """Train as the one process of a group (NCCL on a GPU), with all that several exchange."""
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        return _beside_one_alone(device, precision, is_compiled)
+    finally:
+        dist.destroy_process_group()
+
+
+def _beside_one_alone(device: torch.device, precision: str, is_compiled: bool) -> str:
     plain, batch_of = make_parts(device, "pairwise", precision=precision)
     other, _ = make_parts(device, "pairwise", precision=precision)
-    if not dist.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     other = replace(other, shared=SharedBatches(other.net, other.loss, Group()))
     if is_compiled:
         compile_model(other.net, in_one_piece=False)
