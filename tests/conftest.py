@@ -32,7 +32,7 @@ _BROWSER_OPTIONS = [
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two for the whole suite: each takes about 1 GB, and what they start as much again.
+    """Two for the whole suite, which take less than 3 GB with all that they start.
 
     A few files are done before a second process has loaded what they import.
     """
