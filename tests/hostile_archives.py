@@ -37,7 +37,7 @@ def tar_bytes(members: Iterable[Member], layout: int = tarfile.PAX_FORMAT) -> by
 
 def packed(members: Iterable[Member], layout: int = tarfile.PAX_FORMAT) -> bytes:
     """A .tar.gz."""
-    return gzip.compress(tar_bytes(members, layout), 1)
+    return gzip.compress(tar_bytes(members, layout), 1, mtime=0)
 
 
 def write(path: Path, members: Iterable[Member]) -> Path:
