@@ -33,4 +33,9 @@ def make_data_set(config: Mapping[str, Any]) -> None:
     if not name:
         raise UserError("data_set_maker needs data_loader.args.dataset_name: the folder to make.")
     folder = Path(name)
+    if folder.name != kind and not folder.exists():  # more likely a slip than a second world
+        raise UserError(
+            f'There is no data set "{name}"{did_you_mean(name, [f"data/{kind}"])}. One is made '
+            f"only in a folder called {kind}."
+        )
     MAKERS[kind](folder, **section.get("args", {}))

@@ -4,6 +4,7 @@ Each is prepared in a place of its own and run with that as its working director
 in what it writes tells one place from another.
 """
 
+import csv
 import hashlib
 import json
 import re
@@ -88,6 +89,9 @@ def digest(path: Path) -> str:
         content = "grows with each start"
     elif path.name in ("metrics.json", "summary.json"):
         content = list(_plain(json.loads(path.read_text())))
+    elif path.name == "metrics.csv":
+        rows = csv.DictReader(path.read_text().splitlines())
+        content = [{k: v for k, v in row.items() if "second" not in k} for row in rows]
     elif path.name == "run.json":
         content = {**json.loads(path.read_text()), "id": "", "place": ""}
     elif path.suffix == ".journal":

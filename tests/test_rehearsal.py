@@ -282,6 +282,17 @@ def test_a_data_set_to_be_made_needs_a_folder(values):
             make_data_set(nameless | loader)
 
 
+def test_a_slip_in_the_name_of_a_data_set_makes_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = {
+        "data_set_maker": {"type": "demo"},
+        "data_loader": {"args": {"dataset_name": "data/demoo"}},
+    }
+    with pytest.raises(UserError, match=r"no data set \"data/demoo\".*data/demo"):
+        make_data_set(config)
+    assert not any(tmp_path.iterdir())
+
+
 def test_metrics_that_are_not_measured_are_refused(values):
     for monitor, hint in (("max val_t2v_metrics_R7", "R5"), ("min val_loss", "not measure")):
         with pytest.raises(UserError, match=rf"trainer.monitor.*{hint}"):

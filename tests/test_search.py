@@ -340,7 +340,8 @@ def test_no_confident_match_is_said(copied: Path, capsys: pytest.CaptureFixture[
     ("arguments", "says"),
     [
         ([], "what to search for"),
-        (["red", "--like", "clip33"], "what to search for"),
+        (["red", "--like", "clip33"], "Search for one thing"),
+        (["red", "--threshold", "nan"], "no score such as"),
         (["--not", "red", "--like", "clip33"], "--not goes with a sentence"),
         (["red", "-k", "0"], "no number of 1 or more"),
         (["red", "--experts", "sound"], "no weight of an expert"),

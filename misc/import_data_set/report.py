@@ -53,6 +53,14 @@ def ids_table(gathered: Gathered) -> Iterator[str]:
         near = near_miss(gathered.captions, known)
         if near:
             notes.append(f"expert {name}: {near}")
+    for name, sources in gathered.sources.items():
+        empty = set().union(*(source.missing for source in sources))
+        lacking = sorted({*gathered.captions} & empty)
+        if lacking:
+            notes.append(
+                f"expert {name}: no vector (empty, or not a number) for {len(lacking)} videos with "
+                f"captions, such as {short(lacking[0])}"
+            )
     listed_ids = {video for ids in gathered.splits.lists.values() for video in ids}
     unused = len({*gathered.captions} - listed_ids)
     if unused:

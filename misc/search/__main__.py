@@ -63,8 +63,11 @@ def main(arguments: list[str] | None = None) -> None:
 def _check(args: argparse.Namespace) -> None:
     ways = [bool(args.query), *(v is not None for v in (args.video, args.image, args.like))]
     if sum(ways) != 1 and not args.serve and not args.picture:
+        what = "a sentence, or one of --video, --image and --like"
         raise UserError(
-            "Say what to search for: a sentence, or one of --video, --image and --like."
+            f"Search for one thing: {what}, not for {sum(ways)} at once."
+            if any(ways)
+            else f"Say what to search for: {what}."
         )
     if args.without and not args.query:
         raise UserError("--not goes with a sentence: it says what should not be there.")
@@ -147,6 +150,16 @@ def _weights(text: str) -> dict[str, float]:
     return found
 
 
+def _score(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f'"{short(text)}" is no score such as 0.2')
+    return value
+
+
 def _range(text: str) -> tuple[float, float]:
     start, _, end = text.partition("-")
     try:
@@ -191,7 +204,7 @@ def _parser() -> Parser:
         "--between", metavar="START-END", type=_range, help="search segments of these seconds alone"
     )
     parser.add_argument(
-        "--threshold", metavar="SCORE", type=float, help="leave out what scores less"
+        "--threshold", metavar="SCORE", type=_score, help="leave out what scores less"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--serve", action="store_true", help="serve a page to search on")

@@ -25,7 +25,7 @@ SECONDS_TO_LEAVE = 5.0
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_TO_CONNECT = 60.0
 _LONGEST_MESSAGE = 2**16
-_UNTOLD = "it was killed, or its machine has gone"
+_UNTOLD = "it was killed, or its machine has gone; go on with --resume auto"
 
 
 class Lifeline:
