@@ -47,7 +47,7 @@ def test_the_page_shows_what_the_searcher_finds(index):
         assert [part.split('"')[0] for part in html.split('data-id="')[1:]] == [
             hit.video_id for hit in hits
         ]
-        assert f"{hits[0].similarity:.3f}".replace("-", "−") in html
+        assert f"{hits[0].score:.3f}".replace("-", "−") in html
     assert client.get("/?like=nobody").status_code == 400
 
 
