@@ -4,6 +4,7 @@ An index holds what its encoder needs in the folder of its model. Each kind of e
 `KINDS`, by the name that the record of text features has for it (see `misc.text_embeddings`).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -182,7 +183,7 @@ def write_words(folder: Path, table: WordVectors) -> None:
     write_packed(folder / WORDS_FILE, {**text_parts("words", words), "values": values}, {})
 
 
-class _Prepared:
+class _Prepared(ABC):
     """An encoder of `misc.text_embeddings`: loaded with the first query, kept for the others."""
 
     def __init__(self, side: TextSide, folder: Path, device: torch.device) -> None:
@@ -204,8 +205,9 @@ class _Prepared:
         values = encode_chunk(job, 0, len(texts), self._device, 8192, lambda tokens: None)
         return np.split(values, np.cumsum(job.rows)[:-1])
 
+    @abstractmethod
     def _load(self, captions: Any) -> tuple[Any, Any]:
-        raise NotImplementedError
+        """Return the job of some captions, and what gives the tokens of others."""
 
 
 class _HuggingFace(_Prepared):
