@@ -213,18 +213,11 @@ class _Prepared(ABC):
 class _HuggingFace(_Prepared):
     def _load(self, captions: Any) -> tuple[Any, Any]:
         from misc.text_embeddings.hugging_face import TokenReader, load_tokenizer, transformer_job
-        from misc.text_embeddings.job import Settings
+        from misc.text_embeddings.job import settings_of
         from misc.text_embeddings.model_folder import find_model
 
-        record, name = self._record, str(self._folder)
-        settings = Settings(
-            name,
-            # A folder that scales its vectors to length 1 says itself how it pools.
-            pooling="sentence" if record.get("normalised") else record.get("pooling"),
-            layer=record.get("layer"),
-            special_tokens=record.get("special_tokens"),
-            max_length=record.get("max_length"),
-        )
+        name = str(self._folder)
+        settings = replace(settings_of(self._record), encoder=name, revision=None)
         job = transformer_job(settings, name, captions)
         reader = TokenReader(
             load_tokenizer(find_model(name, None).path),
