@@ -339,6 +339,17 @@ def test_listed_videos_without_captions_are_a_question(place: Path, importing: C
     assert code == 0 and "1 listed videos without captions are left out" in said
 
 
+def test_videos_whose_vectors_are_no_numbers_are_named(place: Path, importing: Call) -> None:
+    ids = list(CAPTIONS)
+    look = np.ones((len(ids), 6), np.float32)
+    look[3] = np.nan
+    np.savez("look.npz", ids=np.array(ids), feats=look)
+    code, said = importing("--captions", csv_of(CAPTIONS))
+    assert code == 0
+    assert "expert look: no vector (empty, or not a number) for 1 videos" in said
+    assert f"such as {ids[3]}" in said and "expert sound: no vector" not in said
+
+
 # --- Importing twice ------------------------------------------------------------------------------
 
 
