@@ -66,6 +66,17 @@ class Whole:
             return None
         return torch.from_numpy(np.argsort(rows))
 
+    def part(self, number: int) -> "Whole":
+        """Return one of the parts in which it goes through the model, as a whole."""
+        shares = [share[number] for share in self.shares]
+        first, last = min(s.start for s in shares), max(s.stop for s in shares)
+        return Whole(
+            self.video_indices[first:last],
+            self.caption_indices[first:last],
+            [[slice(rows.start - first, rows.stop - first)] for rows in shares],
+            self.process,
+        )
+
 
 def _rows_of(share: list[slice]) -> np.ndarray:
     return np.concatenate([np.arange(rows.start, rows.stop) for rows in share])
@@ -253,6 +264,10 @@ class TrainingSet:
                 len(video_ids),
                 batch_size,
             )
+
+    @property
+    def captions_per_batch(self) -> int:
+        return self.batch_size * self._captions_per_video
 
     def __len__(self) -> int:
         return -(-self._used // self.batch_size)

@@ -6,7 +6,7 @@ side. The attribute names are those of published checkpoints.
 Axes: B videos, Q captions, M experts, D embedding size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -29,6 +29,9 @@ class ExpertModule(nn.Module):
         keep_missing_modalities: give every expert weight 1, the missing ones too.
     """
 
+    # Applies the first layers of all text units; several processes share them out while they learn.
+    project: Callable[[Tensor, Sequence[nn.Linear]], list[Tensor]] = staticmethod(fan_out)
+
     def __init__(
         self,
         expert_dims: ExpertDims,
@@ -45,6 +48,11 @@ class ExpertModule(nn.Module):
         self.build_video_side()
         if text_size is not None:
             self.build_text_side(text_size)
+
+    @property
+    def text_units(self) -> Sequence[GatedEmbeddingUnit]:
+        """What embeds captions, for each expert; none where they are compared as they are."""
+        return cast("Sequence[GatedEmbeddingUnit]", getattr(self, "text_GU", ()))
 
     @property
     def input_sizes(self) -> list[int]:
@@ -66,9 +74,8 @@ class ExpertModule(nn.Module):
 
     def encode_text(self, text_QD: Tensor) -> TextEmbeddings:
         """Embed pooled captions (Q, D), once for each expert."""
-        units = cast("Sequence[GatedEmbeddingUnit]", self.text_GU)
-        first = fan_out(text_QD, (unit.fc for unit in units))
-        embeddings = tuple(embed_together(units, first))  # M times (Q, D)
+        first = self.project(text_QD, [unit.fc for unit in self.text_units])
+        embeddings = tuple(embed_together(self.text_units, first))  # M times (Q, D)
         return TextEmbeddings(embeddings, self.mixture_weights(text_QD))
 
     def mixture_weights(self, text_QD: Tensor) -> Tensor | None:

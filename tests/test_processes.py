@@ -1,6 +1,8 @@
 """Several processes compute what one computes: losses, gradients, statistics and weights."""
 
+import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_loader.batches import Batch, Whole, shares_of
 from model.ce_net import CENet
@@ -19,6 +21,8 @@ from tests.own_data import OwnData
 from tests.process_pool import ProcessPool
 from tests.test_accumulation import make_batch, make_net
 from trainer import evaluation
+from trainer.optimisation.optimisers import OPTIMISERS
+from trainer.processes import columns
 from trainer.processes.alone import ALONE, Processes
 from trainer.processes.batches import SharedBatches
 from trainer.recipe.recipe import Recipe
@@ -27,7 +31,9 @@ from trainer.step import TrainingStep
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessPool]:
-    pool = ProcessPool(3, tmp_path_factory.mktemp("pool"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "WORTH_BYTES", 0)  # small models share their layers out as well
+        pool = ProcessPool(3, tmp_path_factory.mktemp("pool"))
     yield pool
     pool.close()
 
@@ -46,6 +52,8 @@ class Case:
     dtype: torch.dtype = torch.float64
     sizes: tuple[int, ...] = (9, 4, 7, 3)  # of the batches, one after the other
     steps: int = 20
+    optimiser: str = "SGD"
+    divides: bool = True  # whether processes share out layers
 
 
 class RandomTeachers:
@@ -93,33 +101,60 @@ def part_of(batch: Batch, processes: Processes, parts: int) -> Batch:
     return replace(part, whole=whole)
 
 
+def dividing(step: TrainingStep, case: Case) -> AbstractContextManager[None]:
+    return step.divided(captions=1) if case.divides else nullcontext()
+
+
+def gradients_of(net: nn.Module, loss: nn.Module) -> dict[str, Tensor]:
+    """Gradients but of the layers that may be shared out, which only the weights tell."""
+    found = {f"gradient of {n}": p.grad for n, p in net.named_parameters() if p.grad is not None}
+    found |= {f"gradient of the loss {n}": p.grad for n, p in enumerate(loss.parameters())}
+    return {name: g.clone() for name, g in found.items() if not SHARED_OUT.search(name)}
+
+
+def known_to(optimiser: torch.optim.Optimizer, when: str) -> dict[str, Tensor]:
+    return {
+        f"{name} of parameter {place} {when}": value.clone()
+        for place, state in optimiser.state_dict()["state"].items()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
 def train(processes: Processes, case: Case) -> dict[str, Tensor]:
     """Return losses, and gradients and state after one step and after all."""
     net = make_net(**{"use_ce": "", **case.settings}).to(case.dtype).train()
     loss = LOSSES[case.loss](**case.loss_args)
     learned = [*net.parameters(), *loss.parameters()]
-    optimiser = torch.optim.SGD(learned, lr=0.01, momentum=0.9, weight_decay=1e-3)
+    settings = OPTIMISERS_TRIED[case.optimiser]
+    optimiser = OPTIMISERS[case.optimiser](learned, lr=0.01, weight_decay=1e-3, **settings)
     recipe = Recipe.of(case.recipe, net, seed=3)
     shared = None if processes is ALONE else SharedBatches(net, loss, processes)
     teachers = RandomTeachers() if case.teachers else None
     step = TrainingStep(net, loss, optimiser, case.precision, teachers, recipe, shared)
     found, losses = {}, []
-    for number in range(case.steps):
-        batch = whole_batch(case, number)
-        if processes is not ALONE:
-            batch = part_of(batch, processes, recipe.accumulate)
-        losses.append(step(batch, epoch=2)[0])
-        if number == 0:
-            gradients = {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
-            found |= {f"gradient of {n}": g.clone() for n, g in gradients.items()}
-            gradients = [p.grad for p in loss.parameters()]
-            found |= {f"gradient of the loss {n}": g.clone() for n, g in enumerate(gradients)}
-        if number in (0, case.steps - 1):
+    for epoch in ([0], range(1, case.steps // 2), range(case.steps // 2, case.steps)):
+        with dividing(step, case):
+            for number in epoch:
+                batch = whole_batch(case, number)
+                if processes is not ALONE:
+                    batch = part_of(batch, processes, recipe.accumulate)
+                losses.append(step(batch, epoch=2)[0])
+                if number == 0:
+                    found |= gradients_of(net, loss)
+        if len(losses) in (1, case.steps):
             state = recipe.evaluated(net).state_dict() | loss.state_dict()
-            found |= {f"{n} after step {number}": v.clone() for n, v in state.items()}
+            found |= {f"{n} after step {len(losses)}": v.clone() for n, v in state.items()}
+            found |= known_to(optimiser, f"after step {len(losses)}")
     return found | {"losses": torch.stack(losses)}
 
 
+OPTIMISERS_TRIED: dict[str, dict[str, Any]] = {
+    "SGD": {"momentum": 0.9},
+    "Ranger": {"k": 3, "fused": True},
+    "Adam": {"fused": True},
+}
+SHARED_OUT = re.compile(r"text_GU\.\d+\.fc\.")
 MODERN = {"clip_norm": 0.5, "ema": 0.9, "log_every": 1}
 DROPOUT = {"dropout": {"features": 0.3, "text": 0.2, "experts": 0.3}}
 PAIRWISE = {"use_ce": "pairwise"}
@@ -133,6 +168,9 @@ LONG = {
     "TeachText": Case(PAIRWISE, teachers=True),
     "softmax": Case(loss="NormSoftmaxLoss"),
     "float32": Case(PAIRWISE, dtype=torch.float32),
+    "undivided": Case(PAIRWISE, divides=False),
+    "Ranger": Case(PAIRWISE, optimiser="Ranger", recipe={"ema": 0.9}),
+    "Adam": Case(optimiser="Adam"),
 }
 SHORT = {
     "star-specific": Case({"use_ce": "pairwise-star-specific"}),
@@ -144,6 +182,7 @@ SHORT = {
     "captions": Case(PAIRWISE, captions=3, teachers=True),
     "dropout": Case(PAIRWISE, recipe=DROPOUT),
     "parts": Case(PAIRWISE, recipe={"accumulate": 3} | DROPOUT, teachers=True),
+    "undivided parts": Case(PAIRWISE, recipe={"accumulate": 3}, divides=False),
     "a process without videos": Case(PAIRWISE, sizes=(2, 9, 2)),
 }
 CASES = LONG | {name: replace(case, steps=4) for name, case in SHORT.items()}
@@ -168,6 +207,17 @@ def test_processes_learn_what_one_learns(pool: ProcessPool, name: str, count: in
             torch.testing.assert_close(
                 found[what], value, rtol=near, atol=near, msg=lambda m, w=what: f"{w}: {m}"
             )
+
+
+@pytest.mark.parametrize(("kind", "pays"), [("SGD", True), ("Adafactor", False)])
+def test_layers_are_shared_out_by_optimisers_that_take_weights_one_by_one(
+    kind: str, pays: bool
+) -> None:
+    net = CENet({"rgb": (4, 1024)}, text_dim=2048, vlad_clusters={})
+    optimiser = OPTIMISERS[kind](net.parameters(), lr=0.1)
+    divided = columns.ColumnParallel(net, ALONE)
+    assert divided.pays(64, optimiser) == pays
+    assert not divided.pays(4096, optimiser)  # the captions would be more to exchange
 
 
 def evaluate(processes: Processes, own: OwnData, mode: str, kept_bytes: int) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class Training:
             _log.info("Weights of %s:\n%s", source, load_what_fits(net, weights, source))
         loss = build_loss(config).to(options.device)
         # Whatever the machine that drew them: the same weights everywhere.
-        processes.take_from_first([*net.state_dict().values(), *loss.state_dict().values()])
+        processes.take_from(0, [*net.state_dict().values(), *loss.state_dict().values()])
         optimiser = build_optimiser_of(config, net, loss)
         parts = Parts(
             net=net,

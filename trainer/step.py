@@ -59,8 +59,8 @@ class TrainingStep:
             on the device.
         """
         self.optimiser.zero_grad(set_to_none=True)
-        sharing = self.shared.sharing(batch) if self.shared else nullcontext()
-        with matrix_products_in(self.precision), products_by(self.net.products), sharing:
+        products = products_by(self.net.products)
+        with matrix_products_in(self.precision), products, self._sharing(batch):
             if self.recipe.accumulate > 1:
                 loss, distance = self._in_parts(batch, epoch)
             else:
@@ -69,8 +69,23 @@ class TrainingStep:
                 loss.backward()
         if self.shared:
             self.shared.add_up_gradients()
-        self.recipe.update(self.net, self.optimiser)
+            self.recipe.update(self.net, self.optimiser, self.shared.total_norm)
+        else:
+            self.recipe.update(self.net, self.optimiser)
         return loss.detach(), None if distance is None else distance.detach()
+
+    def divided(self, captions: int) -> AbstractContextManager[None]:
+        """Context of steps, with so many captions each; several processes share out layers in it.
+
+        After it each process has the whole model, and all that the optimiser knows.
+        """
+        if self.shared is None:
+            return nullcontext()
+        average = self.recipe.average
+        return self.shared.divided(self.optimiser, captions, [average.net] if average else [])
+
+    def _sharing(self, batch: Batch) -> AbstractContextManager[None]:
+        return self.shared.sharing(batch) if self.shared else nullcontext()
 
     def _compare(self, batch: Batch, epoch: int) -> Tensor:
         # What several processes exchange stays out of graphs.
@@ -112,7 +127,7 @@ class TrainingStep:
             made[0][0].backward()
 
         def encode(part: Batch) -> tuple[TextEmbeddings, VideoEmbeddings]:
-            with self.recipe.dropping(self.net, part, epoch) as left:
+            with self._sharing(part), self.recipe.dropping(self.net, part, epoch) as left:
                 return self._embed(left)
 
         parts = split_batch(batch, self.recipe.accumulate)

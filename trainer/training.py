@@ -308,17 +308,18 @@ class Trainer:
         waits = Waits()
         batches = waits.over(parts.train.batches(course.epoch, limit=limit, start=first))
         shown = progress(batches, total=count - first, description=f"epoch {course.epoch}")
-        for batch in shown:
-            loss, distance = self.step(batch.to(parts.device), course.epoch)
-            course.losses.append(loss)
-            if distance is not None:
-                course.distances.append(distance)
-            if moves_by_step(parts.schedule):
-                parts.schedule.step()
-            self._log_step((course.epoch - 1) * len(parts.train) + course.steps, loss, distance)
-            if parts.processes.announce(requested()):
-                course.seconds += time.perf_counter() - started
-                break
+        with self.step.divided(parts.train.captions_per_batch):
+            for batch in shown:
+                loss, distance = self.step(batch.to(parts.device), course.epoch)
+                course.losses.append(loss)
+                if distance is not None:
+                    course.distances.append(distance)
+                if moves_by_step(parts.schedule):
+                    parts.schedule.step()
+                self._log_step((course.epoch - 1) * len(parts.train) + course.steps, loss, distance)
+                if parts.processes.announce(requested()):
+                    course.seconds += time.perf_counter() - started
+                    break
         # Validation may draw random numbers; who continues after it must find these.
         course.random_state = random_state(parts.device)
         seconds = time.perf_counter() - started

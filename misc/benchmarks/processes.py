@@ -103,18 +103,18 @@ def measured(processes: Processes, options: Any) -> tuple[str, ...]:
             alone = timed(lambda: alone_step(on_device, 1), together=False)
             _use(step.net, counting)
         processes.wait()
-        with_exchange = timed(lambda: shared_step(part, 1), together=True)
-        exchange = timed(shared.add_up_gradients, together=True)
-        counting.gathered = counting.collectives = 0
-        shared_step(part, 1)
-        gathered, collectives = counting.gathered, counting.collectives
-        shared.add_up_gradients = lambda: None  # type: ignore[method-assign]
-        without = timed(lambda: shared_step(part, 1), together=True)
-    weights = sum(p.nbytes for p in step.net.parameters())
+        with shared_step.divided(options.batch):
+            with_exchange = timed(lambda: shared_step(part, 1), together=True)
+            exchange = timed(shared.add_up_gradients, together=True)
+            counting.forget()
+            shared_step(part, 1)
+            gathered, added, collectives = counting.gathered, counting.added, counting.collectives
+            shared.add_up_gradients = lambda: None  # type: ignore[method-assign]
+            without = timed(lambda: shared_step(part, 1), together=True)
     return (
         *(f"{processes.count}", f"{options.batch}", f"{1 / with_exchange:.2f}"),
         *(f"{alone / with_exchange:.2f}", f"{1 / without:.2f}", f"{alone / without:.2f}"),
-        *(f"{exchange:.3f}", f"{weights / 1e6:.0f}", f"{gathered / 1e6:.2f}", f"{collectives}"),
+        *(f"{exchange:.3f}", f"{added / 1e6:.0f}", f"{gathered / 1e6:.2f}", f"{collectives}"),
     )
 
 
@@ -127,19 +127,31 @@ def _counting(processes: Processes) -> Any:
     """Return the same processes; they count what they gather of a step."""
 
     class Counting(type(processes)):  # type: ignore[misc]  # a group
-        gathered = collectives = 0
+        def forget(self) -> None:
+            self.gathered = self.added = self.collectives = 0
 
         def gather(self, x: Any) -> Any:
             self.gathered += x.nbytes * self.count
             self.collectives += 1
             return super().gather(x)
 
+        def exchange(self, x: Any, given: Any, taken: Any) -> Any:
+            self.gathered += x.itemsize * sum(taken)
+            self.collectives += 1
+            return super().exchange(x, given, taken)
+
         def sum(self, x: Any) -> Any:
             self.gathered += x.nbytes * self.count
             self.collectives += 1
             return super().sum(x)
 
-    return Counting()
+        def sum_in_place(self, large: Any, small: Any) -> None:
+            self.added += sum(x.nbytes for x in (*large, *small))
+            super().sum_in_place(large, small)
+
+    counting = Counting()
+    counting.forget()
+    return counting
 
 
 def _use(net: Any, exchange: Any) -> None:

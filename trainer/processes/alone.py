@@ -81,8 +81,17 @@ class Processes:
     def sum_in_place(self, large: Sequence[Tensor], small: Sequence[Tensor]) -> None:
         """Put the sum over the processes into each tensor; the small ones travel together."""
 
-    def take_from_first(self, tensors: Sequence[Tensor]) -> None:
-        """Put the values of the first process into each tensor."""
+    def take_from(self, process: int, tensors: Sequence[Tensor]) -> None:
+        """Put the values of one process into each tensor."""
+
+    def exchange(self, x: Tensor, given: Sequence[int], taken: Sequence[int]) -> Tensor:
+        """Give each process its part of x (sum of given,); return what all give to this one.
+
+        Args:
+            x: one part after the other.
+            given, taken: how many values go to each process, and come from it.
+        """
+        return x
 
     def shares(self, size: int, block: int) -> list[slice]:
         """Share items out among the processes, in whole blocks: the last one may be smaller.

@@ -4,22 +4,25 @@ The embeddings, mixture weights and availability of all parts are gathered with 
 process has the whole matrix and the whole loss, it has the whole gradient of each embedding too: it
 keeps that of its own embeddings, and nothing is sent on the way back. What these give to the
 weights is added up over the processes: exactly the gradient of one process with the whole batch.
+Of the largest layers each process learns some columns alone (`trainer.processes.columns`).
 
 Axes: B videos of a batch, b of them with this process, C captions per video, M experts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from data_loader.batches import Batch, Whole
 from data_loader.store.feature_store import send
 from model.batch_norm import BatchNorm1d
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings
-from trainer.processes.alone import ALONE, Processes
+from trainer.processes.alone import Processes
+from trainer.processes.columns import ColumnParallel
 
 # Gradients of fewer values travel together, larger ones each by itself, without a copy.
 _LARGE = 2**16
@@ -40,18 +43,42 @@ class SharedBatches:
         self,
         net: RetrievalModel,
         loss: nn.Module,
-        processes: Processes = ALONE,
+        processes: Processes,
         local_statistics: bool = False,
     ) -> None:
         self._net, self._loss, self._processes = net, loss, processes
+        self._columns = ColumnParallel(net, processes)
+        self._own: list[nn.Parameter] = []  # what this process alone learns at the moment
         self._means_statistics = local_statistics
         for module in net.modules():
             if isinstance(module, BatchNorm1d):
-                module.exchange = None if local_statistics or processes is ALONE else processes
+                module.exchange = None if local_statistics else processes
+
+    @contextmanager
+    def divided(
+        self, optimiser: Optimizer, captions: int, copies: Iterable[nn.Module] = ()
+    ) -> Iterator[None]:
+        """Within this context the processes share out the largest layers; after it all are whole.
+
+        Args:
+            optimiser: of the model.
+            captions: those of a whole batch, which say whether it pays.
+            copies: models whose weights follow those of the model step by step.
+        """
+        if not self._columns.pays(captions, optimiser):
+            yield
+            return
+        with self._columns.divided(optimiser, copies):
+            self._own = self._columns.own
+            yield
+            self._own = []
 
     @contextmanager
     def sharing(self, batch: Batch) -> Iterator[None]:
-        """Within this context the model's similarities are those of the whole batch."""
+        """Within this context the model's similarities are those of the whole batch.
+
+        Parts in which a batch goes through the model have such contexts of their own within.
+        """
         whole, captions = batch.whole, batch.text.shape[1]
         if whole is None:
             yield
@@ -62,16 +89,25 @@ class SharedBatches:
         ) -> tuple[TextEmbeddings, VideoEmbeddings]:
             return _gathered(text, video, captions, whole, self._processes)
 
+        before = self._net.gather, self._columns.sizes
         self._net.gather = gather
+        self._columns.sizes = [size * captions for size in whole.sizes]
         try:
             yield
         finally:
-            self._net.gather = None
+            self._net.gather, self._columns.sizes = before
+
+    def total_norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Return the length of all gradients together, of which this process has some alone."""
+        alone = {id(p.grad) for p in self._own if p.grad is not None}
+        own = nn.utils.get_total_norm([x for x in gradients if id(x) in alone])
+        others = nn.utils.get_total_norm([x for x in gradients if id(x) not in alone])
+        if not self._own:
+            return others
+        return (self._processes.sum(own.square()) + others.square()).sqrt()
 
     def add_up_gradients(self) -> None:
         """Turn the gradients of each process's part into those of the whole batch."""
-        if self._processes is ALONE:
-            return
         gradients = [p.grad for p in self._net.parameters() if p.grad is not None]
         # Those of the loss are the same everywhere, up to rounding.
         means = [p.grad for p in self._loss.parameters() if p.grad is not None]

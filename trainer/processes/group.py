@@ -113,9 +113,22 @@ class Group(Processes):
         for work in works:
             work.wait()
 
-    def take_from_first(self, tensors: Sequence[Tensor]) -> None:
+    def take_from(self, process: int, tensors: Sequence[Tensor]) -> None:
         for x in tensors:
-            dist.broadcast(x, group=self._group, group_src=0)
+            dist.broadcast(x, group=self._group, group_src=process)
+
+    def exchange(self, x: Tensor, given: Sequence[int], taken: Sequence[int]) -> Tensor:
+        result = x.new_empty(sum(taken))
+        # As bytes: gloo does not know all types.
+        size = x.itemsize
+        dist.all_to_all_single(
+            result.view(torch.uint8),
+            x.contiguous().view(torch.uint8),
+            [number * size for number in taken],
+            [number * size for number in given],
+            self._group,
+        )
+        return result
 
     def gather_rows(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
         most = max(sizes)

@@ -11,6 +11,7 @@ the parts. Where statistics are fixed the gradients are those of the whole batch
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +31,9 @@ def split_batch(batch: Batch, count: int) -> list[Batch]:
     if batch.whole is None:
         return [batch.rows(rows) for rows in split_rows(len(batch.video_indices), count)]
     parts, start = [], 0
-    for share in batch.whole.shares[batch.whole.process]:
+    for number, share in enumerate(batch.whole.shares[batch.whole.process]):
         stop = start + share.stop - share.start
-        parts.append(batch.rows(slice(start, stop)))
+        parts.append(replace(batch.rows(slice(start, stop)), whole=batch.whole.part(number)))
         start = stop
     return parts
 

@@ -3,7 +3,7 @@
 Each key of the config's `trainer` section here changes one place of a step.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -74,12 +74,17 @@ class Recipe:
         finally:
             net.dropout = None
 
-    def update(self, net: nn.Module, optimiser: Optimizer) -> None:
-        """Move the weights by their gradients."""
+    def update(
+        self,
+        net: nn.Module,
+        optimiser: Optimizer,
+        total_norm: Callable[[Sequence[Tensor]], Tensor] = nn.utils.get_total_norm,
+    ) -> None:
+        """Move the weights by their gradients, whose length `total_norm` gives."""
         if self.clip_norm or self.measures_gradients:
             learned = [p for group in optimiser.param_groups for p in group["params"]]
             gradients = [p.grad for p in learned if p.grad is not None]
-            self.gradient_norm = nn.utils.get_total_norm(gradients).detach()
+            self.gradient_norm = total_norm(gradients).detach()
             if self.clip_norm:
                 nn.utils.clip_grads_with_norm_(learned, self.clip_norm, self.gradient_norm)
         optimiser.step()
