@@ -135,10 +135,10 @@ def _counting(processes: Processes) -> Any:
             self.collectives += 1
             return super().gather(x)
 
-        def exchange(self, x: Any, given: Any, taken: Any) -> Any:
+        def exchange(self, x: Any, given: Any, taken: Any, most: Any) -> Any:
             self.gathered += x.itemsize * sum(taken)
             self.collectives += 1
-            return super().exchange(x, given, taken)
+            return super().exchange(x, given, taken, most)
 
         def sum(self, x: Any) -> Any:
             self.gathered += x.nbytes * self.count

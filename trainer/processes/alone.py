@@ -84,12 +84,13 @@ class Processes:
     def take_from(self, process: int, tensors: Sequence[Tensor]) -> None:
         """Put the values of one process into each tensor."""
 
-    def exchange(self, x: Tensor, given: Sequence[int], taken: Sequence[int]) -> Tensor:
+    def exchange(self, x: Tensor, given: Sequence[int], taken: Sequence[int], most: int) -> Tensor:
         """Give each process its part of x (sum of given,); return what all give to this one.
 
         Args:
             x: one part after the other.
             given, taken: how many values go to each process, and come from it.
+            most: how many values any process gives at most.
         """
         return x
 

@@ -128,7 +128,10 @@ class ColumnParallel:
             self._make_whole(optimiser, wholes, copies)
 
     def _make_whole(
-        self, optimiser: Optimizer, wholes: Mapping[Tensor, Any], copies: Iterable[nn.Module]
+        self,
+        optimiser: Optimizer,
+        wholes: Mapping[nn.Parameter, dict[str, Any]],
+        copies: Iterable[nn.Module],
     ) -> None:
         states = {part.own: optimiser.state.pop(part.own, {}) for part in self._parts}
         copied = [p for net in copies for layer in _first_layers(net) for p in _of(layer)]
@@ -203,7 +206,7 @@ class _AllRows(torch.autograd.Function):
         rows, size = ctx.own_shape
         given = [number * size for number in ctx.sizes]
         taken = [rows * size] * len(given)
-        parts = ctx.processes.exchange(gradient_QI.flatten(), given, taken)
+        parts = ctx.processes.exchange(gradient_QI.flatten(), given, taken, gradient_QI.numel())
         return parts.view(len(given), rows, size).sum(dim=0), None, None
 
 
@@ -218,8 +221,11 @@ class _OwnRows(torch.autograd.Function):
         by_rows = [number * own_columns for number in sizes]
         by_columns = [own_rows * number for number in columns]
         ctx.columns, ctx.processes, ctx.own_columns = columns, processes, own_columns
+        ctx.sizes = sizes
         ctx.by_rows, ctx.by_columns = by_rows, by_columns
-        parts = processes.exchange(x_Qo.flatten(), by_rows, by_columns).split(by_columns)
+        most = len(x_Qo) * max(columns)
+        given = processes.exchange(x_Qo.flatten(), by_rows, by_columns, most)
+        parts = given.split(by_columns)
         return torch.cat(
             [part.view(own_rows, number) for part, number in zip(parts, columns, strict=True)],
             dim=1,
@@ -229,5 +235,6 @@ class _OwnRows(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient_qO: Tensor) -> tuple[Tensor | None, ...]:
         parts = [part.flatten() for part in gradient_qO.split(ctx.columns, dim=1)]
-        found = ctx.processes.exchange(torch.cat(parts), ctx.by_columns, ctx.by_rows)
+        most = max(ctx.sizes) * gradient_qO.shape[1]
+        found = ctx.processes.exchange(torch.cat(parts), ctx.by_columns, ctx.by_rows, most)
         return found.view(-1, ctx.own_columns), None, None, None

@@ -1,17 +1,20 @@
 """The processes that torchrun, or `--device 0,1`, has started, and what they tell one another.
 
-Plain values and what lies on the host travel by gloo, what lies on GPUs by NCCL.
+Plain values and what lies on the host travel by gloo, what lies on GPUs by NCCL; small tensors on
+the host through shared memory, where all processes are on one machine.
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from trainer.processes.alone import Processes, Value
+from trainer.processes.shared_memory import LONGEST, SharedMemory
 from utils.errors import UserError
 
 # Its name from torch 2.13 on, and before.
@@ -19,10 +22,15 @@ _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 
 
 class Group(Processes):
-    """The processes of one of torch's groups, by default of the one that holds all."""
+    """The processes of one of torch's groups, by default of the one that holds all.
 
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        self._group = group
+    Args:
+        group: of torch.
+        shares_memory: let small messages of the CPU go through memory, on one machine.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None, shares_memory: bool = True) -> None:
+        self._group, self._shares_memory = group, shares_memory
         self.rank, self.count = dist.get_rank(group), dist.get_world_size(group)
         self._announced: tuple[Tensor, dist.Work] | None = None
 
@@ -92,12 +100,25 @@ class Group(Processes):
     def wait(self) -> None:
         self.largest(0)
 
+    @cached_property
+    def _memory(self) -> SharedMemory | None:
+        return SharedMemory.of(self) if self._shares_memory and self.count > 1 else None
+
+    def _memory_for(self, x: Tensor, size: int) -> SharedMemory | None:
+        """What passes on such a tensor, of which each process gives so many values at most."""
+        is_small = x.device.type == "cpu" and size * x.itemsize <= LONGEST
+        return self._memory if is_small else None
+
     def gather(self, x: Tensor) -> Tensor:
+        if (memory := self._memory_for(x, x.numel())) is not None:
+            return memory.gather(x)
         result = x.new_empty((self.count, *x.shape))
         _all_gather(result.view(-1), x.contiguous().view(-1), self._group)
         return result
 
     def sum(self, x: Tensor) -> Tensor:
+        if (memory := self._memory_for(x, x.numel())) is not None:
+            return memory.gather(x).sum(dim=0)
         result = x.clone()
         dist.all_reduce(result, group=self._group)
         return result
@@ -117,7 +138,9 @@ class Group(Processes):
         for x in tensors:
             dist.broadcast(x, group=self._group, group_src=process)
 
-    def exchange(self, x: Tensor, given: Sequence[int], taken: Sequence[int]) -> Tensor:
+    def exchange(self, x: Tensor, given: Sequence[int], taken: Sequence[int], most: int) -> Tensor:
+        if (memory := self._memory_for(x, most)) is not None:
+            return memory.exchange(x, given)
         result = x.new_empty(sum(taken))
         # As bytes: gloo does not know all types.
         size = x.itemsize
