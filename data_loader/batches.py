@@ -221,6 +221,7 @@ class TrainingSet:
     Attributes:
         video_ids: V ids.
         batch_size: B, of all batches but perhaps the last.
+        captions_per_video: C.
         device: where batches go.
         process, processes, parts: which process this is, of how many that share each batch (0: it
             is not shared), and the parts in which it goes through the model (see `shares_of`).
@@ -253,7 +254,7 @@ class TrainingSet:
         self.batch_size = batch_size
         self._experts, self._text, self._choice = experts, text, choice
         self._text_dropout, self._seed = text_dropout, seed
-        self._captions_per_video = captions_per_video
+        self.captions_per_video = captions_per_video
         self.device = numbered(device)
         # A single video has no negative, and batch normalisation cannot take it.
         self._used = len(video_ids) - (len(video_ids) % batch_size == 1)
@@ -264,10 +265,6 @@ class TrainingSet:
                 len(video_ids),
                 batch_size,
             )
-
-    @property
-    def captions_per_batch(self) -> int:
-        return self.batch_size * self._captions_per_video
 
     def __len__(self) -> int:
         return -(-self._used // self.batch_size)
@@ -311,8 +308,8 @@ class TrainingSet:
         With several captions a video in a step, (B, C).
         """
         uniform = item_uniform(self._seed, epoch, videos, stream=_CAPTION_STREAM)
-        if self._captions_per_video > 1:
-            return self._choice.draw_several(videos, uniform, self._captions_per_video)
+        if self.captions_per_video > 1:
+            return self._choice.draw_several(videos, uniform, self.captions_per_video)
         return self._choice.draw(videos, uniform)
 
     def collate(

@@ -7,6 +7,7 @@ Axes: B videos, M experts, P partners (or pairs of partners) of an expert, D sha
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from typing import Any, cast
@@ -70,6 +71,10 @@ class CollaborativeGating(ExpertModule, ABC):
         self.h_reason = self._reasoning_layers(self.num_h_layers)
         self.video_GU = nn.ModuleList(GatedEmbeddingUnitReasoning(size) for _ in self.expert_dims)
 
+    @property
+    def video_units(self) -> Sequence[ReduceDim]:
+        return cast("Sequence[ReduceDim]", self.video_dim_reduce)
+
     @abstractmethod
     def build_first_layers(self) -> None:
         """Build the layers that see an expert and its partners before the shared ones."""
@@ -86,7 +91,7 @@ class CollaborativeGating(ExpertModule, ABC):
         return nn.Sequential(*layers)
 
     def encode_video(self, experts: list[Tensor], availability_BM: Tensor) -> VideoEmbeddings:
-        embeddings = self.each_expert(self.video_dim_reduce, experts, availability_BM)
+        embeddings = self.first_units(experts, availability_BM)
         partners = self.prepare(embeddings, availability_BM)
         for i, gate in enumerate(self.video_GU):
             mask_BD = self.reason_about(i, embeddings[i], partners, availability_BM)

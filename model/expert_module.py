@@ -6,16 +6,19 @@ side. The attribute names are those of published checkpoints.
 Axes: B videos, Q captions, M experts, D embedding size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.fast import fan_out, once_for_missing, skips_missing
+from model.fast import once_for_missing, project, skips_missing
 from model.gating import ContextGatingUnit, GatedEmbeddingUnit, ReduceDim, embed_together
 from model.similarity import ExpertDims, TextEmbeddings, VideoEmbeddings
+
+# Applies each layer to its input, or all to the only one: (B, I) each, gives (B, O) each.
+Project = Callable[[Sequence[Tensor], Sequence[nn.Linear]], list[Tensor]]
 
 
 class ExpertModule(nn.Module):
@@ -29,8 +32,9 @@ class ExpertModule(nn.Module):
         keep_missing_modalities: give every expert weight 1, the missing ones too.
     """
 
-    # Applies the first layers of all text units; several processes share them out while they learn.
-    project: Callable[[Tensor, Sequence[nn.Linear]], list[Tensor]] = staticmethod(fan_out)
+    # What applies the first layers of each side; several processes share them out while they learn.
+    project_text: Project = staticmethod(project)
+    project_video: Project = staticmethod(project)
 
     def __init__(
         self,
@@ -55,6 +59,11 @@ class ExpertModule(nn.Module):
         return cast("Sequence[GatedEmbeddingUnit]", getattr(self, "text_GU", ()))
 
     @property
+    def video_units(self) -> Sequence[GatedEmbeddingUnit | ReduceDim]:
+        """What each expert goes through first; none where they are compared as they are."""
+        return cast("Sequence[GatedEmbeddingUnit]", self.video_GU)
+
+    @property
     def input_sizes(self) -> list[int]:
         return [size for size, _ in self.expert_dims.values()]
 
@@ -74,7 +83,7 @@ class ExpertModule(nn.Module):
 
     def encode_text(self, text_QD: Tensor) -> TextEmbeddings:
         """Embed pooled captions (Q, D), once for each expert."""
-        first = self.project(text_QD, [unit.fc for unit in self.text_units])
+        first = self.project_text([text_QD], [unit.fc for unit in self.text_units])
         embeddings = tuple(embed_together(self.text_units, first))  # M times (Q, D)
         return TextEmbeddings(embeddings, self.mixture_weights(text_QD))
 
@@ -89,7 +98,7 @@ class ExpertModule(nn.Module):
 
     def encode_video(self, experts: list[Tensor], availability_BM: Tensor) -> VideoEmbeddings:
         """Embed pooled experts, M times (B, D), zeros where `availability_BM` is 0."""
-        embeddings = self.each_expert(self.video_GU, experts, availability_BM)
+        embeddings = self.first_units(experts, availability_BM)
         return VideoEmbeddings(tuple(embeddings), availability_BM)
 
     def reported(
@@ -101,8 +110,15 @@ class ExpertModule(nn.Module):
         """
         return text.embeddings, video.embeddings
 
+    def first_units(self, experts: list[Tensor], availability_BM: Tensor) -> list[Tensor]:
+        """Apply to each expert its unit of `video_units`: M times (B, D)."""
+        if skips_missing(self.training, availability_BM.device):
+            return self.each_expert(self.video_units, experts, availability_BM)
+        units = self.video_units
+        return embed_together(units, self.project_video(experts, [unit.fc for unit in units]))
+
     def each_expert(
-        self, layers: nn.ModuleList, experts: list[Tensor], availability_BM: Tensor
+        self, layers: Iterable[nn.Module], experts: list[Tensor], availability_BM: Tensor
     ) -> list[Tensor]:
         """Apply to each expert the layer that it has: M times (B, D)."""
         if not skips_missing(self.training, availability_BM.device):
@@ -120,9 +136,14 @@ class SharedSizeModule(ExpertModule):
         )
         self.video_GU = nn.ModuleList(ContextGatingUnit(size) for size in self.embedding_sizes)
 
+    @property
+    def video_units(self) -> Sequence[ReduceDim]:
+        return cast("Sequence[ReduceDim]", self.video_dim_reduce)
+
     def encode_video(self, experts: list[Tensor], availability_BM: Tensor) -> VideoEmbeddings:
-        reduced = self.each_expert(self.video_dim_reduce, experts, availability_BM)
-        return super().encode_video(reduced, availability_BM)
+        reduced = self.first_units(experts, availability_BM)
+        embeddings = self.each_expert(self.video_GU, reduced, availability_BM)
+        return VideoEmbeddings(tuple(embeddings), availability_BM)
 
 
 class ConcatMixModule(ExpertModule):
@@ -140,8 +161,10 @@ class ConcatMixModule(ExpertModule):
         return None
 
     def encode_video(self, experts: list[Tensor], availability_BM: Tensor) -> VideoEmbeddings:
-        (unit,) = self.video_GU
-        return VideoEmbeddings((unit(torch.cat(experts, dim=1)),), availability_BM)
+        joined = [torch.cat(experts, dim=1)]
+        [unit] = self.video_units
+        [embedding] = embed_together([unit], self.project_video(joined, [unit.fc]))
+        return VideoEmbeddings((embedding,), availability_BM)
 
     def reported(
         self, text: TextEmbeddings, video: VideoEmbeddings, pooled: list[Tensor]
@@ -162,6 +185,10 @@ class ConcatModule(ExpertModule):
 
     def build_video_side(self) -> None:
         """Nothing is learned."""
+
+    @property
+    def video_units(self) -> Sequence[ReduceDim]:
+        return ()
 
     def build_text_side(self, text_size: int) -> None:
         self.text_size = text_size

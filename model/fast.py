@@ -1,7 +1,7 @@
 """What torch does too, done faster on the CPU; to be deleted when torch catches up."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -287,6 +287,13 @@ def fan_out(x_BD: Tensor, layers: Iterable[nn.Linear]) -> list[Tensor]:
     parameters = (parameter for layer in layers for parameter in (layer.weight, layer.bias))
     with torch.autocast("cpu", enabled=False):
         return list(_FanOut.apply(x_BD, dtype, *parameters))
+
+
+def project(inputs: Sequence[Tensor], layers: Sequence[nn.Linear]) -> list[Tensor]:
+    """Return `layer(x)` of each layer and its input (B, D), or of each and the only input."""
+    if len(inputs) == 1:
+        return fan_out(inputs[0], layers)
+    return [layer(x_BD) for layer, x_BD in zip(layers, inputs, strict=True)]
 
 
 class _FanOut(torch.autograd.Function):

@@ -37,15 +37,6 @@ class GatedEmbeddingUnit(nn.Module):
         return unit_length(self.cg(x), dim=-1)
 
 
-def embed_together(units: Sequence[GatedEmbeddingUnit], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Return `unit.embed(x)` of each unit; processes that share a batch exchange once for all."""
-    if units[0].cg.batch_norm.exchange is None:
-        return [unit.embed(x) for unit, x in zip(units, inputs, strict=True)]
-    inner = [unit.cg.fc(x) for unit, x in zip(units, inputs, strict=True)]
-    gates = normalised_together([unit.cg.batch_norm for unit in units], inner)
-    return [unit_length(x * g.sigmoid(), dim=-1) for x, g in zip(inputs, gates, strict=True)]
-
-
 class ContextGatingUnit(nn.Module):
     """Context gating and L2 norm of a vector that already has the shared size."""
 
@@ -91,4 +82,20 @@ class ReduceDim(nn.Module):
         self.fc = nn.Linear(input_size, output_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return unit_length(self.fc(x), dim=-1)  # (B, D)
+        return self.embed(self.fc(x))  # (B, D)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """What follows the linear layer (B, D)."""
+        return unit_length(x, dim=-1)
+
+
+def embed_together(
+    units: Sequence[GatedEmbeddingUnit | ReduceDim], inputs: Sequence[Tensor]
+) -> list[Tensor]:
+    """Return `unit.embed(x)` of each unit; processes that share a batch exchange once for all."""
+    gated = [unit.cg for unit in units if isinstance(unit, GatedEmbeddingUnit)]
+    if not gated or gated[0].batch_norm.exchange is None:
+        return [unit.embed(x) for unit, x in zip(units, inputs, strict=True)]
+    inner = [gating.fc(x) for gating, x in zip(gated, inputs, strict=True)]
+    gates = normalised_together([gating.batch_norm for gating in gated], inner)
+    return [unit_length(x * g.sigmoid(), dim=-1) for x, g in zip(inputs, gates, strict=True)]

@@ -102,7 +102,7 @@ def part_of(batch: Batch, processes: Processes, parts: int) -> Batch:
 
 
 def dividing(step: TrainingStep, case: Case) -> AbstractContextManager[None]:
-    return step.divided(captions=1) if case.divides else nullcontext()
+    return step.divided(videos=1) if case.divides else nullcontext()
 
 
 def gradients_of(net: nn.Module, loss: nn.Module) -> dict[str, Tensor]:
@@ -154,7 +154,7 @@ OPTIMISERS_TRIED: dict[str, dict[str, Any]] = {
     "Ranger": {"k": 3, "fused": True},
     "Adam": {"fused": True},
 }
-SHARED_OUT = re.compile(r"text_GU\.\d+\.fc\.")
+SHARED_OUT = re.compile(r"(text_GU|video_GU|video_dim_reduce)\.\d+\.fc\.")
 MODERN = {"clip_norm": 0.5, "ema": 0.9, "log_every": 1}
 DROPOUT = {"dropout": {"features": 0.3, "text": 0.2, "experts": 0.3}}
 PAIRWISE = {"use_ce": "pairwise"}
@@ -215,9 +215,10 @@ def test_layers_are_shared_out_by_optimisers_that_take_weights_one_by_one(
 ) -> None:
     net = CENet({"rgb": (4, 1024)}, text_dim=2048, vlad_clusters={})
     optimiser = OPTIMISERS[kind](net.parameters(), lr=0.1)
-    divided = columns.ColumnParallel(net, ALONE)
-    assert divided.pays(64, optimiser) == pays
-    assert not divided.pays(4096, optimiser)  # the captions would be more to exchange
+    shared = columns.ColumnParallel(net, ALONE)
+    for videos in (64, 4096):  # of which inputs and outputs would be more to exchange
+        with shared.divided(optimiser, videos, captions=1, copies=()):
+            assert bool(shared.own) == (pays and videos == 64)
 
 
 def evaluate(processes: Processes, own: OwnData, mode: str, kept_bytes: int) -> dict[str, Any]:

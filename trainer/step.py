@@ -74,15 +74,16 @@ class TrainingStep:
             self.recipe.update(self.net, self.optimiser)
         return loss.detach(), None if distance is None else distance.detach()
 
-    def divided(self, captions: int) -> AbstractContextManager[None]:
-        """Context of steps, with so many captions each; several processes share out layers in it.
+    def divided(self, videos: int, captions: int = 1) -> AbstractContextManager[None]:
+        """Context of steps, in batches of so many videos with so many captions each.
 
-        After it each process has the whole model, and all that the optimiser knows.
+        Several processes share out layers in it; after it each has the whole model, and all that
+        the optimiser knows.
         """
         if self.shared is None:
             return nullcontext()
-        average = self.recipe.average
-        return self.shared.divided(self.optimiser, captions, [average.net] if average else [])
+        copies = [self.recipe.average.net] if self.recipe.average else []
+        return self.shared.divided(self.optimiser, videos, captions, copies)
 
     def _sharing(self, batch: Batch) -> AbstractContextManager[None]:
         return self.shared.sharing(batch) if self.shared else nullcontext()

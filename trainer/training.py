@@ -308,7 +308,7 @@ class Trainer:
         waits = Waits()
         batches = waits.over(parts.train.batches(course.epoch, limit=limit, start=first))
         shown = progress(batches, total=count - first, description=f"epoch {course.epoch}")
-        with self.step.divided(parts.train.captions_per_batch):
+        with self.step.divided(parts.train.batch_size, parts.train.captions_per_video):
             for batch in shown:
                 loss, distance = self.step(batch.to(parts.device), course.epoch)
                 course.losses.append(loss)

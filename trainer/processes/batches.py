@@ -10,7 +10,7 @@ Axes: B videos of a batch, b of them with this process, C captions per video, M 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -48,30 +48,23 @@ class SharedBatches:
     ) -> None:
         self._net, self._loss, self._processes = net, loss, processes
         self._columns = ColumnParallel(net, processes)
-        self._own: list[nn.Parameter] = []  # what this process alone learns at the moment
         self._means_statistics = local_statistics
         for module in net.modules():
             if isinstance(module, BatchNorm1d):
                 module.exchange = None if local_statistics else processes
 
-    @contextmanager
     def divided(
-        self, optimiser: Optimizer, captions: int, copies: Iterable[nn.Module] = ()
-    ) -> Iterator[None]:
-        """Within this context the processes share out the largest layers; after it all are whole.
+        self, optimiser: Optimizer, videos: int, captions: int, copies: Iterable[nn.Module] = ()
+    ) -> AbstractContextManager[None]:
+        """Context in which the processes share out the largest layers; after it all are whole.
 
         Args:
             optimiser: of the model.
-            captions: those of a whole batch, which say whether it pays.
+            videos: those of a whole batch.
+            captions: of each video.
             copies: models whose weights follow those of the model step by step.
         """
-        if not self._columns.pays(captions, optimiser):
-            yield
-            return
-        with self._columns.divided(optimiser, copies):
-            self._own = self._columns.own
-            yield
-            self._own = []
+        return self._columns.divided(optimiser, videos, captions, copies)
 
     @contextmanager
     def sharing(self, batch: Batch) -> Iterator[None]:
@@ -89,20 +82,20 @@ class SharedBatches:
         ) -> tuple[TextEmbeddings, VideoEmbeddings]:
             return _gathered(text, video, captions, whole, self._processes)
 
-        before = self._net.gather, self._columns.sizes
-        self._net.gather = gather
-        self._columns.sizes = [size * captions for size in whole.sizes]
+        columns = self._columns
+        before = self._net.gather, columns.sizes, columns.captions
+        self._net.gather, columns.sizes, columns.captions = gather, whole.sizes, captions
         try:
             yield
         finally:
-            self._net.gather, self._columns.sizes = before
+            self._net.gather, columns.sizes, columns.captions = before
 
     def total_norm(self, gradients: Sequence[Tensor]) -> Tensor:
         """Return the length of all gradients together, of which this process has some alone."""
-        alone = {id(p.grad) for p in self._own if p.grad is not None}
+        alone = {id(p.grad) for p in self._columns.own if p.grad is not None}
         own = nn.utils.get_total_norm([x for x in gradients if id(x) in alone])
         others = nn.utils.get_total_norm([x for x in gradients if id(x) not in alone])
-        if not self._own:
+        if not alone:
             return others
         return (self._processes.sum(own.square()) + others.square()).sqrt()
 

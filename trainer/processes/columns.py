@@ -1,13 +1,13 @@
-"""The text side's first layers, whose columns several processes share out.
+"""The first layers of both sides, whose columns several processes share out.
 
-These layers, from a pooled caption to an embedding for each expert, hold most of a model's weights
-(four fifths of CE's on MSRVTT). Each process computes some of their output features, of all
-captions of a batch: column-parallel layers (Shoeybi et al. 2019, arXiv 1909.08053, section 3). So
-it has the whole gradient of the weights of these features, and updates them alone: captions and
-embeddings are exchanged, some MB, in place of gradients, some hundred.
+These layers, from pooled captions and experts to embeddings, hold most of a model's weights (nine
+tenths of CE's on MSRVTT). Each process computes some of their output features, of all rows of a
+batch: column-parallel layers (Shoeybi et al. 2019, arXiv 1909.08053, section 3). So it has the
+whole gradient of the weights of these features, and updates them alone: inputs and outputs are
+exchanged, some MB, in place of gradients, some hundred.
 
-Axes: Q captions of a batch, q of them with this process, I features of a pooled caption, O output
-features of all layers, o of them with this process.
+Axes: R rows of a batch (videos or captions), r of them with this process, I features of an input,
+O output features of all layers of a side, o of them with this process.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adafactor, Optimizer
 
-from model.expert_module import ExpertModule
-from model.fast import fan_out
+from model.expert_module import ExpertModule, Project
+from model.fast import project
 from model.similarity import RetrievalModel
 from trainer.processes.alone import Processes
 
@@ -47,85 +47,144 @@ class _Part:
         return value[self.rows] if _has_rows(value, self.whole) else value
 
 
+class _Side:
+    """The first layers of one side of a model, of which this process has some columns.
+
+    Args:
+        layers: of all experts.
+        processes: who has the other columns.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear], processes: Processes) -> None:
+        self._processes = processes
+        self._widths = [layer.out_features for layer in layers]
+        self._input_sizes = [layer.in_features for layer in layers]
+        total, count = sum(self._widths), processes.count
+        edges = [total * process // count for process in range(count + 1)]
+        self._columns = [stop - start for start, stop in pairwise(edges)]
+        self.parts: list[_Part] = []
+        self._own: dict[int, nn.Linear] = {}
+        starts = accumulate(self._widths[:-1], initial=0)
+        for number, (layer, start) in enumerate(zip(layers, starts, strict=True)):
+            clipped = [min(max(edge - start, 0), layer.out_features) for edge in edges]
+            own = self._divided(layer, [slice(*pair) for pair in pairwise(clipped)])
+            if len(own.weight):
+                self._own[number] = own
+
+    def _divided(self, layer: nn.Linear, shares: list[slice]) -> nn.Linear:
+        rank = self._processes.rank
+        own = nn.Linear(1, 1, device="meta")
+        for name in ("weight", "bias"):
+            whole = getattr(layer, name)
+            part = nn.Parameter(whole.detach()[shares[rank]], requires_grad=whole.requires_grad)
+            setattr(own, name, part)
+            self.parts.append(_Part(whole, part, shares, rank))
+        return own
+
+    def pays(self, rows: int, inputs: int) -> bool:
+        """Whether so many rows of a batch, and inputs, are less to exchange than gradients."""
+        features = sum(self._input_sizes[:inputs]) + sum(self._widths)
+        exchanged = rows * features * self.parts[0].whole.itemsize
+        saved = sum(part.whole.nbytes for part in self.parts) - exchanged
+        return min(self._columns) > 0 and saved >= WORTH_BYTES
+
+    def project(self, inputs: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+        """As `model.fast.project` by the whole layers; `sizes` says how many rows a process has."""
+        rows = _AllRows.apply(sizes, self._processes, *inputs)  # each (R, I)
+        used = rows if len(rows) == 1 else [rows[number] for number in self._own]
+        own_Ro = torch.cat(project(used, list(self._own.values())), dim=1)
+        own_Ro = _Needing.apply(own_Ro, *rows)
+        result_rO = _OwnRows.apply(own_Ro, sizes, self._columns, self._processes)
+        return list(result_rO.split(self._widths, dim=1))
+
+
 class ColumnParallel:
-    """The first layers of a model's text side, of which this process has some columns.
+    """The first layers of a model's two sides, of which this process has some columns.
 
     Args:
         net: the model, on its device.
         processes: who has the others.
 
     Attributes:
-        sizes: how many captions of the batch in hand each process has.
+        sizes: how many videos of the batch in hand each process has.
+        captions: how many captions each of these has.
     """
 
     def __init__(self, net: RetrievalModel, processes: Processes) -> None:
-        self._processes, self.sizes = processes, [0] * processes.count
-        self._modules = [m for m in net.modules() if isinstance(m, ExpertModule)]
-        self._is_compiled = net._compiled_call_impl is not None
-        layers = _first_layers(net)
-        self._widths = [layer.out_features for layer in layers]
-        total, count = sum(self._widths), processes.count
-        edges = [total * process // count for process in range(count + 1)]
-        self._columns = [stop - start for start, stop in pairwise(edges)]
-        starts = accumulate(self._widths, initial=0)
-        self._parts: list[_Part] = []
-        self._layers: list[nn.Linear] = []
-        for layer, start in zip(layers, starts, strict=False):
-            clipped = [min(max(edge - start, 0), layer.out_features) for edge in edges]
-            shares = [slice(*pair) for pair in pairwise(clipped)]
-            self._divide(layer, shares)
-
-    def _divide(self, layer: nn.Linear, shares: list[slice]) -> None:
-        rows = shares[self._processes.rank]
-        own = nn.Linear(1, 1, device="meta")
-        for name in ("weight", "bias"):
-            whole = getattr(layer, name)
-            part = nn.Parameter(whole.detach()[rows], requires_grad=whole.requires_grad)
-            setattr(own, name, part)
-            self._parts.append(_Part(whole, part, shares, self._processes.rank))
-        if rows.stop > rows.start:
-            self._layers.append(own)
-
-    def pays(self, captions: int, optimiser: Optimizer) -> bool:
-        """Whether batches of so many captions are less to exchange than gradients."""
-        if min(self._columns) == 0 or isinstance(
-            optimiser, Adafactor
-        ):  # which wants whole matrices
-            return False
-        weights = sum(part.whole.nbytes for part in self._parts)
-        features = sum(self._widths) + self._parts[0].whole.shape[1]
-        exchanged = captions * features * self._parts[0].whole.itemsize
-        return weights - exchanged >= WORTH_BYTES
+        self.sizes, self.captions = [0] * processes.count, 1
+        self._net, self._processes = net, processes
+        self._text, self._video = (
+            _Side(layers, processes) if layers else None for layers in _first_layers(net)
+        )
+        self._parts: list[_Part] = []  # those that are shared out at the moment
 
     @property
     def own(self) -> list[nn.Parameter]:
-        """What this process alone learns."""
+        """What this process alone learns at the moment."""
         return [part.own for part in self._parts if part.own.numel()]
 
     @contextmanager
-    def divided(self, optimiser: Optimizer, copies: Iterable[nn.Module]) -> Iterator[None]:
+    def divided(
+        self, optimiser: Optimizer, videos: int, captions: int, copies: Iterable[nn.Module]
+    ) -> Iterator[None]:
         """Within this context each process learns its columns; after it, each has those of all.
 
         Args:
             optimiser: of the model's parameters; within the context, of this process's columns.
+            videos: those of a batch, which say whether it pays.
+            captions: of each video.
             copies: other models whose weights follow those of the model step by step.
         """
+        text, video = self._text, self._video
+        if isinstance(optimiser, Adafactor):  # which wants whole matrices
+            text = video = None
+        text = text if text and text.pays(videos * captions, inputs=1) else None
+        video = video if video and video.pays(videos, inputs=len(video.parts)) else None
+        self._parts = [part for side in (text, video) if side for part in side.parts]
+        wholes = self._take_apart(optimiser)
+        with self._projecting(text, video):
+            yield
+        # Where a step failed nothing is made whole: the others do not wait for it.
+        _replace(optimiser, {part.own: part.whole for part in self._parts})
+        with torch.no_grad():
+            self._make_whole(optimiser, wholes, copies)
+        self._parts = []
+
+    @contextmanager
+    def _projecting(self, text: _Side | None, video: _Side | None) -> Iterator[None]:
+        def project_text(inputs: Sequence[Tensor], _: Sequence[nn.Linear]) -> list[Tensor]:
+            assert text
+            return text.project(inputs, [size * self.captions for size in self.sizes])
+
+        def project_video(inputs: Sequence[Tensor], _: Sequence[nn.Linear]) -> list[Tensor]:
+            assert video
+            return video.project(inputs, self.sizes)
+
+        chosen: dict[str, Project] = {}
+        if text:
+            chosen["project_text"] = project_text
+        if video:
+            chosen["project_video"] = project_video
+        if self._net._compiled_call_impl is not None:  # exchanges stay out of what is compiled
+            chosen = {name: torch.compiler.disable(of) for name, of in chosen.items()}
+        for module in _expert_modules(self._net):
+            module.__dict__ |= chosen
+        try:
+            yield
+        finally:
+            for module in _expert_modules(self._net):
+                for name in chosen:
+                    del module.__dict__[name]
+
+    def _take_apart(self, optimiser: Optimizer) -> dict[nn.Parameter, dict[str, Any]]:
+        """Let the optimiser have this process's columns; returns what it knew of whole layers."""
         wholes = {part.own: optimiser.state.pop(part.whole, {}) for part in self._parts}
         for part in self._parts:
             part.whole.grad = None
             if part.own.numel() and (known := wholes[part.own]):
                 optimiser.state[part.own] = {name: part.of(x) for name, x in known.items()}
         _replace(optimiser, {part.whole: part.own for part in self._parts})
-        project = torch.compiler.disable(self._project) if self._is_compiled else self._project
-        for module in self._modules:
-            module.project = project
-        yield
-        # Where a step failed nothing is made whole: the others do not wait for it.
-        for module in self._modules:
-            del module.project
-        _replace(optimiser, {part.own: part.whole for part in self._parts})
-        with torch.no_grad():
-            self._make_whole(optimiser, wholes, copies)
+        return wholes
 
     def _make_whole(
         self,
@@ -134,12 +193,12 @@ class ColumnParallel:
         copies: Iterable[nn.Module],
     ) -> None:
         states = {part.own: optimiser.state.pop(part.own, {}) for part in self._parts}
-        copied = [p for net in copies for layer in _first_layers(net) for p in _of(layer)]
+        twins = [dict(zip(self._net.parameters(), net.parameters(), strict=True)) for net in copies]
         # All are updated in the same steps: one tells what an optimiser knows of each.
         known = next((part for part in self._parts if states[part.own]), None)
-        for number, part in enumerate(self._parts):
+        for part in self._parts:
             part.own.grad = None
-            for x in (part.whole, *copied[number :: len(self._parts)]):
+            for x in (part.whole, *(of[part.whole] for of in twins)):
                 self._share(x, part)
             if known is None:
                 continue
@@ -162,20 +221,18 @@ class ColumnParallel:
             if rows.stop > rows.start:
                 self._processes.take_from(process, [x.detach()[rows]])
 
-    def _project(self, text_qI: Tensor, _: Iterable[nn.Linear]) -> list[Tensor]:
-        """As `fan_out` of the whole layers."""
-        text_QI = _AllRows.apply(text_qI, self.sizes, self._processes)
-        own_Qo = torch.cat(fan_out(text_QI, self._layers), dim=1)
-        result_qO = _OwnRows.apply(own_Qo, self.sizes, self._columns, self._processes)
-        return list(result_qO.split(self._widths, dim=1))
+
+def _expert_modules(net: nn.Module) -> list[ExpertModule]:
+    return [module for module in net.modules() if isinstance(module, ExpertModule)]
 
 
-def _first_layers(net: nn.Module) -> list[nn.Linear]:
-    return [unit.fc for m in net.modules() if isinstance(m, ExpertModule) for unit in m.text_units]
-
-
-def _of(layer: nn.Linear) -> tuple[Tensor, Tensor]:
-    return layer.weight, layer.bias
+def _first_layers(net: nn.Module) -> tuple[list[nn.Linear], list[nn.Linear]]:
+    """Those of captions, and those of videos."""
+    modules = _expert_modules(net)
+    return (
+        [unit.fc for module in modules for unit in module.text_units],
+        [unit.fc for module in modules for unit in module.video_units],
+    )
 
 
 def _has_rows(value: Any, parameter: Tensor) -> bool:
@@ -189,25 +246,55 @@ def _replace(optimiser: Optimizer, others: Mapping[nn.Parameter, nn.Parameter]) 
 
 
 class _AllRows(torch.autograd.Function):
-    """The rows (q, I) of one process after the other, (Q, I).
+    """Of each input (r, I) the rows of one process after the other, (R, I).
 
     On the way back each process has a gradient of all rows, by its columns: it gets those of its
-    own, and adds them up.
+    own rows, and adds them up.
     """
 
     @staticmethod
-    def forward(ctx: Any, x_qI: Tensor, sizes: Sequence[int], processes: Processes) -> Tensor:
-        ctx.sizes, ctx.processes, ctx.own_shape = sizes, processes, x_qI.shape
-        return processes.gather_rows(x_qI, sizes)
+    def forward(
+        ctx: Any, sizes: Sequence[int], processes: Processes, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.sizes, ctx.processes = sizes, processes
+        widths = [x.shape[1] for x in inputs]
+        rows = processes.gather_rows(torch.cat(inputs, dim=1), sizes).split(widths, dim=1)
+        needed = ctx.needs_input_grad[2:]
+        ctx.mark_non_differentiable(
+            *(x for x, is_needed in zip(rows, needed, strict=True) if not is_needed)
+        )
+        return rows
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient_QI: Tensor) -> tuple[Tensor | None, ...]:
-        rows, size = ctx.own_shape
-        given = [number * size for number in ctx.sizes]
-        taken = [rows * size] * len(given)
-        parts = ctx.processes.exchange(gradient_QI.flatten(), given, taken, gradient_QI.numel())
-        return parts.view(len(given), rows, size).sum(dim=0), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[2:]
+        wanted = [x for x, is_needed in zip(gradients, needed, strict=True) if is_needed]
+        joined_RI = torch.cat(wanted, dim=1)
+        size, rows = joined_RI.shape[1], ctx.sizes[ctx.processes.rank]
+        given, taken = [number * size for number in ctx.sizes], [rows * size] * len(ctx.sizes)
+        parts = ctx.processes.exchange(joined_RI.flatten(), given, taken, joined_RI.numel())
+        sums = iter(
+            parts.view(len(taken), rows, size).sum(dim=0).split([x.shape[1] for x in wanted], dim=1)
+        )
+        return None, None, *(next(sums) if is_needed else None for is_needed in needed)
+
+
+class _Needing(torch.autograd.Function):
+    """Return x; what the others come from is asked for gradients even where x does not need them.
+
+    All processes have to take part in what `_AllRows` exchanges on the way back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *others: Tensor) -> Tensor:
+        ctx.count = len(others)
+        return x.view_as(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return gradient, *[None] * ctx.count
 
 
 class _OwnRows(torch.autograd.Function):
