@@ -10,6 +10,7 @@ Axes: R rows of a batch (videos or captions), r of them with this process, I fea
 O output features of all layers of a side, o of them with this process.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,8 +60,7 @@ class _Side:
         self._processes = processes
         self._widths = [layer.out_features for layer in layers]
         self._input_sizes = [layer.in_features for layer in layers]
-        total, count = sum(self._widths), processes.count
-        edges = [total * process // count for process in range(count + 1)]
+        edges = _edges_of_shares(self._input_sizes, self._widths, processes.count)
         self._columns = [stop - start for start, stop in pairwise(edges)]
         self.parts: list[_Part] = []
         self._own: dict[int, nn.Linear] = {}
@@ -96,6 +96,19 @@ class _Side:
         own_Ro = _Needing.apply(own_Ro, *rows)
         result_rO = _OwnRows.apply(own_Ro, sizes, self._columns, self._processes)
         return list(result_rO.split(self._widths, dim=1))
+
+
+def _edges_of_shares(input_sizes: list[int], widths: list[int], count: int) -> list[int]:
+    """Cut the columns of all layers so that each process has about as many weights."""
+    weights = [size * width for size, width in zip(input_sizes, widths, strict=True)]
+    before = list(accumulate(weights, initial=0))
+    first_columns = list(accumulate(widths, initial=0))
+    edges = [0]
+    for process in range(1, count):
+        wanted = before[-1] * process // count
+        layer = bisect_right(before, wanted) - 1
+        edges.append(first_columns[layer] + (wanted - before[layer]) // input_sizes[layer])
+    return [*edges, first_columns[-1]]
 
 
 class ColumnParallel:
