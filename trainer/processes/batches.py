@@ -48,6 +48,7 @@ class SharedBatches:
     ) -> None:
         self._net, self._loss, self._processes = net, loss, processes
         self._columns = ColumnParallel(net, processes)
+        self._batch: Batch | None = None  # the one in hand
         self._means_statistics = local_statistics
         for module in net.modules():
             if isinstance(module, BatchNorm1d):
@@ -72,23 +73,31 @@ class SharedBatches:
 
         Parts in which a batch goes through the model have such contexts of their own within.
         """
-        whole, captions = batch.whole, batch.text.shape[1]
-        if whole is None:
+        if batch.whole is None:
             yield
             return
-
-        def gather(
-            text: TextEmbeddings, video: VideoEmbeddings
-        ) -> tuple[TextEmbeddings, VideoEmbeddings]:
-            return _gathered(text, video, captions, whole, self._processes)
-
-        columns = self._columns
-        before = self._net.gather, columns.sizes, columns.captions
-        self._net.gather, columns.sizes, columns.captions = gather, whole.sizes, captions
+        outer, self._batch = self._batch, batch
+        self._expect(batch)
+        self._net.gather = self._gather
         try:
             yield
         finally:
-            self._net.gather, columns.sizes, columns.captions = before
+            self._batch = outer
+            if outer is None:
+                self._net.gather = None
+            else:
+                self._expect(outer)
+
+    def _expect(self, batch: Batch) -> None:
+        assert batch.whole
+        self._columns.expect(batch.whole.sizes, captions=batch.text.shape[1])
+
+    def _gather(
+        self, text: TextEmbeddings, video: VideoEmbeddings
+    ) -> tuple[TextEmbeddings, VideoEmbeddings]:
+        batch = self._batch
+        assert batch and batch.whole
+        return _gathered(text, video, batch.text.shape[1], batch.whole, self._processes)
 
     def total_norm(self, gradients: Sequence[Tensor]) -> Tensor:
         """Return the length of all gradients together, of which this process has some alone."""

@@ -54,7 +54,13 @@ class _Side:
     Args:
         layers: of all experts.
         processes: who has the other columns.
+
+    Attributes:
+        sizes: how many rows of the batch in hand each process has.
+        parts: of weights and biases.
     """
+
+    sizes: Sequence[int] = ()
 
     def __init__(self, layers: Sequence[nn.Linear], processes: Processes) -> None:
         self._processes = processes
@@ -88,13 +94,13 @@ class _Side:
         saved = sum(part.whole.nbytes for part in self.parts) - exchanged
         return min(self._columns) > 0 and saved >= WORTH_BYTES
 
-    def project(self, inputs: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
-        """As `model.fast.project` by the whole layers; `sizes` says how many rows a process has."""
-        rows = _AllRows.apply(sizes, self._processes, *inputs)  # each (R, I)
+    def project(self, inputs: Sequence[Tensor], _: Sequence[nn.Linear]) -> list[Tensor]:
+        """As `model.fast.project` by the whole layers."""
+        rows = _AllRows.apply(self.sizes, self._processes, *inputs)  # each (R, I)
         used = rows if len(rows) == 1 else [rows[number] for number in self._own]
         own_Ro = torch.cat(project(used, list(self._own.values())), dim=1)
         own_Ro = _Needing.apply(own_Ro, *rows)
-        result_rO = _OwnRows.apply(own_Ro, sizes, self._columns, self._processes)
+        result_rO = _OwnRows.apply(own_Ro, self.sizes, self._columns, self._processes)
         return list(result_rO.split(self._widths, dim=1))
 
 
@@ -117,19 +123,20 @@ class ColumnParallel:
     Args:
         net: the model, on its device.
         processes: who has the others.
-
-    Attributes:
-        sizes: how many videos of the batch in hand each process has.
-        captions: how many captions each of these has.
     """
 
     def __init__(self, net: RetrievalModel, processes: Processes) -> None:
-        self.sizes, self.captions = [0] * processes.count, 1
         self._net, self._processes = net, processes
         self._text, self._video = (
             _Side(layers, processes) if layers else None for layers in _first_layers(net)
         )
         self._parts: list[_Part] = []  # those that are shared out at the moment
+
+    def expect(self, videos: Sequence[int], captions: int) -> None:
+        """Take down how many videos of a batch each process has, with how many captions each."""
+        for side, rows in ((self._text, captions), (self._video, 1)):
+            if side:
+                side.sizes = [size * rows for size in videos]
 
     @property
     def own(self) -> list[nn.Parameter]:
@@ -165,27 +172,20 @@ class ColumnParallel:
 
     @contextmanager
     def _projecting(self, text: _Side | None, video: _Side | None) -> Iterator[None]:
-        def project_text(inputs: Sequence[Tensor], _: Sequence[nn.Linear]) -> list[Tensor]:
-            assert text
-            return text.project(inputs, [size * self.captions for size in self.sizes])
-
-        def project_video(inputs: Sequence[Tensor], _: Sequence[nn.Linear]) -> list[Tensor]:
-            assert video
-            return video.project(inputs, self.sizes)
-
         chosen: dict[str, Project] = {}
         if text:
-            chosen["project_text"] = project_text
+            chosen["project_text"] = text.project
         if video:
-            chosen["project_video"] = project_video
+            chosen["project_video"] = video.project
         if self._net._compiled_call_impl is not None:  # exchanges stay out of what is compiled
             chosen = {name: torch.compiler.disable(of) for name, of in chosen.items()}
-        for module in _expert_modules(self._net):
+        modules = _expert_modules(self._net)
+        for module in modules:
             module.__dict__ |= chosen
         try:
             yield
         finally:
-            for module in _expert_modules(self._net):
+            for module in modules:
                 for name in chosen:
                     del module.__dict__[name]
 
