@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from types import ModuleType
 
@@ -52,8 +53,8 @@ def together(tmp_path: Path) -> Together:
             port, parent = listening.getsockname()[1], os.getpid()
             children = []
             for rank in range(count):
-                child = os.fork()
-                if not child:
+                child = Fork()
+                if not child.number:
                     os.environ |= {
                         **{"RANK": str(rank), "WORLD_SIZE": str(count)},
                         **{"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)},
@@ -65,10 +66,34 @@ def together(tmp_path: Path) -> Together:
                         listening.close()
                     _be(program, arguments, output, within and (lambda r=rank: within(r)))
                 children.append(child)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        return codes[0] or next((c for c in codes if c), 0), output.read_text()
+        with output.open("a") as handle, redirect_stderr(handle):
+            code = launch.wait(children)
+        return code, output.read_text()
 
     return call
+
+
+class Fork:
+    """A fork of this process, as `subprocess.Popen` tells of a process."""
+
+    def __init__(self) -> None:
+        self.number, self.code = os.fork(), None
+
+    def poll(self, how: int = os.WNOHANG) -> int | None:
+        if self.code is None:
+            number, status = os.waitpid(self.number, how)
+            self.code = os.waitstatus_to_exitcode(status) if number else None
+        return self.code
+
+    def wait(self) -> int:
+        return self.poll(how=0)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.number, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 def _be(program: ModuleType, arguments: tuple, output: Path, prepare: Callable | None) -> None:
@@ -194,14 +219,16 @@ def test_a_stopped_training_goes_on_with_other_processes(
     close(only_run(tmp_path / "whole"), models, 0.0 if first == then else 1e-5)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_is_killed_ends_the_others(
-    together: Together, config_path: Path, tmp_path: Path
+    together: Together, config_path: Path, tmp_path: Path, rank: int
 ) -> None:
-    kill = signalled(1, 4, signal.SIGKILL)
+    kill = signalled(rank, 4, signal.SIGKILL)
     started = time.monotonic()
     code, output = together(3, train_program, "--config", config_path, within=kill)
-    assert code == 1 and "error: Process 1 has ended: it was killed" in output
-    assert "Traceback" not in output and time.monotonic() - started < 60
+    assert code == 137 and f"error: Process {rank} was killed by SIGKILL" in output
+    assert "Traceback" not in output and output.count("rror") == 1
+    assert time.monotonic() - started < 60
     code, output = together(2, train_program, "--config", config_path, "--resume", "auto")
     assert code == 0, output
     assert only_run(tmp_path / "saved")
@@ -277,6 +304,55 @@ def test_the_launcher_gives_the_code_of_its_processes(
     (tmp_path / "child.py").write_text(CHILD)
     assert launch.launch([str(tmp_path / "child.py"), mode], 2) == code
     assert capfd.readouterr().out.startswith("rank 0 of 2 ")
+
+
+class Scripted:
+    """A child whose code is None until its last look, or until it is killed."""
+
+    def __init__(self, codes: list[int | None]) -> None:
+        self.codes = codes
+
+    def poll(self) -> int | None:
+        return self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
+
+    def wait(self) -> int:
+        assert self.codes[-1] is not None, "it would wait for ever"
+        return self.codes[-1]
+
+    def kill(self) -> None:
+        self.codes = [-signal.SIGKILL]
+
+
+SILENT, ABORTED = launch.WITHOUT_A_WORD, -signal.SIGABRT
+
+
+@pytest.mark.parametrize(
+    ("children", "code", "said"),
+    [
+        ([[None, 0], [0]], 0, ""),
+        ([[None, 1], [None, 1, 2]], 1, ""),
+        ([[None, SILENT], [-9]], 137, "Process 1 was killed by SIGKILL (as the system does"),
+        ([[-11], [-11]], 139, "Process 0 was killed by SIGSEGV"),
+        ([[SILENT], [-35]], 163, "Process 1 was killed by signal 35"),
+        ([[None, SILENT], [3]], 3, "Process 1 has ended with code 3"),
+        ([[SILENT], [3]], 3, "Process 1 has ended with code 3"),
+        ([[None, None, ABORTED], [None, 2]], 2, ""),  # the end of one may tear others along
+        ([[None], [2]], 2, ""),
+    ],
+)
+def test_the_launcher_says_what_nobody_else_can(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    children: list[list[int | None]],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(launch, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(launch, "_SECONDS_TO_LEAVE", 0.01)
+    assert launch.wait([Scripted(codes) for codes in children]) == code
+    output = capsys.readouterr().err
+    assert output.startswith(f"error: {said}") if said else output == ""
+    assert output.count("\n") == bool(said)
 
 
 def test_the_launcher_passes_signals_on(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 from trainer.processes.group import Group
+from trainer.processes.launch import WITHOUT_A_WORD
 from utils.errors import short
 
 # So long a process has to end by itself, in order, when another one has gone.
@@ -34,10 +35,11 @@ class Lifeline:
     Args:
         processes: all of them make theirs at the same time.
         host: where the first one is reached.
-        parent: the process that has started this one, where it may not be outlived; 0: none.
+        parent: the process that has started all of them, which none outlives; 0: nobody is asked.
 
     Attributes:
-        lost: what to say of the process that has gone; "": all are there.
+        lost: what to say of the process that has gone; "": nothing, or nothing that the parent
+            does not know better.
         code: the exit code that its end asks for.
     """
 
@@ -94,12 +96,15 @@ class Lifeline:
                     self._lose(message.get("rank", rank), message)
 
     def _lose(self, rank: int, message: dict[str, Any]) -> None:
-        reason = str(message.get("reason", _UNTOLD)).rstrip(".")
-        code = message.get("code")
+        reason, code = str(message.get("reason", "")).rstrip("."), message.get("code")
         code = code if type(code) is int else 1
         if self._is_first:
             self._tell({"reason": reason, "code": code, "rank": rank})
-        self._leave(f"Process {rank} has ended: {reason}.", code, SECONDS_TO_LEAVE)
+        if not reason and self._parent:
+            self._leave("", WITHOUT_A_WORD, SECONDS_TO_LEAVE)
+        else:
+            reason = reason or _UNTOLD
+            self._leave(f"Process {rank} has ended: {reason}.", code, SECONDS_TO_LEAVE)
 
     def _leave(self, sentence: str, code: int, seconds: float) -> None:
         """End this process, unless it ends by itself in time."""
@@ -107,10 +112,14 @@ class Lifeline:
         self._has_noticed.set()
         time.sleep(seconds)
         if not self._is_over:
-            if self._is_first:
-                sys.stderr.write(f"error: {short(sentence, 2000)}\n")
-                sys.stderr.flush()
+            self.speak()
             os._exit(code)
+
+    def speak(self) -> None:
+        """Say, in the first process, which one has gone, and why."""
+        if self._is_first and self.lost:
+            sys.stderr.write(f"error: {short(self.lost, 2000)}\n")
+            sys.stderr.flush()
 
 
 def _accepted(listening: socket.socket, secret: str, count: int) -> dict[socket.socket, int]:

@@ -119,8 +119,7 @@ def _leave(group: "Group", lifeline: "Lifeline", error: BaseException) -> None:
         lifeline.finish()
         if group.is_first and lifeline.code == EXIT_WRONG_INPUT:
             raise UserError(lifeline.lost) from None
-        if group.is_first:
-            sys.stderr.write(f"error: {lifeline.lost}\n")
+        lifeline.speak()
         raise SystemExit(lifeline.code) from None
     if isinstance(stop, Stopped) and stop.saved:
         lifeline.finish()  # all of them stop
