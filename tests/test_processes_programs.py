@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 
@@ -29,7 +30,7 @@ from tests.test_teachtext import (  # fixtures, and what goes with them
     teachers,  # noqa: F401
     write_config,
 )
-from trainer.processes import launch
+from trainer.processes import launch, starting
 from trainer.step import TrainingStep
 from utils.command_line import run_main
 from utils.errors import UserError
@@ -266,6 +267,17 @@ def test_statistics_of_each_process_are_a_choice(
         found.append(weights(only_run(folder) / "trained_model.pth"))
     assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0])
     assert all(value.isfinite().all() for value in found[1].values())
+
+
+def test_a_process_does_not_wait_for_ever_for_one_that_cannot_start(
+    run: Run, config_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starting, "_TIME_TO_MEET", timedelta(seconds=1))
+    alone = dict.fromkeys(launch.VARIABLES, "0") | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (alone | {"MASTER_ADDR": "127.0.0.1"}).items():
+        monkeypatch.setenv(name, value)
+    code, output = run(train_program, "--config", config_path)
+    assert code == 2 and "Process 0 cannot meet the others" in output and "1/2" in output
 
 
 @pytest.mark.parametrize("device", ["cpu,0", "0,cpu", "0,0", "0,", ",", "cpu,", "a,b", "-1,0"])

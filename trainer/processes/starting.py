@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # How long one waits for another: whoever draws a page or packs features may take long, and one
 # that has gone is noticed otherwise.
 _PATIENCE = timedelta(days=7)
+# How long they may take to start: where nobody looks after them, as torchrun does, one that cannot
+# start is noticed by this alone.
+_TIME_TO_MEET = timedelta(minutes=10)
 # After a library has complained: whether that was because another process has gone.
 _SECONDS_TO_NOTICE = 3.0
 
@@ -82,11 +85,14 @@ def _join(device: str | None) -> "Group":
         if PARENT in os.environ:
             where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), count
             socket = int(os.environ[SOCKET]) if rank == 0 else None
-            store = dist.TCPStore(*where, is_master=rank == 0, master_listen_fd=socket)
+            store = dist.TCPStore(
+                *where, is_master=rank == 0, timeout=_TIME_TO_MEET, master_listen_fd=socket
+            )
         else:
-            store, _, _ = next(dist.rendezvous("env://"))
+            store, _, _ = next(dist.rendezvous("env://", timeout=_TIME_TO_MEET))
             # Where torchrun starts all anew, the store still has the addresses of those before.
             store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        store.set_timeout(_PATIENCE)  # NCCL's first exchange still asks it
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE
         )
