@@ -273,11 +273,40 @@ def test_a_process_does_not_wait_for_ever_for_one_that_cannot_start(
     run: Run, config_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(starting, "_TIME_TO_MEET", timedelta(seconds=1))
-    alone = dict.fromkeys(launch.VARIABLES, "0") | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    for name, value in (alone | {"MASTER_ADDR": "127.0.0.1"}).items():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    for name, value in numbered(MASTER_PORT=str(port)).items():
         monkeypatch.setenv(name, value)
     code, output = run(train_program, "--config", config_path)
     assert code == 2 and "Process 0 cannot meet the others" in output and "1/2" in output
+    with socket.create_server(("127.0.0.1", port)):
+        code, output = run(train_program, "--config", config_path)
+    assert code == 2 and "Process 0 cannot meet the others" in output and "in use" in output
+
+
+def numbered(**others: str) -> dict[str, str]:
+    """What the first of two processes is told."""
+    numbers = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    return numbers | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"} | others
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"RANK": rank} for rank in ("", "x", "-1", "2", "1.0")),
+        *({"WORLD_SIZE": count} for count in ("0", "1")),
+        *({"LOCAL_RANK": rank} for rank in ("2", "1")),
+        *({"MASTER_PORT": port} for port in ("0", "65536", "http")),
+    ],
+    ids=str,
+)
+def test_numbers_set_by_hand_are_looked_at(
+    run: Run, config_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str]
+) -> None:
+    for name, value in numbered(**wrong).items():
+        monkeypatch.setenv(name, value)
+    code, output = run(train_program, "--config", config_path)
+    assert code == 2 and "does not number processes as torchrun does" in output
 
 
 @pytest.mark.parametrize("device", ["cpu,0", "0,cpu", "0,0", "0,", ",", "cpu,", "a,b", "-1,0"])

@@ -1,6 +1,7 @@
 """Which processes a program is one of: alone, started here by --device 0,1, or by torchrun."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ def processes_of(
             raise SystemExit(launch([*program, *arguments], count))
         yield ALONE
         return
+    _check_numbers()
     group = _join(device)
     from trainer.processes.lifeline import Lifeline
 
@@ -62,6 +64,25 @@ def processes_of(
         raise
     lifeline.finish()
     group.close()
+
+
+def _check_numbers() -> None:
+    """Insist that the environment numbers the processes as torchrun does.
+
+    Raises:
+        UserError: it was set by hand, and does not.
+    """
+    names = [name for name in VARIABLES if name != "MASTER_ADDR"]
+    given = {name: os.environ[name] for name in names}
+    fault = " ".join(f"{name}={value}" for name, value in given.items())
+    if all(re.fullmatch("[0-9]{1,9}", value) for value in given.values()):
+        rank, count, local, here, port = map(int, given.values())
+        if local < here <= count and local <= rank < count and 0 < port < 2**16:
+            return
+    raise UserError(
+        f"The environment ({fault}) does not number processes as torchrun does: let torchrun set "
+        "all of it, or unset RANK for a training in one process."
+    )
 
 
 def _join(device: str | None) -> "Group":
