@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -42,16 +42,23 @@ Together = Callable[..., tuple[int, str]]
 def together(tmp_path: Path) -> Together:
     """Run a program as `--device cpu,cpu` does, in forks of this process; as the fixture `run`.
 
-    `within(rank)` is called in each process before it begins.
+    `within(rank)` is called in each process before it begins. With the port of an `agent`'s store,
+    it is torchrun that has started them.
     """
 
     def call(
-        count: int, program: ModuleType, *arguments: object, within: Callable | None = None
+        count: int,
+        program: ModuleType,
+        *arguments: object,
+        within: Callable | None = None,
+        agent: int = 0,
     ) -> tuple[int, str]:
         output = tmp_path / "output"
         output.write_bytes(b"")
         with socket.create_server(("127.0.0.1", 0)) as listening:
             port, parent = listening.getsockname()[1], os.getpid()
+            launched = {launch.SOCKET: str(listening.fileno()), launch.PARENT: str(parent)}
+            elastic = {"TORCHELASTIC_RUN_ID": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
             children = []
             for rank in range(count):
                 child = Fork()
@@ -59,8 +66,8 @@ def together(tmp_path: Path) -> Together:
                     os.environ |= {
                         **{"RANK": str(rank), "WORLD_SIZE": str(count)},
                         **{"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)},
-                        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
-                        **{launch.SOCKET: str(listening.fileno()), launch.PARENT: str(parent)},
+                        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(agent or port)},
+                        **(elastic if agent else launched),
                         "GLOO_SOCKET_IFNAME": "lo",
                     }
                     if rank:
@@ -307,6 +314,31 @@ def test_numbers_set_by_hand_are_looked_at(
         monkeypatch.setenv(name, value)
     code, output = run(train_program, "--config", config_path)
     assert code == 2 and "does not number processes as torchrun does" in output
+
+
+def test_torchrun_may_start_all_anew(together: Together, config_path: Path, tmp_path: Path) -> None:
+    has_looked = tmp_path / "has looked"
+
+    def anew(rank: int) -> None:
+        # An agent counts those starts alone that its own processes have caused.
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(rank)
+        # The first process comes when the other one has found what is left of those before.
+        if rank:
+            starting.time = SimpleNamespace(monotonic=time.monotonic, sleep=look)
+        while not rank and not has_looked.exists():
+            time.sleep(0.02)
+
+    def look(seconds: float) -> None:
+        has_looked.touch()
+        time.sleep(seconds)
+
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    command, kill = ["--config", config_path, "--resume", "auto"], signalled(1, 4, signal.SIGKILL)
+    code, output = together(2, train_program, *command, within=kill, agent=store.port)
+    assert code == 137 and "error: Process 1 has ended: it was killed" in output
+    code, output = together(2, train_program, *command, within=anew, agent=store.port)
+    assert code == 0 and "Continuing after epoch 1" in output, output
+    assert only_run(tmp_path / "saved")
 
 
 @pytest.mark.parametrize("device", ["cpu,0", "0,cpu", "0,0", "0,", ",", "cpu,", "a,b", "-1,0"])
