@@ -9,8 +9,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -28,7 +30,7 @@ from tests.test_teachtext import (  # fixtures, and what goes with them
     teachers,  # noqa: F401
     write_config,
 )
-from trainer.processes import launch
+from trainer.processes import launch, starting
 from trainer.step import TrainingStep
 from utils.command_line import run_main
 from utils.errors import UserError
@@ -40,35 +42,66 @@ Together = Callable[..., tuple[int, str]]
 def together(tmp_path: Path) -> Together:
     """Run a program as `--device cpu,cpu` does, in forks of this process; as the fixture `run`.
 
-    `within(rank)` is called in each process before it begins.
+    `within(rank)` is called in each process before it begins. With the port of an `agent`'s store,
+    it is torchrun that has started them.
     """
 
     def call(
-        count: int, program: ModuleType, *arguments: object, within: Callable | None = None
+        count: int,
+        program: ModuleType,
+        *arguments: object,
+        within: Callable | None = None,
+        agent: int = 0,
     ) -> tuple[int, str]:
         output = tmp_path / "output"
         output.write_bytes(b"")
         with socket.create_server(("127.0.0.1", 0)) as listening:
             port, parent = listening.getsockname()[1], os.getpid()
+            launched = {launch.SOCKET: str(listening.fileno()), launch.PARENT: str(parent)}
+            elastic = {"TORCHELASTIC_RUN_ID": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
             children = []
             for rank in range(count):
-                child = os.fork()
-                if not child:
+                child = Fork()
+                if not child.number:
                     os.environ |= {
                         **{"RANK": str(rank), "WORLD_SIZE": str(count)},
                         **{"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)},
-                        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
-                        **{launch.SOCKET: str(listening.fileno()), launch.PARENT: str(parent)},
+                        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(agent or port)},
+                        **(elastic if agent else launched),
                         "GLOO_SOCKET_IFNAME": "lo",
                     }
                     if rank:
                         listening.close()
                     _be(program, arguments, output, within and (lambda r=rank: within(r)))
                 children.append(child)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        return codes[0] or next((c for c in codes if c), 0), output.read_text()
+        with output.open("a") as handle, redirect_stderr(handle):
+            code = launch.wait(children)
+        return code, output.read_text()
 
     return call
+
+
+class Fork:
+    """A fork of this process, as `subprocess.Popen` tells of a process."""
+
+    def __init__(self) -> None:
+        self.number, self.code = os.fork(), None
+
+    def poll(self, how: int = os.WNOHANG) -> int | None:
+        if self.code is None:
+            number, status = os.waitpid(self.number, how)
+            self.code = os.waitstatus_to_exitcode(status) if number else None
+        return self.code
+
+    def wait(self) -> int:
+        return self.poll(how=0)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.number, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 def _be(program: ModuleType, arguments: tuple, output: Path, prepare: Callable | None) -> None:
@@ -194,14 +227,16 @@ def test_a_stopped_training_goes_on_with_other_processes(
     close(only_run(tmp_path / "whole"), models, 0.0 if first == then else 1e-5)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_is_killed_ends_the_others(
-    together: Together, config_path: Path, tmp_path: Path
+    together: Together, config_path: Path, tmp_path: Path, rank: int
 ) -> None:
-    kill = signalled(1, 4, signal.SIGKILL)
+    kill = signalled(rank, 4, signal.SIGKILL)
     started = time.monotonic()
     code, output = together(3, train_program, "--config", config_path, within=kill)
-    assert code == 1 and "error: Process 1 has ended: it was killed" in output
-    assert "Traceback" not in output and time.monotonic() - started < 60
+    assert code == 137 and f"error: Process {rank} was killed by SIGKILL" in output
+    assert "Traceback" not in output and output.count("rror") == 1
+    assert time.monotonic() - started < 60
     code, output = together(2, train_program, "--config", config_path, "--resume", "auto")
     assert code == 0, output
     assert only_run(tmp_path / "saved")
@@ -241,6 +276,71 @@ def test_statistics_of_each_process_are_a_choice(
     assert all(value.isfinite().all() for value in found[1].values())
 
 
+def test_a_process_does_not_wait_for_ever_for_one_that_cannot_start(
+    run: Run, config_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starting, "_TIME_TO_MEET", timedelta(seconds=1))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    for name, value in numbered(MASTER_PORT=str(port)).items():
+        monkeypatch.setenv(name, value)
+    code, output = run(train_program, "--config", config_path)
+    assert code == 2 and "Process 0 cannot meet the others" in output and "1/2" in output
+    with socket.create_server(("127.0.0.1", port)):
+        code, output = run(train_program, "--config", config_path)
+    assert code == 2 and "Process 0 cannot meet the others" in output and "in use" in output
+
+
+def numbered(**others: str) -> dict[str, str]:
+    """What the first of two processes is told."""
+    numbers = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    return numbers | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"} | others
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"RANK": rank} for rank in ("", "x", "-1", "2", "1.0")),
+        *({"WORLD_SIZE": count} for count in ("0", "1")),
+        *({"LOCAL_RANK": rank} for rank in ("2", "1")),
+        *({"MASTER_PORT": port} for port in ("0", "65536", "http")),
+    ],
+    ids=str,
+)
+def test_numbers_set_by_hand_are_looked_at(
+    run: Run, config_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str]
+) -> None:
+    for name, value in numbered(**wrong).items():
+        monkeypatch.setenv(name, value)
+    code, output = run(train_program, "--config", config_path)
+    assert code == 2 and "does not number processes as torchrun does" in output
+
+
+def test_torchrun_may_start_all_anew(together: Together, config_path: Path, tmp_path: Path) -> None:
+    has_looked = tmp_path / "has looked"
+
+    def anew(rank: int) -> None:
+        # An agent counts those starts alone that its own processes have caused.
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(rank)
+        # The first process comes when the other one has found what is left of those before.
+        if rank:
+            starting.time = SimpleNamespace(monotonic=time.monotonic, sleep=look)
+        while not rank and not has_looked.exists():
+            time.sleep(0.02)
+
+    def look(seconds: float) -> None:
+        has_looked.touch()
+        time.sleep(seconds)
+
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    command, kill = ["--config", config_path, "--resume", "auto"], signalled(1, 4, signal.SIGKILL)
+    code, output = together(2, train_program, *command, within=kill, agent=store.port)
+    assert code == 137 and "error: Process 1 has ended: it was killed" in output
+    code, output = together(2, train_program, *command, within=anew, agent=store.port)
+    assert code == 0 and "Continuing after epoch 1" in output, output
+    assert only_run(tmp_path / "saved")
+
+
 @pytest.mark.parametrize("device", ["cpu,0", "0,cpu", "0,0", "0,", ",", "cpu,", "a,b", "-1,0"])
 def test_wrong_devices(run: Run, config_path: Path, device: str) -> None:
     code, output = run(train_program, "--config", config_path, f"--device={device}")
@@ -277,6 +377,55 @@ def test_the_launcher_gives_the_code_of_its_processes(
     (tmp_path / "child.py").write_text(CHILD)
     assert launch.launch([str(tmp_path / "child.py"), mode], 2) == code
     assert capfd.readouterr().out.startswith("rank 0 of 2 ")
+
+
+class Scripted:
+    """A child whose code is None until its last look, or until it is killed."""
+
+    def __init__(self, codes: list[int | None]) -> None:
+        self.codes = codes
+
+    def poll(self) -> int | None:
+        return self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
+
+    def wait(self) -> int:
+        assert self.codes[-1] is not None, "it would wait for ever"
+        return self.codes[-1]
+
+    def kill(self) -> None:
+        self.codes = [-signal.SIGKILL]
+
+
+SILENT, ABORTED = launch.WITHOUT_A_WORD, -signal.SIGABRT
+
+
+@pytest.mark.parametrize(
+    ("children", "code", "said"),
+    [
+        ([[None, 0], [0]], 0, ""),
+        ([[None, 1], [None, 1, 2]], 1, ""),
+        ([[None, SILENT], [-9]], 137, "Process 1 was killed by SIGKILL (as the system does"),
+        ([[-11], [-11]], 139, "Process 0 was killed by SIGSEGV"),
+        ([[SILENT], [-35]], 163, "Process 1 was killed by signal 35"),
+        ([[None, SILENT], [3]], 3, "Process 1 has ended with code 3"),
+        ([[SILENT], [3]], 3, "Process 1 has ended with code 3"),
+        ([[None, None, ABORTED], [None, 2]], 2, ""),  # the end of one may tear others along
+        ([[None], [2]], 2, ""),
+    ],
+)
+def test_the_launcher_says_what_nobody_else_can(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    children: list[list[int | None]],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(launch, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(launch, "_SECONDS_TO_LEAVE", 0.01)
+    assert launch.wait([Scripted(codes) for codes in children]) == code
+    output = capsys.readouterr().err
+    assert output.startswith(f"error: {said}") if said else output == ""
+    assert output.count("\n") == bool(said)
 
 
 def test_the_launcher_passes_signals_on(tmp_path: Path) -> None:

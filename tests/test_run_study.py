@@ -6,9 +6,11 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -344,6 +346,7 @@ exit 143
 """
 PROGRAM = """\
 #!/bin/bash
+echo "$SRUN_CPUS_PER_TASK" >> processors
 echo "$RANK $WORLD_SIZE $LOCAL_RANK $LOCAL_WORLD_SIZE $MASTER_ADDR $MASTER_PORT $*" >> ran
 """
 SCONTROL = """\
@@ -364,6 +367,7 @@ def test_a_job_may_have_several_gpus_and_nodes(tmp_path: Path) -> None:
         (tmp_path / name).chmod(0o755)
     slurm = {"ARRAY_TASK_ID": "0", "ARRAY_JOB_ID": "7", "JOB_ID": "12345"}
     slurm |= {"NTASKS": "4", "JOB_NUM_NODES": "2", "JOB_NODELIST": "here,there"}
+    slurm |= {"CPUS_PER_TASK": "6"}
     environment = os.environ | {f"SLURM_{name}": value for name, value in slurm.items()}
     environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": "python"}
     done = subprocess.run([shutil.which("bash"), script], cwd=tmp_path, env=environment)
@@ -372,6 +376,56 @@ def test_a_job_may_have_several_gpus_and_nodes(tmp_path: Path) -> None:
         f"{rank} 4 {rank % 2} 2 here 22345 train.py --config a b" for rank in range(4)
     ]
     assert "requeue 7_0" in (tmp_path / "asked").read_text()
+    assert (tmp_path / "processors").read_text().split() == ["6"] * 4
+
+
+NODES = """\
+#!/bin/bash
+shift
+for rank in 0 1; do SLURM_PROCID=$rank SLURM_LOCALID=0 SLURM_NODEID=$rank "$@" & tasks+=($!); done
+for task in "${tasks[@]}"; do wait "$task" || code=$?; done
+exit "${code:-0}"
+"""
+
+
+def test_two_nodes_train_what_one_process_trains(
+    workplace: Path, study: Study, trained: list, tmp_path: Path
+) -> None:
+    path = workplace / "configs/tiny/train-ce.json"
+    change(path, "optimizer", type="SGD")
+    one = ("--configs", path, "--seeds", "3")
+    code, output = study(*one, "--sbatch", "jobs", "--sbatch_gpus=1", "--sbatch_nodes=2")
+    assert code == 0, output
+    scontrol = "#!/bin/bash\necho 127.0.0.1\necho 127.0.0.1\n"
+    for name, text in {"srun": NODES, "scontrol": scontrol}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    slurm = {"ARRAY_TASK_ID": "0", "ARRAY_JOB_ID": "7", "JOB_ID": str(free_port() - 20000)}
+    slurm |= {"NTASKS": "2", "JOB_NUM_NODES": "2", "JOB_NODELIST": "127.0.0.[1-1]"}
+    environment = os.environ | {f"SLURM_{name}": value for name, value in slurm.items()}
+    environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": sys.executable}
+    environment |= {"GLOO_SOCKET_IFNAME": "lo"}
+    script = workplace / "jobs" / "configs.sbatch"
+    done = subprocess.run(
+        ["bash", script], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and "rror" not in done.stderr, done.stderr
+    [of_two] = (workplace / "saved").rglob("metrics.json")
+    found = json.loads(of_two.read_text())
+    shutil.rmtree(workplace / "saved")
+    assert study(*one)[0] == 0 and len(trained) == 1
+    [of_one] = (workplace / "saved").rglob("metrics.json")
+    expected = json.loads(of_one.read_text())
+    assert found["test"] == expected["test"] and found["seed"] == expected["seed"] == 3
+    assert found["epochs"][0]["loss"] == pytest.approx(expected["epochs"][0]["loss"], abs=1e-6)
+
+
+def free_port() -> int:
+    """Find a port among those that jobs take."""
+    for port in range(20000 + os.getpid() % 9000, 30000):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,12 @@ exit "$code"
 
 
 _ALONE = '"${PYTHON:-python3}" "$@"'
-# A process for each GPU of each node; they are told of one another as torchrun tells them.
+# A process for each GPU of each node; they are told of one another as torchrun tells them. What
+# sbatch was told of processors (--cpus-per-task), srun has to be told again.
 _TOGETHER = r"""
 export MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 export MASTER_PORT="$((20000 + SLURM_JOB_ID % 10000))"
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 srun --kill-on-bad-exit=0 bash -c '
     export RANK="$SLURM_PROCID" LOCAL_RANK="$SLURM_LOCALID"
     export WORLD_SIZE="$SLURM_NTASKS" LOCAL_WORLD_SIZE="$((SLURM_NTASKS / SLURM_JOB_NUM_NODES))"

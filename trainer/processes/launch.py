@@ -1,29 +1,45 @@
 """Starting the processes of a training on this machine, as torchrun does: `--device 0,1,2,3`.
 
 Nothing of torch is loaded here. What the processes say, the first one says; this one passes signals
-on, and sees to it that none of them outlives the others.
+on, sees to it that none of them outlives the others, and tells which of them was killed.
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Protocol
 
 from utils.errors import UserError
-from utils.stopping import Stopped
+from utils.stopping import Stopped, last_words
 
 # What torchrun and this launcher tell each process of the others.
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # What this launcher tells besides: the first process's listening socket, and who has started them.
 SOCKET, PARENT = "RETRIEVAL_PROCESSES_SOCKET", "RETRIEVAL_PROCESSES_PARENT"
+# The code of a process that ends because another one has gone without a word.
+WITHOUT_A_WORD = 70
 
 _HOST = "127.0.0.1"
 _SECONDS_BETWEEN_LOOKS = 0.2
 # So long the others have to end by themselves when one has failed: longer than their lifeline's.
 _SECONDS_TO_LEAVE = 15.0
+
+
+class Child(Protocol):
+    """A process that was started here, as `subprocess.Popen` tells of it."""
+
+    def poll(self) -> int | None: ...
+
+    def wait(self) -> int: ...
+
+    def kill(self) -> None: ...
+
+    def send_signal(self, sig: int, /) -> None: ...
 
 
 def number_asked_for(device: str | None) -> int:
@@ -71,29 +87,53 @@ def launch(command: Sequence[str], count: int) -> int:
                 )
             )
         listening.close()
-        return _wait(children)
+        return wait(children)
 
 
-def _wait(children: list[subprocess.Popen]) -> int:
-    """Wait for all; returns the code of the first process, or of one that failed before it."""
-    failed_at = 0.0
-    while any(child.poll() is None for child in children):
+def wait(children: Sequence[Child]) -> int:
+    """Wait for all, and say what became of one that could not say it.
+
+    Returns:
+        The code of the process that failed first; of one that was killed, what a shell says of it
+        (137 for SIGKILL).
+    """
+    failed_at, passed_on = 0.0, 0
+    codes: list[int | None] = [None]
+    first: list[int | None] = []  # the codes when one was seen to have failed
+    while None in codes:
         try:
+            if failed_at and time.monotonic() - failed_at > _SECONDS_TO_LEAVE:
+                break
             time.sleep(_SECONDS_BETWEEN_LOOKS)
+            codes = [child.poll() for child in children]
+            if not failed_at and any(codes):
+                failed_at, first = time.monotonic(), codes
         except Stopped as stop:
-            for child in children:
-                if child.poll() is None:
-                    child.send_signal(stop.signal_number)
-        if not failed_at and any(child.poll() for child in children):
-            failed_at = time.monotonic()
-        if failed_at and time.monotonic() - failed_at > _SECONDS_TO_LEAVE:
-            _end(children)
-    codes = [child.returncode for child in children]
-    code = next((code for code in codes if code), 0)
-    return code if code >= 0 else 128 - code
+            with last_words():
+                passed_on = stop.signal_number
+                for child in children:
+                    child.send_signal(passed_on)  # nothing, where it has ended
+    _end(children)
+    failed = [(rank, code) for rank, code in enumerate(first) if code]
+    if not failed:
+        return 0
+    rank, code = min(failed, key=lambda one: (one[1] > 0, one[1] == WITHOUT_A_WORD))
+    killed_by = -code if code < 0 else 0
+    if (killed_by and killed_by != passed_on) or WITHOUT_A_WORD in codes:
+        how = f"was killed by {_named(killed_by)}" if killed_by else f"has ended with code {code}"
+        sys.stderr.write(f"error: Process {rank} {how}; a training goes on with --resume auto.\n")
+    return Stopped(killed_by).exit_code if killed_by else code
 
 
-def _end(children: list[subprocess.Popen]) -> None:
+def _named(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:  # one without a name
+        return f"signal {number}"
+    return f"{name} (as the system does where memory is short)" if name == "SIGKILL" else name
+
+
+def _end(children: Sequence[Child]) -> None:
     for child in children:
         if child.poll() is None:
             child.kill()

@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 from trainer.processes.group import Group
+from trainer.processes.launch import WITHOUT_A_WORD
 from utils.errors import short
 
 # So long a process has to end by itself, in order, when another one has gone.
@@ -26,6 +27,7 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_TO_CONNECT = 60.0
 _LONGEST_MESSAGE = 2**16
 _UNTOLD = "it was killed, or its machine has gone; go on with --resume auto"
+_ORPHANED = "what had started it was killed; go on with --resume auto"
 
 
 class Lifeline:
@@ -34,15 +36,26 @@ class Lifeline:
     Args:
         processes: all of them make theirs at the same time.
         host: where the first one is reached.
-        parent: the process that has started this one, where it may not be outlived; 0: none.
+        parent: the process that has started this one, which it does not outlive; 0: none.
+        speaks: whether this one says why it ends with another one.
+        parent_speaks: the parent says it where it knows better: of one that went without a word.
 
     Attributes:
-        lost: what to say of the process that has gone; "": all are there.
+        lost: what to say of the process that has gone; "": nothing, or nothing that the parent
+            does not know better.
         code: the exit code that its end asks for.
     """
 
-    def __init__(self, processes: Group, host: str, parent: int = 0) -> None:
+    def __init__(
+        self,
+        processes: Group,
+        host: str,
+        parent: int = 0,
+        speaks: bool = True,
+        parent_speaks: bool = False,
+    ) -> None:
         self.lost, self.code = "", 1
+        self._speaks, self._parent_speaks = speaks, parent_speaks
         self._parent, self._is_over = parent, False
         self._rank, self._is_first = processes.rank, processes.is_first
         self._has_noticed = threading.Event()
@@ -82,7 +95,8 @@ class Lifeline:
     def _watch(self) -> None:
         while self._others and not self._is_over:
             if self._parent and os.getppid() != self._parent:
-                self._leave("The process that had started this training is gone.", 1, 0.0)
+                self._tell({"reason": _ORPHANED, "code": 1, "rank": self._rank})
+                self._leave(f"Process {self._rank} ends: {_ORPHANED}.", 1, 0.0)
             readable, _, _ = select.select(list(self._others), [], [], _SECONDS_BETWEEN_LOOKS)
             for connection in readable:
                 rank = self._others.pop(connection)
@@ -94,12 +108,15 @@ class Lifeline:
                     self._lose(message.get("rank", rank), message)
 
     def _lose(self, rank: int, message: dict[str, Any]) -> None:
-        reason = str(message.get("reason", _UNTOLD)).rstrip(".")
-        code = message.get("code")
+        reason, code = str(message.get("reason", "")).rstrip("."), message.get("code")
         code = code if type(code) is int else 1
         if self._is_first:
             self._tell({"reason": reason, "code": code, "rank": rank})
-        self._leave(f"Process {rank} has ended: {reason}.", code, SECONDS_TO_LEAVE)
+        if not reason and self._parent_speaks:
+            self._leave("", WITHOUT_A_WORD, SECONDS_TO_LEAVE)
+        else:
+            reason = reason or _UNTOLD
+            self._leave(f"Process {rank} has ended: {reason}.", code, SECONDS_TO_LEAVE)
 
     def _leave(self, sentence: str, code: int, seconds: float) -> None:
         """End this process, unless it ends by itself in time."""
@@ -107,10 +124,14 @@ class Lifeline:
         self._has_noticed.set()
         time.sleep(seconds)
         if not self._is_over:
-            if self._is_first:
-                sys.stderr.write(f"error: {short(sentence, 2000)}\n")
-                sys.stderr.flush()
+            self.speak()
             os._exit(code)
+
+    def speak(self) -> None:
+        """Say which process has gone, and why, where this one is to say it."""
+        if self._speaks and self.lost:
+            sys.stderr.write(f"error: {short(self.lost, 2000)}\n")
+            sys.stderr.flush()
 
 
 def _accepted(listening: socket.socket, secret: str, count: int) -> dict[socket.socket, int]:
