@@ -32,13 +32,15 @@ from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_wha
 from trainer.closeup import rankings_text
 from trainer.evaluation import Evaluation, flat_metrics
 from trainer.memory import only_sizes
+from trainer.parts import Parts, TrainingSettings
 from trainer.processes.alone import ALONE, Processes
 from trainer.recipe.recipe import Recipe
 from trainer.runs.finding import find_checkpoint
 from trainer.runs.folder import RunFolder
 from trainer.runs.resuming import as_begun, check_same_data, check_same_training, fingerprint
+from trainer.saving import Restored, Saving, restore
 from trainer.testing import Test, TestResult
-from trainer.training import MINI_TRAIN_BATCHES, Parts, Restored, Trainer, TrainingSettings, restore
+from trainer.training import MINI_TRAIN_BATCHES, Trainer
 from utils.command_line import version
 from utils.config import Config
 from utils.errors import UserError
@@ -200,22 +202,18 @@ class Training:
         name = Path(*folder.place.parts[1:]).as_posix()
         about = About(folder.save_dir, curves, config.name, name, first)
         with together, Trackers(options.trackers(config), about) as writer:
-            trainer = Trainer(
-                parts,
-                _settings(config["trainer"], options),
-                folder,
-                header,
-                writer=writer,
-                on_evaluation=_on_evaluation(config, folder, parts, writer),
-            )
+            settings = _settings(config["trainer"], options)
+            saving = Saving(parts, settings, folder, header)
+            shown = _on_evaluation(config, folder, parts, writer)
+            trainer = Trainer(parts, settings, saving, writer, shown)
             if self.state:
-                trainer.start_from(self.state)
+                saving.start_from(self.state)
             if is_first:
                 config.save(folder.config)
                 _forget_end(folder)
             started = time.perf_counter()
             progress = trainer.train()
-            with trainer.saved_if_stopped():
+            with saving.saved_if_stopped():
                 _log.info("Training took %.1f s.", time.perf_counter() - started)
                 facts = {"name": config.name, "seed": seed, "version": version(), **marks}
                 facts["parameters"] = count_parameters(parts.net)
