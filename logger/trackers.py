@@ -6,6 +6,7 @@ trackers show the same under groups (`val/t2v/R@1`).
 
 import importlib
 import importlib.util
+import io
 import logging
 import os
 import re
@@ -73,6 +74,9 @@ class Tracker(Protocol):
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Add a point to each curve."""
 
+    def picture(self, name: str, jpeg: bytes, step: int) -> None:
+        """Show a picture (a JPEG), where it shows pictures."""
+
     def end(self, hyperparameters: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Tell with what the training was made, and what its test measured."""
 
@@ -86,6 +90,9 @@ class _TensorBoard:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         self.writer.scalars("", values, step)
+
+    def picture(self, name: str, jpeg: bytes, step: int) -> None:
+        self.writer.picture(name, jpeg, step)
 
     def end(self, hyperparameters: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         self.writer.hyperparameters(hyperparameters, metrics)
@@ -115,6 +122,11 @@ class _Wandb:
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         is_of_steps = all(name.startswith("step/") for name in values)
         self._run.log({**values, "steps" if is_of_steps else "epoch": step})
+
+    def picture(self, name: str, jpeg: bytes, step: int) -> None:
+        wandb, pillow = map(importlib.import_module, ("wandb", "PIL.Image"))
+        image = wandb.Image(pillow.open(io.BytesIO(jpeg)), file_type="jpg")
+        self._run.log({name: image, "epoch": step})
 
     def end(self, hyperparameters: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         self._run.config.update(dict(hyperparameters), allow_val_change=True)
@@ -148,6 +160,9 @@ class _MLflow:
             for name, value in values.items()
         ]
         self._client.log_batch(self._run, metrics=metrics)
+
+    def picture(self, name: str, jpeg: bytes, step: int) -> None:
+        """Nothing: it keeps pictures in a store of its own, which need not be beside the runs."""
 
     def end(self, hyperparameters: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         param = importlib.import_module("mlflow.entities").Param
@@ -222,8 +237,9 @@ class Trackers:
 
     @property
     def is_enabled(self) -> bool:
-        """Whether texts and histograms are written: what costs time to make can be left out."""
-        return self._tensorboard is not None and self._tensorboard.is_enabled
+        """Whether texts or pictures are shown: what costs time to make can be left out."""
+        tensorboard = self._tensorboard
+        return bool(tensorboard and tensorboard.is_enabled) or "wandb" in self._trackers
 
     def scalars(self, prefix: str, values: Mapping[str, float], step: int) -> None:
         """Add one point to the curve of each value: `prefix/name`, or that of its group."""
@@ -239,6 +255,10 @@ class Trackers:
         """Add a text at one step."""
         if self._tensorboard:
             self._tensorboard.text(name, markdown, step)
+
+    def picture(self, name: str, jpeg: bytes, step: int) -> None:
+        """Show a picture (a JPEG) of one step."""
+        self._tell(lambda tracker: tracker.picture(name, jpeg, step))
 
     def end(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Tell the values of a training's config, and what its test measured."""

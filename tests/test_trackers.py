@@ -56,6 +56,9 @@ class Fake:
     def scalars(self, values, step):
         self._note(values, step)
 
+    def picture(self, name, jpeg, step):
+        self._note(name, jpeg, step)
+
     def end(self, hyperparameters, metrics):
         self._note(hyperparameters, metrics)
 
@@ -73,10 +76,12 @@ def test_every_tracker_is_told_and_one_that_fails_is_left_behind(tmp_path, monke
         writer.scalars("step", {"loss": 2.0}, 2)
         writer.histogram("ranks", [1.0], 1)
         writer.text("rankings", "", 1)
+        writer.picture("val/rankings", b"jpeg", 1)
         writer.end({"seed": {"a": 1}}, {"test_t2v_metrics_R1": 3.0})
     assert good.told == [
         ({"train/loss": 1.0}, 1),
         ({"step/loss": 2.0}, 2),
+        ("val/rankings", b"jpeg", 1),
         ({"seed.a": 1}, {"test/t2v/R@1": 3.0}),
         ("closed",),
     ]
@@ -135,6 +140,7 @@ def test_a_training_is_tracked_offline(
         monkeypatch.delenv(variable, raising=False)
     values = json.loads(config_path.read_text())
     values["trainer"] |= {"trackers": ["tensorboard", name], "log_every": 1}
+    values["visualizer"]["args"]["src_video_dir"] = str(tmp_path)
     write_json(config_path, values)
     code, output = run(train_program, "--config", config_path)
     assert code == 0, output
@@ -145,6 +151,8 @@ def test_a_training_is_tracked_offline(
         content = kept.read_bytes()
         assert b"val/t2v/R@1" in content and b"test/v2t/MedR" in content
         assert b"optimizer.args.lr" in content and b"step/loss" in content
+        pictures = [*kept.parent.glob("files/media/images/*/rankings_*.jpg")]
+        assert sorted(path.parent.name for path in pictures) == ["test", *["val"] * 3]
         assert "wandb" in sys.modules
         return
     with sqlite3.connect(saved / "mlflow.db") as base:
