@@ -115,6 +115,7 @@ def test_tensorboard_shows_ranks_and_rankings_of_each_epoch(
         ],
         "train/loss": [e["loss"] for e in log["epochs"]],
         "train/learning rate": [e["lr"] for e in log["epochs"]],
+        "train/gradient norm": [e["gradient_norm"] for e in log["epochs"]],
         "test/t2v/MedR": [log["test"]["t2v_metrics"]["MedR"]],
     }.items():
         assert [e.value for e in events.Scalars(tag)] == pytest.approx(values)

@@ -172,13 +172,19 @@ class Trainer:
         batches = waits.over(parts.train.batches(course.epoch, limit=limit, start=first))
         shown = progress(batches, total=count - first, description=f"epoch {course.epoch}")
         for batch in shown:
+            number = (course.epoch - 1) * len(parts.train) + course.steps + 1
+            is_last, is_logged = course.steps + 1 == count, self._is_logged(number)
+            parts.recipe.measures_gradients = is_last or is_logged
             loss, distance = self.step(batch.to(parts.device), course.epoch)
             course.losses.append(loss)
             if distance is not None:
                 course.distances.append(distance)
             if moves_by_step(parts.schedule):
                 parts.schedule.step()
-            self._log_step((course.epoch - 1) * len(parts.train) + course.steps, loss, distance)
+            if is_last:
+                course.gradient_norm = parts.recipe.gradient_norm
+            if is_logged:
+                self._log_step(number, loss, distance)
             if parts.processes.announce(requested()):
                 course.seconds += time.perf_counter() - started
                 break
@@ -188,10 +194,12 @@ class Trainer:
         self._seconds = {"seconds_data": waits.seconds, "seconds_step": seconds - waits.seconds}
         return (course.steps - first) / seconds
 
+    def _is_logged(self, number: int) -> bool:
+        """Whether a step is one of every so many; for these alone the host waits for the device."""
+        every = self.settings.log_every
+        return every is not None and number % every == 0
+
     def _log_step(self, number: int, loss: Tensor, distance: Tensor | None) -> None:
-        """Log every so many steps; for these alone the host waits for the device."""
-        if not self.settings.log_every or number % self.settings.log_every:
-            return
         values = {"loss": loss.item(), "lr": self.parts.optimiser.param_groups[0]["lr"]}
         if distance is not None:
             values["distil_loss"] = distance.item()
@@ -213,6 +221,8 @@ class Trainer:
         record = {"epoch": course.epoch, "lr": course.lr, "loss": mean}
         if course.distances:
             record["distil_loss"] = sum_of(course.distances) / course.steps
+        if course.gradient_norm is not None and course.gradient_norm.isfinite():
+            record["gradient_norm"] = course.gradient_norm.item()
         return record
 
     def _validate(self, epoch: int, record: dict[str, Any]) -> None:
@@ -248,6 +258,4 @@ class Trainer:
         _log.info("epoch %d: %s  %.1f s%s", epoch, shown, record["seconds"], mark)
         scalars = {name: value for name, value in record.items() if name != "epoch"}
         scalars |= self._seconds
-        if self.parts.recipe.gradient_norm is not None:
-            scalars["gradient_norm"] = self.parts.recipe.gradient_norm.item()
         self.writer.scalars("", scalars, epoch)
