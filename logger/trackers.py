@@ -21,6 +21,7 @@ from logger.results import COLUMNS
 from logger.tensorboard import TensorBoardWriter
 from utils.errors import UserError, did_you_mean
 from utils.files import make_folder
+from utils.stopping import BASE_CODE, Stopped, stop_behind
 
 _log = logging.getLogger(__name__)
 
@@ -80,8 +81,8 @@ class Tracker(Protocol):
     def end(self, hyperparameters: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Tell with what the training was made, and what its test measured."""
 
-    def close(self) -> None:
-        """Write what is still waiting."""
+    def close(self, code: int) -> None:
+        """Write what is still waiting; the training ends with an exit code, 0 where it succeeds."""
 
 
 class _TensorBoard:
@@ -97,7 +98,7 @@ class _TensorBoard:
     def end(self, hyperparameters: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         self.writer.hyperparameters(hyperparameters, metrics)
 
-    def close(self) -> None:
+    def close(self, code: int) -> None:
         self.writer.close()
 
 
@@ -132,8 +133,8 @@ class _Wandb:
         self._run.config.update(dict(hyperparameters), allow_val_change=True)
         self._run.summary.update(dict(metrics))
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, code: int) -> None:
+        self._run.finish(exit_code=code)
 
 
 class _MLflow:
@@ -170,10 +171,12 @@ class _MLflow:
         self._client.log_batch(self._run, params=params[:_MOST_PARAMS])
         self.scalars(metrics, 0)
 
-    def close(self) -> None:
-        self._client.set_terminated(self._run)
+    def close(self, code: int) -> None:
+        ended = "KILLED" if code > BASE_CODE else "FAILED" if code else "FINISHED"
+        self._client.set_terminated(self._run, ended)
 
 
+_FAILED = 1  # the exit code of a training that fails, whatever the reason
 _LONGEST, _MOST_PARAMS = 6000, 100  # of a parameter, and of a batch of them in MLflow
 
 # Name -> what makes it, and the package that it needs.
@@ -223,10 +226,10 @@ class Trackers:
             try:
                 self._trackers[name] = TRACKERS[name][0](about)
             except UserError:
-                self.close()
+                self.close(_FAILED)
                 raise
             except Exception as error:  # a package may raise anything
-                self.close()
+                self.close(_FAILED)
                 what = " ".join(str(error).split())[:200]
                 raise UserError(f'The tracker "{name}" cannot begin: {what}.') from error
 
@@ -266,9 +269,13 @@ class Trackers:
         grouped = {group_of(name): value for name, value in metrics.items()}
         self._tell(lambda tracker: tracker.end(flat, grouped))
 
-    def close(self) -> None:
-        """Write what is still waiting, and stop; closing twice does nothing."""
-        self._tell(lambda tracker: tracker.close())
+    def close(self, code: int = 0) -> None:
+        """Write what is still waiting, and stop; closing twice does nothing.
+
+        Args:
+            code: the exit code of the training: trackers tell whether it succeeded.
+        """
+        self._tell(lambda tracker: tracker.close(code))
         self._trackers = {}
 
     def __enter__(self) -> "Trackers":
@@ -280,7 +287,9 @@ class Trackers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        stop = stop_behind(error)
+        code = 0 if error is None else _FAILED
+        self.close(stop.exit_code if isinstance(stop, Stopped) else code)
 
     def _tell(self, what: Callable[[Tracker], None]) -> None:
         for name, tracker in [*self._trackers.items()]:
