@@ -86,7 +86,7 @@ def train(args: Namespace, processes: Processes) -> None:
         seeds = [run.facts.get("seed", 0)]
     if args.dry_run:
         with open_log(None):
-            dry_run(config, seeds[0], Options(device), args.device)
+            dry_run(config, seeds[0], Options(device, processes=processes), args.device)
         return
     if args.purge_exp_dir and processes.is_first:
         with open_log(None):

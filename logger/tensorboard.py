@@ -1,5 +1,6 @@
 """Curves, histograms and texts of a run for TensorBoard."""
 
+import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,26 @@ class TensorBoardWriter:
         """Add a text at one step; TensorBoard shows it as Markdown and lets no HTML through."""
         if self._writer is not None:
             self._try(self._writer.add_text, name, markdown, step)
+
+    def picture(self, name: str, jpeg: bytes, step: int) -> None:
+        """Add a picture at one step, as it is."""
+        if self._writer is not None:
+            self._try(self._add_picture, name, jpeg, step)
+
+    def _add_picture(self, name: str, jpeg: bytes, step: int) -> None:
+        from PIL import Image
+        from torch.utils.tensorboard.summary import Summary
+
+        assert self._writer is not None
+        with Image.open(io.BytesIO(jpeg)) as image:
+            width, height = image.size
+        image_of = Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=jpeg
+        )
+        # The writer's own `add_image` takes pixels, and makes a PNG of them.
+        self._writer._get_file_writer().add_summary(
+            Summary(value=[Summary.Value(tag=name, image=image_of)]), step
+        )
 
     def hyperparameters(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Add a line to the table of hyperparameters, with what came of them."""

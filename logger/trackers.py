@@ -6,6 +6,7 @@ trackers show the same under groups (`val/t2v/R@1`).
 
 import importlib
 import importlib.util
+import io
 import logging
 import os
 import re
@@ -20,6 +21,7 @@ from logger.results import COLUMNS
 from logger.tensorboard import TensorBoardWriter
 from utils.errors import UserError, did_you_mean
 from utils.files import make_folder
+from utils.stopping import BASE_CODE, Stopped, stop_behind
 
 _log = logging.getLogger(__name__)
 
@@ -73,11 +75,14 @@ class Tracker(Protocol):
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Add a point to each curve."""
 
+    def picture(self, name: str, jpeg: bytes, step: int) -> None:
+        """Show a picture (a JPEG), where it shows pictures."""
+
     def end(self, hyperparameters: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Tell with what the training was made, and what its test measured."""
 
-    def close(self) -> None:
-        """Write what is still waiting."""
+    def close(self, code: int) -> None:
+        """Write what is still waiting; the training ends with an exit code, 0 where it succeeds."""
 
 
 class _TensorBoard:
@@ -87,10 +92,13 @@ class _TensorBoard:
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         self.writer.scalars("", values, step)
 
+    def picture(self, name: str, jpeg: bytes, step: int) -> None:
+        self.writer.picture(name, jpeg, step)
+
     def end(self, hyperparameters: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         self.writer.hyperparameters(hyperparameters, metrics)
 
-    def close(self) -> None:
+    def close(self, code: int) -> None:
         self.writer.close()
 
 
@@ -116,12 +124,17 @@ class _Wandb:
         is_of_steps = all(name.startswith("step/") for name in values)
         self._run.log({**values, "steps" if is_of_steps else "epoch": step})
 
+    def picture(self, name: str, jpeg: bytes, step: int) -> None:
+        wandb, pillow = map(importlib.import_module, ("wandb", "PIL.Image"))
+        image = wandb.Image(pillow.open(io.BytesIO(jpeg)), file_type="jpg")
+        self._run.log({name: image, "epoch": step})
+
     def end(self, hyperparameters: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         self._run.config.update(dict(hyperparameters), allow_val_change=True)
         self._run.summary.update(dict(metrics))
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, code: int) -> None:
+        self._run.finish(exit_code=code)
 
 
 class _MLflow:
@@ -149,16 +162,21 @@ class _MLflow:
         ]
         self._client.log_batch(self._run, metrics=metrics)
 
+    def picture(self, name: str, jpeg: bytes, step: int) -> None:
+        """Nothing: it keeps pictures in a store of its own, which need not be beside the runs."""
+
     def end(self, hyperparameters: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         param = importlib.import_module("mlflow.entities").Param
         params = [param(name, str(value)[:_LONGEST]) for name, value in hyperparameters.items()]
         self._client.log_batch(self._run, params=params[:_MOST_PARAMS])
         self.scalars(metrics, 0)
 
-    def close(self) -> None:
-        self._client.set_terminated(self._run)
+    def close(self, code: int) -> None:
+        ended = "KILLED" if code > BASE_CODE else "FAILED" if code else "FINISHED"
+        self._client.set_terminated(self._run, ended)
 
 
+_FAILED = 1  # the exit code of a training that fails, whatever the reason
 _LONGEST, _MOST_PARAMS = 6000, 100  # of a parameter, and of a batch of them in MLflow
 
 # Name -> what makes it, and the package that it needs.
@@ -208,10 +226,10 @@ class Trackers:
             try:
                 self._trackers[name] = TRACKERS[name][0](about)
             except UserError:
-                self.close()
+                self.close(_FAILED)
                 raise
             except Exception as error:  # a package may raise anything
-                self.close()
+                self.close(_FAILED)
                 what = " ".join(str(error).split())[:200]
                 raise UserError(f'The tracker "{name}" cannot begin: {what}.') from error
 
@@ -222,8 +240,9 @@ class Trackers:
 
     @property
     def is_enabled(self) -> bool:
-        """Whether texts and histograms are written: what costs time to make can be left out."""
-        return self._tensorboard is not None and self._tensorboard.is_enabled
+        """Whether texts or pictures are shown: what costs time to make can be left out."""
+        tensorboard = self._tensorboard
+        return bool(tensorboard and tensorboard.is_enabled) or "wandb" in self._trackers
 
     def scalars(self, prefix: str, values: Mapping[str, float], step: int) -> None:
         """Add one point to the curve of each value: `prefix/name`, or that of its group."""
@@ -240,15 +259,23 @@ class Trackers:
         if self._tensorboard:
             self._tensorboard.text(name, markdown, step)
 
+    def picture(self, name: str, jpeg: bytes, step: int) -> None:
+        """Show a picture (a JPEG) of one step."""
+        self._tell(lambda tracker: tracker.picture(name, jpeg, step))
+
     def end(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Tell the values of a training's config, and what its test measured."""
         flat = flattened(config)
         grouped = {group_of(name): value for name, value in metrics.items()}
         self._tell(lambda tracker: tracker.end(flat, grouped))
 
-    def close(self) -> None:
-        """Write what is still waiting, and stop; closing twice does nothing."""
-        self._tell(lambda tracker: tracker.close())
+    def close(self, code: int = 0) -> None:
+        """Write what is still waiting, and stop; closing twice does nothing.
+
+        Args:
+            code: the exit code of the training: trackers tell whether it succeeded.
+        """
+        self._tell(lambda tracker: tracker.close(code))
         self._trackers = {}
 
     def __enter__(self) -> "Trackers":
@@ -260,7 +287,9 @@ class Trackers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        stop = stop_behind(error)
+        code = 0 if error is None else _FAILED
+        self.close(stop.exit_code if isinstance(stop, Stopped) else code)
 
     def _tell(self, what: Callable[[Tracker], None]) -> None:
         for name, tracker in [*self._trackers.items()]:

@@ -9,7 +9,7 @@ import torch
 
 import train as train_program
 from tests.run_files import Run, only_run, weights
-from trainer import training
+from trainer import saving
 from trainer.checkpoints import writer as checkpoint_writer
 from trainer.checkpoints.checkpoint import save_checkpoint
 from trainer.checkpoints.writer import CheckpointWriter
@@ -104,7 +104,7 @@ def test_a_training_is_the_same_whoever_writes(
     for name in ("at_once", "beside"):
         if name == "beside":
             writer = lambda _: CheckpointWriter(torch.device("cuda"))  # noqa: E731
-            monkeypatch.setattr(training, "CheckpointWriter", writer)
+            monkeypatch.setattr(saving, "CheckpointWriter", writer)
         saves = f"trainer.save_dir@{tmp_path / name}+trainer.save_only_best@false"
         assert run(train_program, "--config", config_path, "--custom_args", saves)[0] == 0
         models = only_run(tmp_path / name)

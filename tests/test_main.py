@@ -82,26 +82,32 @@ def test_a_dry_run_measures_steps_and_leaves_nothing(
 
 
 def test_tensorboard_shows_ranks_and_rankings_of_each_epoch(
-    run: Run, config_path: Path, tmp_path: Path
+    run: Run, config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = json.loads(config_path.read_text())
-    config["visualizer"]["args"]["vis_vid_freq"] = 2
+    monkeypatch.setattr("trainer.showing._PICTURES", 2)
+    config["visualizer"]["args"] |= {"vis_vid_freq": 2, "src_video_dir": str(tmp_path)}
     write_json(config_path, config)
     run(train_program, "--config", config_path)
     models = only_run(tmp_path / "saved")
     folder = beside(models, "log") / "seed-0"
-    events = EventAccumulator(str(folder), size_guidance={"histograms": 0, "tensors": 0})
+    kept = {"histograms": 0, "tensors": 0, "images": 0}
+    events = EventAccumulator(str(folder), size_guidance=kept)
     events.Reload()
     for direction in ("t2v", "v2t"):
         ranks = events.Histograms(f"val/{direction}/ranks")
         assert [(e.step, e.histogram_value.num) for e in ranks] == [(n, 8) for n in (1, 2, 3)]
-    [name] = [name for name in events.Tags()["tensors"] if "rankings" in name]
-    texts = [(e.step, e.tensor_proto.string_val[0].decode()) for e in events.Tensors(name)]
-    assert name.startswith("val/rankings") and [step for step, _ in texts] == [1, 2, 3]
-    assert all(text.count(": rank ") == 5 for _, text in texts)
     log = json.loads((beside(models, "log") / "metrics.json").read_text())
+    tested = log["test_epoch"]
+    for stage, steps, drawn in (("val", [1, 2, 3], [2]), ("test", [tested], [tested])):
+        texts = events.Tensors(f"{stage}/rankings/text_summary")
+        assert [e.step for e in texts] == steps
+        assert all(e.tensor_proto.string_val[0].count(b": rank ") == 5 for e in texts)
+        pictures = events.Images(f"{stage}/rankings")
+        assert [e.step for e in pictures] == drawn
+        assert all(e.encoded_image_string.startswith(b"\xff\xd8\xff") for e in pictures)
     for tag, values in {
         "val/t2v/R@1": [e["val_t2v_metrics_R1"] for e in log["epochs"]],
         "val/v2t/geometric mean": [
@@ -109,6 +115,7 @@ def test_tensorboard_shows_ranks_and_rankings_of_each_epoch(
         ],
         "train/loss": [e["loss"] for e in log["epochs"]],
         "train/learning rate": [e["lr"] for e in log["epochs"]],
+        "train/gradient norm": [e["gradient_norm"] for e in log["epochs"]],
         "test/t2v/MedR": [log["test"]["t2v_metrics"]["MedR"]],
     }.items():
         assert [e.value for e in events.Scalars(tag)] == pytest.approx(values)

@@ -265,6 +265,33 @@ def test_gradients_are_clipped_to_a_length(longest: float) -> None:
     torch.testing.assert_close(moved[0], moved[1] * shorter, rtol=1e-3, atol=1e-9)
 
 
+@pytest.mark.parametrize("also", [{}, {"log_every": 2}, {"clip_norm": 0.01}])
+def test_the_norm_of_an_epoch_is_that_of_its_last_gradients(
+    run: Run, config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, also: dict
+) -> None:
+    nets, norms = [], []
+    step, backward = TrainingStep.__call__, torch.Tensor.backward
+
+    def noting_net(self: TrainingStep, *given: object) -> object:
+        nets.append(self.net)
+        return step(self, *given)
+
+    def noting_norm(loss: torch.Tensor) -> None:
+        backward(loss)
+        gradients = [p.grad for p in nets[-1].parameters() if p.grad is not None]
+        norms.append(torch.cat([g.flatten() for g in gradients]).norm().item())
+
+    monkeypatch.setattr(TrainingStep, "__call__", noting_net)
+    monkeypatch.setattr(torch.Tensor, "backward", noting_norm)
+    changed(config_path, lambda values: values["trainer"].update(also, epochs=2))
+    code, output = run(train_program, "--config", config_path)
+    assert code == 0, output
+    log = beside(only_run(tmp_path / "saved"), "log")
+    epochs = json.loads((log / "metrics.json").read_text())["epochs"]
+    assert len(norms) == 6
+    assert [e["gradient_norm"] for e in epochs] == pytest.approx([norms[2], norms[5]], 1e-4)
+
+
 def test_biases_and_norms_do_not_decay() -> None:
     net = make_net().float()
     optimiser = build_optimiser("AdamW", {"lr": 0.1, "weight_decay": 0.5}, net, decay_biases=False)

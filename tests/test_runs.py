@@ -314,9 +314,9 @@ def test_a_state_that_is_not_put_back_is_noticed(
     models = only_run(tmp_path / "saved")
     expected = results(models)
     if lost == "lr_scheduler":
-        monkeypatch.setattr("trainer.training.restore_schedule", lambda *_: None)
+        monkeypatch.setattr("trainer.saving.restore_schedule", lambda *_: None)
     else:
-        monkeypatch.setattr("trainer.training.restore_random_state", lambda *_: None)
+        monkeypatch.setattr("trainer.saving.restore_random_state", lambda *_: None)
     assert run(train_program, "--resume", models / "checkpoint-epoch3.pth")[0] == 0
     assert results(models) != expected
 

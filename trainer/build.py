@@ -42,8 +42,8 @@ from trainer.optimisation.optimisers import OPTIMISERS, REFUSED_OPTIMISERS, buil
 from trainer.optimisation.rehearsal import rehearse
 from trainer.optimisation.schedules import REFUSED_SCHEDULES, SCHEDULES, build_schedule
 from trainer.optimisation.settings import check_settings, does_not_fit
+from trainer.parts import Monitor, TrainingSettings
 from trainer.step import PRECISIONS, check_precision
-from trainer.training import Monitor, TrainingSettings
 from utils.config import Config
 from utils.config_kinds import AUTO, Choice, Kind, ListOf
 from utils.config_schema import LOADER_KEYS, TRAINING_KEYS

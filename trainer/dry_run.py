@@ -9,8 +9,9 @@ import torch
 
 from model.fast import compile_model
 from trainer.memory import keeping_freed_memory, memory_of, told_if_full
+from trainer.processes.alone import ALONE
 from trainer.session import Training
-from trainer.step import TrainingStep, warn_if_slow
+from trainer.step import warn_if_slow
 
 STEPS = 5
 
@@ -26,7 +27,7 @@ def measured(training: Training) -> Iterator[str]:
     parts = training.parts
     batches, size = len(parts.train), parts.train.batch_size
     if training.config.get("compile", False):
-        compile_model(parts.net)
+        compile_model(parts.net, in_one_piece=parts.processes is ALONE)
     warn_if_slow(parts.precision, parts.device)
     first, *others = _seconds_of_steps(training)
     step = statistics.median(others or [first])
@@ -34,22 +35,23 @@ def measured(training: Training) -> Iterator[str]:
     searched = len(parts.retrieval), len(training.test_loader.retrieval)
     yield f"epoch       {batches} batches of {size} videos"
     yield "searched    {} videos in validation, {} in the test".format(*searched)
-    yield f"memory      {_peak(parts.device) / 2**30:.2f} of {_memory(parts.device)} at the peak"
+    each = "" if parts.processes is ALONE else f", each of {parts.processes.count} processes"
+    peak = _peak(parts.device) / 2**30
+    yield f"memory      {peak:.2f} of {_memory(parts.device)} at the peak{each}"
     yield f"step        {step:.4f} s (the first {first:.2f} s)"
     yield f"training    {epochs} epochs: about {batches * epochs * step:,.0f} s and the validations"
 
 
 def _seconds_of_steps(training: Training) -> list[float]:
     parts = training.parts
-    step = TrainingStep(
-        parts.net, parts.loss, parts.optimiser, parts.precision, parts.distillation, parts.recipe
-    )
+    step, train = parts.training_step(), parts.train
     parts.net.train()
     seconds = []
-    fits = told_if_full(f"a training in batches of {parts.train.batch_size} videos")
-    with fits, keeping_freed_memory(parts.device.type == "cpu"):
+    fits = told_if_full(f"a training in batches of {train.batch_size} videos")
+    divided = step.divided(train.batch_size, train.captions_per_video)
+    with fits, keeping_freed_memory(parts.device.type == "cpu"), divided:
         started = time.perf_counter()
-        for batch in parts.train.batches(1, limit=1 + STEPS):
+        for batch in train.batches(1, limit=1 + STEPS):
             loss, _ = step(batch.to(parts.device), 1)
             loss.item()  # here the host waits for the device
             now = time.perf_counter()

@@ -3,7 +3,6 @@
 import logging
 import random
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +15,6 @@ from data_loader.loader import ExpertDataLoader
 from logger.trackers import About, Trackers, check_trackers
 from model.fast import TORCH, choose_products, compile_model
 from model.similarity import RetrievalModel
-from trainer.about import curves_of, facts_of
 from trainer.build import (
     build_distillation,
     build_loader,
@@ -24,29 +22,28 @@ from trainer.build import (
     build_net,
     build_optimiser_of,
     build_schedule_of,
-    build_visualizer,
     check_training,
     count_parameters,
 )
 from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_what_fits
-from trainer.closeup import rankings_text
-from trainer.evaluation import Evaluation, flat_metrics
+from trainer.evaluation import flat_metrics
 from trainer.memory import only_sizes
+from trainer.parts import Parts, TrainingSettings
 from trainer.processes.alone import ALONE, Processes
 from trainer.recipe.recipe import Recipe
 from trainer.runs.finding import find_checkpoint
 from trainer.runs.folder import RunFolder
 from trainer.runs.resuming import as_begun, check_same_data, check_same_training, fingerprint
+from trainer.saving import Restored, Saving, restore
+from trainer.showing import Showing
 from trainer.testing import Test, TestResult
-from trainer.training import MINI_TRAIN_BATCHES, Parts, Restored, Trainer, TrainingSettings, restore
+from trainer.training import MINI_TRAIN_BATCHES, Trainer
 from utils.command_line import version
 from utils.config import Config
 from utils.errors import UserError
 from utils.stopping import deferred
 
 _log = logging.getLogger(__name__)
-
-RANKINGS_IN_TENSORBOARD = 5
 
 
 @dataclass(frozen=True)
@@ -200,22 +197,18 @@ class Training:
         name = Path(*folder.place.parts[1:]).as_posix()
         about = About(folder.save_dir, curves, config.name, name, first)
         with together, Trackers(options.trackers(config), about) as writer:
-            trainer = Trainer(
-                parts,
-                _settings(config["trainer"], options),
-                folder,
-                header,
-                writer=writer,
-                on_evaluation=_on_evaluation(config, folder, parts, writer),
-            )
+            settings = _settings(config["trainer"], options)
+            saving = Saving(parts, settings, folder, header)
+            showing = Showing(config, folder, parts, writer)
+            trainer = Trainer(parts, settings, saving, writer, showing.validation)
             if self.state:
-                trainer.start_from(self.state)
+                saving.start_from(self.state)
             if is_first:
                 config.save(folder.config)
                 _forget_end(folder)
             started = time.perf_counter()
             progress = trainer.train()
-            with trainer.saved_if_stopped():
+            with saving.saved_if_stopped():
                 _log.info("Training took %.1f s.", time.perf_counter() - started)
                 facts = {"name": config.name, "seed": seed, "version": version(), **marks}
                 facts["parameters"] = count_parameters(parts.net)
@@ -234,7 +227,7 @@ class Training:
                     validation=validation,
                     processes=parts.processes,
                 )
-                result = test.run(folder, is_final=True)
+                result = test.run(folder, is_final=True, on_evaluation=showing.test)
                 writer.end(config.values, flat_metrics("test", result.metrics))
         if is_first:
             folder.last_checkpoint.unlink(missing_ok=True)
@@ -319,30 +312,3 @@ def _settings(section: dict[str, Any], options: Options) -> TrainingSettings:
     if options.mini_train:
         chosen["batches_per_epoch"] = section.get("mini_train_batches", MINI_TRAIN_BATCHES)
     return TrainingSettings(**chosen)
-
-
-def _on_evaluation(
-    config: Config,
-    folder: RunFolder,
-    parts: Parts,
-    writer: Trackers,
-) -> Callable[[int, Evaluation], None]:
-    """What an evaluation leaves for the eye: ranks, some rankings, and now and then a page."""
-    visualizer = build_visualizer(config)
-
-    def show(epoch: int, evaluation: Evaluation) -> None:
-        for direction in ("t2v", "v2t"):
-            ranks = getattr(evaluation.ranks, direction).tolist()
-            writer.histogram(f"val/{direction}/ranks", ranks, epoch)
-        if visualizer and writer.is_enabled:
-            sampled = visualizer.rankings(
-                parts.evaluated, evaluation, parts.retrieval, RANKINGS_IN_TENSORBOARD
-            )
-            writer.text("val/rankings", rankings_text(sampled), epoch)
-        if visualizer and visualizer.is_due(epoch):
-            title = f"{config.name}: rankings after epoch {epoch}"
-            about = facts_of(config, folder, parts.evaluated, parts.retrieval, epoch=epoch)
-            shown = (parts.evaluated, evaluation, parts.retrieval, folder.web, title, epoch)
-            visualizer.draw(*shown, about=about, curves=curves_of(folder))
-
-    return show

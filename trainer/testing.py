@@ -1,6 +1,7 @@
 """A test: a checkpoint's model on the retrieval set of a config, and what it leaves in a run."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,12 +129,19 @@ class Test:
         """What tells this test's files from those of tests on other splits or checkpoints."""
         return test_label(self.split, self.checkpoint_path)
 
-    def run(self, folder: RunFolder, is_final: bool = False) -> TestResult:
+    def run(
+        self,
+        folder: RunFolder,
+        is_final: bool = False,
+        on_evaluation: Callable[[int, Evaluation, RetrievalModel, RetrievalSet], None]
+        | None = None,
+    ) -> TestResult:
         """Evaluate; leave metrics, matrix and page in a run's folder.
 
         The metrics file lists every test under `tests`; `test` is the one that a training ended
         with (`is_final`), which no later test of another split or checkpoint replaces. In challenge
-        mode there are predictions instead, listed under `predictions` by split.
+        mode there are predictions instead, listed under `predictions` by split. The first process
+        calls `on_evaluation` with the model's epoch and what was evaluated.
         """
         processes = self.processes
         if self.config.get("challenge_mode", False):
@@ -162,6 +170,8 @@ class Test:
             with replacing(path) as handle:
                 np.save(handle, evaluation.sims.numpy())
             _log.info("Saved similarity matrix predictions to %s", path)
+        if on_evaluation:
+            on_evaluation(self.epoch or 0, evaluation, self.net, retrieval)
         page = None
         if visualizer := build_visualizer(self.config):
             title = f"{self.config.name}: rankings of the test on {self.split}"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_BASE_CODE = 128  # what a shell adds to the number of the signal that ended a program
+BASE_CODE = 128  # what a shell adds to the number of the signal that ended a program
 
 _SECONDS_TO_LEAVE = 0.01
 
@@ -36,7 +36,7 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        return _BASE_CODE + self.signal_number
+        return BASE_CODE + self.signal_number
 
     def __str__(self) -> str:
         by = signal.Signals(self.signal_number).name

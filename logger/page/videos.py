@@ -66,6 +66,11 @@ class VideoFiles:
             self._looked_up[video_id] = self._paths_of(video_id)
         return self._looked_up[video_id][1]
 
+    def paths_of(self, video_id: str) -> list[Path]:
+        """Return the files of an id: the video, and a picture of it where there is one."""
+        self.look_up(video_id)
+        return [self.folder / path for path in self._looked_up[video_id][0]] if self.folder else []
+
     def _paths_of(self, video_id: str) -> tuple[list[str], Video]:
         """The files of an id, and where the page finds them."""
         # An id is data: "../../etc/passwd" or "/etc/passwd" must not name a file elsewhere.

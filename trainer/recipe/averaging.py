@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from model.similarity import RetrievalModel
 from utils.errors import BadContent
 
-# Whether a monitored value is better than another, see `trainer.training.Monitor`.
+# Whether a monitored value is better than another, see `trainer.parts.Monitor`.
 Better = Callable[[float | None, float | None], bool]
 
 # After n updates the decay is at most (1 + n) / (10 + n): the random start is soon forgotten.

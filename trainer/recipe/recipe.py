@@ -27,8 +27,8 @@ class Recipe:
         dropout: what is dropped of experts and captions.
         average: the moving average of the weights, which is evaluated and saved in their place.
         average_best: the best epochs whose weights are averaged at the end; 1: no others.
-        measures_gradients: take down the length of the gradients also where nothing is clipped.
-        gradient_norm: the length of the last step's gradients, before clipping, on the device.
+        measures_gradients: take down the length of the next steps' gradients; clipping does always.
+        gradient_norm: the length that was taken down last, before clipping, on the device.
     """
 
     clip_norm: float | None = None
@@ -55,7 +55,6 @@ class Recipe:
             dropout=Dropout(**section.get("dropout", {}), seed=seed),
             average=MovingAverage(net, decay) if decay else None,
             average_best=section.get("average_best", 1),
-            measures_gradients=bool(section.get("log_every")),
         )
 
     @contextmanager

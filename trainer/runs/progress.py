@@ -36,6 +36,7 @@ class Course:
     lr: float
     losses: list[Tensor] = field(default_factory=list)
     distances: list[Tensor] = field(default_factory=list)  # from the teachers, for a student
+    gradient_norm: Tensor | None = None  # of the last step of all
     seconds: float = 0.0  # of earlier parts, where it was interrupted
     random_state: dict[str, Tensor] | None = None  # at the end of the steps
 
@@ -51,6 +52,7 @@ class Course:
             "steps": self.steps,
             "losses": torch.stack(self.losses),
             "distances": torch.stack(self.distances) if self.distances else None,
+            "gradient_norm": self.gradient_norm,
             "seconds": self.seconds,
         }
 
@@ -58,6 +60,7 @@ class Course:
     def of_state(cls, state: Mapping[str, Any], device: torch.device) -> "Course":
         """Undo `state` (BadContent, ...: it was not made by it)."""
         losses, distances = state["losses"].to(device), state["distances"]
+        norm = state.get("gradient_norm")
         if losses.shape != (state["steps"],) or type(state["epoch"]) is not int:
             raise BadContent("the epoch that was interrupted is damaged")
         return cls(
@@ -65,6 +68,7 @@ class Course:
             float(state["lr"]),
             list(losses.unbind()),
             [] if distances is None else list(distances.to(device).unbind()),
+            None if norm is None else norm.to(device).reshape(()),
             float(state["seconds"]),
         )
 

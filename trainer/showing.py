@@ -1,0 +1,75 @@
+"""What a training's evaluations leave for the eye: ranks, some rankings, now and then a page."""
+
+import math
+
+from data_loader.retrieval_set import RetrievalSet
+from logger.trackers import Trackers
+from model.similarity import RetrievalModel
+from trainer.about import curves_of, facts_of
+from trainer.build import build_visualizer
+from trainer.closeup import rankings_text
+from trainer.evaluation import Evaluation
+from trainer.parts import Parts
+from trainer.runs.folder import RunFolder
+from trainer.thumbnails import Thumbnails
+from utils.config import Config
+
+_RANKINGS = 5  # as text; fewer as a picture
+_DRAWN = 4
+_PICTURES = 10  # of a training: TensorBoard shows no more, and each takes some 0.05 s
+
+
+class Showing:
+    """Shows evaluations to the trackers, and draws the pages that are due in a training.
+
+    Args:
+        config: of the training; without a visualizer there are ranks alone.
+        folder: of the run.
+        parts: the model and what it is validated on.
+        writer: the trackers.
+    """
+
+    def __init__(self, config: Config, folder: RunFolder, parts: Parts, writer: Trackers) -> None:
+        self._config, self._folder, self._parts, self._writer = config, folder, parts, writer
+        self._visualizer = build_visualizer(config)
+        videos = self._visualizer.video_folder if self._visualizer else None
+        self._thumbnails = Thumbnails(videos)
+        epochs, each = config["trainer.epochs"], config.get("trainer.val_freq", 1)
+        self._epochs_per_picture = each * math.ceil(epochs / each / _PICTURES)
+
+    def validation(self, epoch: int, evaluation: Evaluation) -> None:
+        """Show the ranks and some rankings of an epoch, and draw its page where one is due."""
+        net, retrieval = self._parts.evaluated, self._parts.retrieval
+        for direction in ("t2v", "v2t"):
+            ranks = getattr(evaluation.ranks, direction).tolist()
+            self._writer.histogram(f"val/{direction}/ranks", ranks, epoch)
+        is_drawn = epoch % self._epochs_per_picture == 0
+        self._show_rankings("val", epoch, evaluation, net, retrieval, is_drawn)
+        if self._visualizer and self._visualizer.is_due(epoch):
+            title = f"{self._config.name}: rankings after epoch {epoch}"
+            about = facts_of(self._config, self._folder, net, retrieval, epoch=epoch)
+            shown = (net, evaluation, retrieval, self._folder.web, title, epoch)
+            self._visualizer.draw(*shown, about=about, curves=curves_of(self._folder))
+
+    def test(
+        self, epoch: int, evaluation: Evaluation, net: RetrievalModel, retrieval: RetrievalSet
+    ) -> None:
+        """Show some rankings of the test of an epoch's model."""
+        self._show_rankings("test", epoch, evaluation, net, retrieval, is_drawn=True)
+
+    def _show_rankings(
+        self,
+        stage: str,
+        epoch: int,
+        evaluation: Evaluation,
+        net: RetrievalModel,
+        retrieval: RetrievalSet,
+        is_drawn: bool,
+    ) -> None:
+        if not self._visualizer or not self._writer.is_enabled:
+            return
+        sampled = self._visualizer.rankings(net, evaluation, retrieval, _RANKINGS)
+        self._writer.text(f"{stage}/rankings", rankings_text(sampled), epoch)
+        picture = self._thumbnails.draw(sampled[:_DRAWN]) if is_drawn else None
+        if picture:
+            self._writer.picture(f"{stage}/rankings", picture, epoch)
