@@ -99,7 +99,7 @@ def test_graphs_change_no_number(dropout: Dropout | None) -> None:
     plain, other = make_step(dropout), make_step(dropout)
     captures = Captures()
     expected = learn(plain, None)
-    assert learn(other, GraphedPass(other.net, other._pass, captures)) == expected
+    assert learn(other, GraphedPass(other.net, other._pass, capture=captures)) == expected
     assert captures.sizes == [5, 4]  # each when it came again
     assert captures.replays == 7
     for name, value in plain.net.state_dict().items():
@@ -110,7 +110,7 @@ def test_where_no_graph_can_be_made_a_step_goes_on_without(caplog: Any) -> None:
     plain, other = make_step(), make_step()
     expected = learn(plain, None)
     captures = Captures("not permitted when stream is capturing")
-    assert learn(other, GraphedPass(other.net, other._pass, captures)) == expected
+    assert learn(other, GraphedPass(other.net, other._pass, capture=captures)) == expected
     assert captures.sizes == [5]  # and is not tried again
     assert "not permitted" in caplog.text
     for name, value in plain.net.state_dict().items():

@@ -6,7 +6,7 @@ of the pass without graphs, in their order: numbers stay what they are.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ class GraphedPass:
     Args:
         net: the model that `compare` embeds a batch with.
         compare: the pass; whatever changes from batch to batch comes to it as tensors.
+        learned: gives what the pass learns besides the model's own parameters, as it is now.
         capture: makes graphs of a module's forward and backward pass.
     """
 
@@ -37,10 +38,12 @@ class GraphedPass:
         self,
         net: nn.Module,
         compare: Compare,
+        learned: Callable[[], Sequence[nn.Parameter]] = tuple,
         capture: Callable[..., Any] = torch.cuda.make_graphed_callables,
     ) -> None:
         self._net = net
         self._compare = compare
+        self._learned = learned
         self._capture = capture
         self._met: set[Any] = set()
         self._graphs: dict[Any, Callable[..., Tensor]] = {}
@@ -48,6 +51,9 @@ class GraphedPass:
 
     def __call__(self, batch: Batch, epoch: int, needs_items: bool) -> Tensor:
         """Compare the captions of a batch on a GPU with its videos, (B C, B).
+
+        Processes that share batches make graphs of the same batches: what they exchange is a part
+        of them.
 
         Args:
             batch: the batch.
@@ -62,10 +68,13 @@ class GraphedPass:
                 torch.full((), epoch, device=device),
             )
         inputs = (batch.experts, batch.ind, batch.text, batch.text_token_mask, items)
-        size = (batch.text.shape, *(x.shape for x in batch.experts.values()))
+        sizes = batch.whole.sizes if batch.whole else [len(batch.text)]
+        size = (*sizes, batch.text.shape, *(x.shape for x in batch.experts.values()))
+        size += tuple(map(id, self._learned()))
         if size in self._graphs:
             return self._graphs[size](*inputs)
-        if self._is_possible and size in self._met and len(self._graphs) < _MOST_GRAPHS:
+        is_possible = self._is_possible and min(sizes) > 0
+        if is_possible and size in self._met and len(self._graphs) < _MOST_GRAPHS:
             self._graph(size, batch, inputs)
             return self(batch, epoch, needs_items)
         self._met.add(size)  # its first pass also lets libraries choose their kernels
@@ -79,7 +88,7 @@ class GraphedPass:
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         try:
             self._graphs[size] = self._capture(
-                _Pass(self._net, self._compare, batch),
+                _Pass(self._net, self._compare, batch, self._learned()),
                 own,
                 num_warmup_iters=1,
                 allow_unused_input=True,
@@ -92,11 +101,13 @@ class GraphedPass:
 
 
 class _Pass(nn.Module):
-    """The pass as a module of the model's parameters that takes nothing but tensors."""
+    """The pass as a module of all parameters that it learns, which takes nothing but tensors."""
 
-    def __init__(self, net: nn.Module, compare: Compare, batch: Batch) -> None:
+    def __init__(
+        self, net: nn.Module, compare: Compare, batch: Batch, learned: Sequence[nn.Parameter]
+    ) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.learned = net, nn.ParameterList(learned)
         self._compare = compare
         self._batch = batch
 

@@ -89,8 +89,7 @@ class TrainingStep:
         return self.shared.sharing(batch) if self.shared else nullcontext()
 
     def _compare(self, batch: Batch, epoch: int) -> Tensor:
-        # What several processes exchange stays out of graphs.
-        if batch.text.device.type != "cuda" or self.shared:
+        if batch.text.device.type != "cuda":
             return self._pass(batch, epoch)
         return self._graphed(batch, epoch, needs_items=bool(self.recipe.dropout))
 
@@ -104,7 +103,9 @@ class TrainingStep:
 
     @cached_property
     def _graphed(self) -> GraphedPass:
-        return GraphedPass(self.net, self._pass)
+        if self.shared is None:
+            return GraphedPass(self.net, self._pass)
+        return GraphedPass(self.net, self._pass, self.shared.learned_apart)
 
     def _objective(self, sims: Tensor, batch: Batch, epoch: int) -> tuple[Tensor, Tensor | None]:
         """Loss of the similarities (B C, B) of C captions a video: the mean over one of each."""

@@ -181,20 +181,25 @@ def _beside_one_alone(device: torch.device, precision: str, is_compiled: bool) -
     if is_compiled:
         compile_model(other.net, in_one_piece=False)
     apart = []
-    for number in range(STEPS):
-        size = LAST_BATCH if number % 4 == 3 else BATCH
-        batch = batch_of(size).to(device)
-        whole = Whole(*batch.compared, shares_of(size, 1), 0)
-        expected, _ = plain(batch, 1)
-        # The first step meets the other processes, and compiles.
-        with nullcontext() if number == 0 or is_compiled else no_waits(device):
-            found, _ = other(replace(batch, whole=whole), 1)
-        apart.append((expected - found).abs().item())
+    with other.divided(BATCH):
+        for number in range(STEPS):
+            size = LAST_BATCH if number % 4 == 3 else BATCH
+            batch = batch_of(size).to(device)
+            whole = Whole(*batch.compared, shares_of(size, 1), 0)
+            expected, _ = plain(batch, 1)
+            # The first step meets the other processes, and compiles; the second makes a graph.
+            with nullcontext() if number < 2 or is_compiled else no_waits(device):
+                found, _ = other(replace(batch, whole=whole), 1)
+            apart.append((expected - found).abs().item())
+    weights = zip(plain.net.parameters(), other.net.parameters(), strict=True)
+    furthest = max((one - two).abs().max().item() for one, two in weights)
     if is_compiled:
         torch.compiler.reset()
     near = max(2e-3, NEAR[precision]) if is_compiled else NEAR[precision]
     assert max(apart) < near, f"losses are {max(apart):.1e} apart"
-    return f"losses {max(apart):.1e} apart{'' if is_compiled else ', no waits'}"
+    graphs = len(other._graphed._graphs) if device.type == "cuda" else 0
+    said = f"losses {max(apart):.1e}, weights {furthest:.1e} apart, {graphs} graphs"
+    return said if is_compiled else f"{said}, no waits"
 
 
 def continued(device: torch.device) -> str:

@@ -34,7 +34,7 @@ HEADS = (
     "of one",
 )
 HEADS += "exchange, s", "exchanged, MB", "gathered, MB", "collectives"
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "tf32", "bf16")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -104,11 +104,10 @@ def measured(processes: Processes, options: Any) -> tuple[str, ...]:
             _use(step.net, counting)
         processes.wait()
         with shared_step.divided(options.batch):
+            shared_step(part, 1)  # without a graph, which would hide what is exchanged
+            gathered, added, collectives = counting.gathered, counting.added, counting.collectives
             with_exchange = timed(lambda: shared_step(part, 1), together=True)
             exchange = timed(shared.add_up_gradients, together=True)
-            counting.forget()
-            shared_step(part, 1)
-            gathered, added, collectives = counting.gathered, counting.added, counting.collectives
             shared.add_up_gradients = lambda: None  # type: ignore[method-assign]
             without = timed(lambda: shared_step(part, 1), together=True)
     return (
@@ -127,8 +126,7 @@ def _counting(processes: Processes) -> Any:
     """Return the same processes; they count what they gather of a step."""
 
     class Counting(type(processes)):  # type: ignore[misc]  # a group
-        def forget(self) -> None:
-            self.gathered = self.added = self.collectives = 0
+        gathered = added = collectives = 0
 
         def gather(self, x: Any) -> Any:
             self.gathered += x.nbytes * self.count
@@ -149,9 +147,7 @@ def _counting(processes: Processes) -> Any:
             self.added += sum(x.nbytes for x in (*large, *small))
             super().sum_in_place(large, small)
 
-    counting = Counting()
-    counting.forget()
-    return counting
+    return Counting()
 
 
 def _use(net: Any, exchange: Any) -> None:

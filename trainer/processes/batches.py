@@ -99,9 +99,13 @@ class SharedBatches:
         assert batch and batch.whole
         return _gathered(text, video, batch.text.shape[1], batch.whole, self._processes)
 
+    def learned_apart(self) -> list[nn.Parameter]:
+        """What this process alone learns at the moment, in place of whole layers."""
+        return self._columns.own
+
     def total_norm(self, gradients: Sequence[Tensor]) -> Tensor:
         """Return the length of all gradients together, of which this process has some alone."""
-        alone = {id(p.grad) for p in self._columns.own if p.grad is not None}
+        alone = {id(p.grad) for p in self.learned_apart() if p.grad is not None}
         own = nn.utils.get_total_norm([x for x in gradients if id(x) in alone])
         others = nn.utils.get_total_norm([x for x in gradients if id(x) not in alone])
         if not alone:
