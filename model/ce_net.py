@@ -213,7 +213,10 @@ class CENet(RetrievalModel):
             return pooled, self.ce.encode_video(pooled, availability)
 
         text_side, (pooled, video_side) = side_by_side(
-            lambda: self.encode_text(text, text_token_mask), of_videos, text.device
+            lambda: self.encode_text(text, text_token_mask),
+            of_videos,
+            text.device,
+            in_turn=self.gather is not None,
         )
         matrix = self.compare(text_side, video_side)  # (B C, B)
         if num_captions > 1 and (self.training or self.test_caption_mode == "avg"):

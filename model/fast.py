@@ -108,15 +108,19 @@ def compile_model(net: Any, in_one_piece: bool = True) -> None:
 
 
 def side_by_side(
-    first: Callable[[], _First], second: Callable[[], _Second], device: torch.device
+    first: Callable[[], _First],
+    second: Callable[[], _Second],
+    device: torch.device,
+    in_turn: bool = False,
 ) -> tuple[_First, _Second]:
     """Return what two functions give that do not need one another.
 
     Where a graph of a GPU's kernels is being made, those of the two, and of their gradients, become
-    branches of it that run at the same time: most are too small to keep a GPU busy.
+    branches of it that run at the same time: most are too small to keep a GPU busy. But `in_turn`
+    where processes exchange something in both, which all have to do in one order.
     """
     is_eager = device.type != "cuda" or torch.compiler.is_compiling()
-    if is_eager or not torch.cuda.is_current_stream_capturing():
+    if is_eager or in_turn or not torch.cuda.is_current_stream_capturing():
         return first(), second()
     main, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
     side.wait_stream(main)
