@@ -1,5 +1,6 @@
 """One training step: forward, loss, backward, update; nothing in it waits for the device."""
 
+import gc
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -95,7 +96,8 @@ class TrainingStep:
 
     def forget_graphs(self) -> None:
         """Free what graphs keep of a GPU's memory; a further step would make them anew."""
-        self.__dict__.pop("_graphed", None)
+        if self.__dict__.pop("_graphed", None):
+            gc.collect()  # they lie in circles, and a group of processes ends only without them
 
     def _pass(self, batch: Batch, epoch: int | Tensor) -> Tensor:
         with self.recipe.dropping(self.net, batch, epoch) as left:

@@ -191,13 +191,14 @@ def _beside_one_alone(device: torch.device, precision: str, is_compiled: bool) -
             with nullcontext() if number < 2 or is_compiled else no_waits(device):
                 found, _ = other(replace(batch, whole=whole), 1)
             apart.append((expected - found).abs().item())
+    graphs = len(other._graphed._graphs) if device.type == "cuda" else 0
+    other.forget_graphs()
     weights = zip(plain.net.parameters(), other.net.parameters(), strict=True)
     furthest = max((one - two).abs().max().item() for one, two in weights)
     if is_compiled:
         torch.compiler.reset()
     near = max(2e-3, NEAR[precision]) if is_compiled else NEAR[precision]
     assert max(apart) < near, f"losses are {max(apart):.1e} apart"
-    graphs = len(other._graphed._graphs) if device.type == "cuda" else 0
     said = f"losses {max(apart):.1e}, weights {furthest:.1e} apart, {graphs} graphs"
     return said if is_compiled else f"{said}, no waits"
 
