@@ -16,6 +16,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+import torch._dynamo  # which an optimiser loads: once here, not in each fork
 
 import test as test_program
 import train as train_program
