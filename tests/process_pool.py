@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # which an optimiser loads: once here, not in each process
 import torch.distributed as dist
 
 from trainer.processes.group import Group

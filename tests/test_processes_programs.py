@@ -16,6 +16,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+import torch._dynamo  # which an optimiser loads: once here, not in each fork
 
 import test as test_program
 import train as train_program
@@ -314,6 +315,14 @@ def test_numbers_set_by_hand_are_looked_at(
         monkeypatch.setenv(name, value)
     code, output = run(train_program, "--config", config_path)
     assert code == 2 and "does not number processes as torchrun does" in output
+
+
+def test_a_stop_before_they_have_met_is_said_once(together: Together, config_path: Path) -> None:
+    def stop(rank: int) -> None:
+        starting._join = lambda device: os.kill(os.getpid(), signal.SIGTERM)
+
+    code, output = together(3, train_program, "--config", config_path, within=stop)
+    assert code == 143 and output == "ended by SIGTERM\n"
 
 
 def test_torchrun_may_start_all_anew(together: Together, config_path: Path, tmp_path: Path) -> None:

@@ -56,17 +56,7 @@ def processes_of(
         yield ALONE
         return
     _check_numbers()
-    group = _join(device)
-    from trainer.processes.lifeline import Lifeline
-
-    is_launched = PARENT in os.environ
-    lifeline = Lifeline(
-        group,
-        os.environ["MASTER_ADDR"],
-        parent=int(os.environ[PARENT]) if is_launched else _agent(),
-        speaks=os.environ["LOCAL_RANK"] == "0",  # each machine may have a log of its own
-        parent_speaks=is_launched,
-    )
+    group, lifeline = _meet(device)
     try:
         yield group
         group.wait()
@@ -75,6 +65,32 @@ def processes_of(
         raise
     lifeline.finish()
     group.close()
+
+
+def _meet(device: str | None) -> tuple["Group", "Lifeline"]:
+    """Meet the other processes, and from now on learn of their ends.
+
+    Raises:
+        UserError: they cannot be met.
+        SystemExit: the end was asked for, and the first process says so.
+    """
+    is_launched = PARENT in os.environ
+    try:
+        group = _join(device)
+        from trainer.processes.lifeline import Lifeline
+
+        return group, Lifeline(
+            group,
+            os.environ["MASTER_ADDR"],
+            parent=int(os.environ[PARENT]) if is_launched else _agent(),
+            speaks=os.environ["LOCAL_RANK"] == "0",  # each machine may have a log of its own
+            parent_speaks=is_launched,
+        )
+    except BaseException as error:
+        stop = stop_behind(error)
+        if stop is not None and int(os.environ["RANK"]):
+            raise SystemExit(getattr(stop, "exit_code", EXIT_INTERRUPTED)) from None
+        raise
 
 
 def _agent() -> int:
