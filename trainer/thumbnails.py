@@ -73,11 +73,11 @@ class Thumbnails:
         sources = {i: found[-1] for i, found in paths.items() if found}
         if not sources:
             return
-        # Here, once: what the child loads goes with it.
-        for module in ("PIL.ImageOps", "PIL.JpegImagePlugin"):
-            importlib.import_module(module)
+        has_videos = any(path.suffix not in PICTURES for path in sources.values())
         # What cannot be read stays a plain tile: a picture is worth no more.
-        with suppress(Refused, OSError, RuntimeError):
+        with suppress(ImportError, Refused, OSError, RuntimeError):
+            for module in ("PIL.ImageOps", "PIL.JpegImagePlugin", *(["av"] if has_videos else [])):
+                importlib.import_module(module)  # here, once: what the child loads goes with it
             self._pixels |= apart(sources.values(), lambda: _pixels_of(sources))
 
 
