@@ -5,6 +5,7 @@ A video's thumbnail is the picture beside it that the rankings page shows too, o
 
 import importlib
 import io
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -86,10 +87,15 @@ class Thumbnails:
 
 def _pixels_of(sources: Mapping[str, Path]) -> dict[str, bytes]:
     """Read the thumbnails of video ids from pictures or videos, without those that are damaged."""
+    from PIL import Image
+
     pixels = {}
-    for video_id, path in sources.items():
-        with suppress(Exception):
-            pixels[video_id] = _thumbnail(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for video_id, path in sources.items():
+            with suppress(Exception):
+                pixels[video_id] = _thumbnail(path)
     return pixels
 
 
