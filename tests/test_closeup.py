@@ -15,7 +15,7 @@ from tests.rankings_html import Page, read_scripts
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_loader, build_net
 from trainer.closeup import Closeup, Visualizer, rankings_text
-from trainer.evaluation import evaluate
+from trainer.evaluation import CaptionEmbeddings, evaluate
 from trainer.misleading import similarities_without
 from utils.config import Config
 
@@ -46,6 +46,7 @@ def evaluated(request, parts, monkeypatch):
     net, retrieval = parts
     if request.param == "in blocks":
         monkeypatch.setattr(evaluation_module, "KEPT_MATRIX_BYTES", 0)
+        monkeypatch.setattr(evaluation_module, "KEPT_CAPTION_BYTES", 0)
         monkeypatch.setattr(evaluation_module, "QUERIES_PER_BLOCK", 5)
         monkeypatch.setattr(closeup_module, "QUERIES_PER_BLOCK", 5)
     names = ["t2v_metrics", "v2t_metrics"]
@@ -70,6 +71,30 @@ def test_what_is_found_is_what_a_sort_of_the_whole_matrix_gives(evaluated):
         assert ranking.query_id == str(query) and ranking.video_id == ids[query // width]
         assert ranking.similarity == pytest.approx(row[query // width], abs=1e-5)
         assert ranking.rank == evaluation.ranks.t2v[at]
+
+
+def test_captions_are_embedded_once_where_there_is_room(parts, monkeypatch):
+    net, retrieval = parts
+    device, masks = torch.device("cpu"), np.asarray(retrieval.query_masks)
+    evaluation = evaluate(net, retrieval, [], device)
+    captions = torch.from_numpy(masks.reshape(-1)).nonzero().flatten()
+    whole = CaptionEmbeddings(net, retrieval, device).of(captions)
+    embedded = []
+    encode = net.encode_text
+    monkeypatch.setattr(net, "encode_text", lambda x, n: embedded.append(len(x)) or encode(x, n))
+    closeup = Closeup(net, retrieval, evaluation, top_k=4)
+    for _ in range(2):
+        list(closeup.every_ranking()), list(closeup.every_video_ranking())
+    assert sum(embedded) == len(captions)
+    for room, most in ((1 << 27, 5), (0, 10)):
+        monkeypatch.setattr(evaluation_module, "KEPT_CAPTION_BYTES", room)
+        some, embedded[:] = CaptionEmbeddings(net, retrieval, device), []
+        for places in ([3, 1], [1, 0, 3, 1], [5, 0, 2, 1], [0]):
+            found = some.of(captions[places])
+            torch.testing.assert_close(found.weights, whole.weights[places])
+            for one, other in zip(found.embeddings, whole.embeddings, strict=True):
+                torch.testing.assert_close(one, other[places])
+        assert sum(embedded) == most
 
 
 @pytest.mark.parametrize("values", [1, 1 << 26])

@@ -82,12 +82,11 @@ def test_a_dry_run_measures_steps_and_leaves_nothing(
 
 
 def test_tensorboard_shows_ranks_and_rankings_of_each_epoch(
-    run: Run, config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, config_path: Path, tmp_path: Path
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = json.loads(config_path.read_text())
-    monkeypatch.setattr("trainer.showing._PICTURES", 2)
     config["visualizer"]["args"] |= {"vis_vid_freq": 2, "src_video_dir": str(tmp_path)}
     write_json(config_path, config)
     run(train_program, "--config", config_path)

@@ -104,6 +104,17 @@ def test_a_reader_that_crashes_costs_the_pictures_alone(
     assert jpeg and close(tiles(jpeg, 0, 1)[0][0], GREY)
 
 
+def test_a_picture_of_far_too_many_pixels_is_left_alone(
+    videos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
+    jpeg = Thumbnails(videos).draw([ranking("red", "blue", "yellow")])
+    monkeypatch.undo()
+    assert jpeg and not caplog.text
+    shown = [inner for inner, _ in tiles(jpeg, 0, 3)]
+    assert close(shown[0], GREY) and close(shown[1], COLOURS["yellow"]) and close(shown[2], GREY)
+
+
 def test_without_videos_or_rankings_nothing_is_drawn(tmp_path: Path, videos: Path):
     for folder in (None, tmp_path / "nowhere", videos / "red.png"):
         assert Thumbnails(folder).draw([ranking("red", "blue")]) is None

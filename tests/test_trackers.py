@@ -161,7 +161,7 @@ def offline(request, monkeypatch) -> str:
 def test_a_training_is_tracked_offline(run: Run, config_path: Path, tmp_path: Path, offline: str):
     values = json.loads(config_path.read_text())
     values["trainer"] |= {"trackers": ["tensorboard", offline], "log_every": 1}
-    values["visualizer"]["args"]["src_video_dir"] = str(tmp_path)
+    values["visualizer"]["args"] |= {"src_video_dir": str(tmp_path), "vis_vid_freq": 2}
     write_json(config_path, values)
     code, output = run(train_program, "--config", config_path)
     assert code == 0, output
@@ -173,7 +173,7 @@ def test_a_training_is_tracked_offline(run: Run, config_path: Path, tmp_path: Pa
         assert b"val/t2v/R@1" in content and b"test/v2t/MedR" in content
         assert b"optimizer.args.lr" in content and b"step/loss" in content
         pictures = [*kept.parent.glob("files/media/images/*/rankings_*.jpg")]
-        assert sorted(path.parent.name for path in pictures) == ["test", *["val"] * 3]
+        assert sorted(path.parent.name for path in pictures) == ["test", "val"]
         assert "wandb" in sys.modules and exit_code(kept) == 0
         return
     with sqlite3.connect(saved / "mlflow.db") as base:

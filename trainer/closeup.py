@@ -29,7 +29,7 @@ from logger.page.data import (
 from logger.page.page import sample_queries, write_rankings_page
 from model.ranks import best_in_rows, ranks_in_rows
 from model.similarity import RetrievalModel, TextEmbeddings, expert_similarities, similarity
-from trainer.evaluation import BLOCK_VALUES, QUERIES_PER_BLOCK, Evaluation, evaluating
+from trainer.evaluation import BLOCK_VALUES, QUERIES_PER_BLOCK, CaptionEmbeddings, Evaluation
 from trainer.misleading import similarities_without
 
 AFTER_ALL_EPOCHS = 1 << 30
@@ -160,6 +160,7 @@ class Closeup:
         self._net, self._retrieval, self._evaluation = net, retrieval, evaluation
         self._ids, self._top_k, self._with_experts = retrieval.video_ids, top_k, with_experts
         self._device = evaluation.video.availability.device
+        self._embeddings = CaptionEmbeddings(net, retrieval, self._device)
         masks = torch.from_numpy(np.asarray(retrieval.query_masks)).bool()
         self.existing = masks.any(dim=1) if evaluation.averaged else masks.flatten()
         self.num_captions = len(self.existing) // len(masks)
@@ -402,10 +403,7 @@ class Closeup:
             masks = torch.from_numpy(np.asarray(self._retrieval.query_masks))[queries].bool()
             owners, at = masks.nonzero(as_tuple=True)
             captions = queries[owners] * width + at
-        text, tokens = self._retrieval.queries(captions.numpy())
-        with evaluating(self._net):
-            embedded = self._net.encode_text(text.to(self._device), tokens.to(self._device))
-        return embedded, owners
+        return self._embeddings.of(captions), owners
 
 
 def _mean_by(owners: Tensor, values: Tensor, count: int) -> Tensor:

@@ -38,6 +38,8 @@ BLOCK_VALUES = 2**26
 # A similarity matrix up to this size is kept; a larger one is made anew, block by block, in each
 # of the two passes that ranking takes.
 KEPT_MATRIX_BYTES = 2 * 1024**3
+# Embeddings of captions up to this size are kept while single rankings are looked at.
+KEPT_CAPTION_BYTES = 2**27
 
 
 _log = logging.getLogger(__name__)
@@ -217,6 +219,52 @@ class Queries:
             text, tokens = self.retrieval.queries(chosen if len(chosen) else np.array([start]))
             embedded = self.net.encode_text(text.to(self.device), tokens.to(self.device))
             yield torch.from_numpy(here), embedded[: len(chosen)]
+
+
+class CaptionEmbeddings:
+    """Embeds captions when they are asked for; each once, where there is room for all of them.
+
+    Args:
+        net, retrieval, device: the model, the captions, and where they are embedded.
+    """
+
+    def __init__(self, net: RetrievalModel, retrieval: RetrievalSet, device: torch.device) -> None:
+        self._net, self._retrieval, self._device = net, retrieval, device
+        self._is_kept = torch.zeros(np.asarray(retrieval.query_masks).size, dtype=torch.bool)
+        self._kept: TextEmbeddings | None = None
+
+    def of(self, captions_q: Tensor) -> TextEmbeddings:
+        """Return the embeddings of captions: number q is caption q % C of video q // C."""
+        new = captions_q[~self._is_kept[captions_q]].unique()
+        if len(new):
+            made = self._embed(new)
+            if self._kept is None:
+                self._kept = self._room_for(made)
+            if self._kept is None:
+                return made[torch.searchsorted(new, captions_q).to(self._device)]
+            for kept, part in zip(_tensors(self._kept), _tensors(made), strict=True):
+                kept[new.to(self._device)] = part
+            self._is_kept[new] = True
+        assert self._kept is not None
+        return self._kept[captions_q.to(self._device)]
+
+    def _embed(self, captions_q: Tensor) -> TextEmbeddings:
+        text, tokens = self._retrieval.queries(captions_q.numpy())
+        with evaluating(self._net):
+            return self._net.encode_text(text.to(self._device), tokens.to(self._device))
+
+    def _room_for(self, like: TextEmbeddings) -> TextEmbeddings | None:
+        """Make room for all captions, none where that would be much."""
+        count, tensors = len(self._is_kept), _tensors(like)
+        if count * sum(x[0].nbytes for x in tensors) > KEPT_CAPTION_BYTES:
+            return None
+        room = [x.new_empty(count, *x.shape[1:]) for x in tensors]
+        embeddings = tuple(room[: len(like.embeddings)])
+        return TextEmbeddings(embeddings, None if like.weights is None else room[-1])
+
+
+def _tensors(text: TextEmbeddings) -> list[Tensor]:
+    return [*text.embeddings, *([] if text.weights is None else [text.weights])]
 
 
 def _similarity_blocks(

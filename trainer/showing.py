@@ -1,7 +1,5 @@
 """What a training's evaluations leave for the eye: ranks, some rankings, now and then a page."""
 
-import math
-
 from data_loader.retrieval_set import RetrievalSet
 from logger.trackers import Trackers
 from model.similarity import RetrievalModel
@@ -14,9 +12,7 @@ from trainer.runs.folder import RunFolder
 from trainer.thumbnails import Thumbnails
 from utils.config import Config
 
-_RANKINGS = 5  # as text; fewer as a picture
-_DRAWN = 4
-_PICTURES = 10  # of a training: TensorBoard shows no more, and each takes some 0.05 s
+_RANKINGS, _DRAWN = 5, 4  # as text, and as a picture
 
 
 class Showing:
@@ -34,8 +30,6 @@ class Showing:
         self._visualizer = build_visualizer(config)
         videos = self._visualizer.video_folder if self._visualizer else None
         self._thumbnails = Thumbnails(videos)
-        epochs, each = config["trainer.epochs"], config.get("trainer.val_freq", 1)
-        self._epochs_per_picture = each * math.ceil(epochs / each / _PICTURES)
 
     def validation(self, epoch: int, evaluation: Evaluation) -> None:
         """Show the ranks and some rankings of an epoch, and draw its page where one is due."""
@@ -43,9 +37,9 @@ class Showing:
         for direction in ("t2v", "v2t"):
             ranks = getattr(evaluation.ranks, direction).tolist()
             self._writer.histogram(f"val/{direction}/ranks", ranks, epoch)
-        is_drawn = epoch % self._epochs_per_picture == 0
-        self._show_rankings("val", epoch, evaluation, net, retrieval, is_drawn)
-        if self._visualizer and self._visualizer.is_due(epoch):
+        has_page = self._visualizer is not None and self._visualizer.is_due(epoch)
+        self._show_rankings("val", epoch, evaluation, net, retrieval, has_page)
+        if self._visualizer and has_page:
             title = f"{self._config.name}: rankings after epoch {epoch}"
             about = facts_of(self._config, self._folder, net, retrieval, epoch=epoch)
             shown = (net, evaluation, retrieval, self._folder.web, title, epoch)
@@ -55,7 +49,7 @@ class Showing:
         self, epoch: int, evaluation: Evaluation, net: RetrievalModel, retrieval: RetrievalSet
     ) -> None:
         """Show some rankings of the test of an epoch's model."""
-        self._show_rankings("test", epoch, evaluation, net, retrieval, is_drawn=True)
+        self._show_rankings("test", epoch, evaluation, net, retrieval, has_page=True)
 
     def _show_rankings(
         self,
@@ -64,12 +58,13 @@ class Showing:
         evaluation: Evaluation,
         net: RetrievalModel,
         retrieval: RetrievalSet,
-        is_drawn: bool,
+        has_page: bool,
     ) -> None:
         if not self._visualizer or not self._writer.is_enabled:
             return
         sampled = self._visualizer.rankings(net, evaluation, retrieval, _RANKINGS)
         self._writer.text(f"{stage}/rankings", rankings_text(sampled), epoch)
-        picture = self._thumbnails.draw(sampled[:_DRAWN]) if is_drawn else None
-        if picture:
+        # As seldom as pages: thumbnails are read in a fork of this process, and afterwards whatever
+        # the training writes into has to be copied once.
+        if has_page and (picture := self._thumbnails.draw(sampled[:_DRAWN])):
             self._writer.picture(f"{stage}/rankings", picture, epoch)

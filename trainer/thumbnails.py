@@ -5,6 +5,7 @@ A video's thumbnail is the picture beside it that the rankings page shows too, o
 
 import importlib
 import io
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -73,11 +74,11 @@ class Thumbnails:
         sources = {i: found[-1] for i, found in paths.items() if found}
         if not sources:
             return
-        # Here, once: what the child loads goes with it.
-        for module in ("PIL.ImageOps", "PIL.JpegImagePlugin"):
-            importlib.import_module(module)
+        has_videos = any(path.suffix not in PICTURES for path in sources.values())
         # What cannot be read stays a plain tile: a picture is worth no more.
-        with suppress(Refused, OSError, RuntimeError):
+        with suppress(ImportError, Refused, OSError, RuntimeError):
+            for module in ("PIL.ImageOps", "PIL.JpegImagePlugin", *(["av"] if has_videos else [])):
+                importlib.import_module(module)  # here, once: what the child loads goes with it
             self._pixels |= apart(sources.values(), lambda: _pixels_of(sources))
 
 
@@ -86,10 +87,15 @@ class Thumbnails:
 
 def _pixels_of(sources: Mapping[str, Path]) -> dict[str, bytes]:
     """Read the thumbnails of video ids from pictures or videos, without those that are damaged."""
+    from PIL import Image
+
     pixels = {}
-    for video_id, path in sources.items():
-        with suppress(Exception):
-            pixels[video_id] = _thumbnail(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for video_id, path in sources.items():
+            with suppress(Exception):
+                pixels[video_id] = _thumbnail(path)
     return pixels
 
 
