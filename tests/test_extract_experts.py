@@ -218,6 +218,54 @@ def test_broken_videos_are_told_and_left_out(place: Path, extracting: Call) -> N
     assert looked_at(extracting()[1]) == 1
 
 
+def test_what_is_no_file_is_named_and_may_come_back(place: Path, extracting: Call) -> None:
+    """Links that lead nowhere, pipes, links to folders: nothing among the videos is silent."""
+    shutil.move("videos/v1.mp4", "away.mp4")
+    Path("videos/v1.mp4").symlink_to(place / "away.mp4")
+    Path("videos/lost.mp4").symlink_to(place / "nowhere.mp4")
+    Path("videos/round.mp4").symlink_to("round.mp4")
+    os.mkfifo("videos/pipe.mp4")
+    Path("more").mkdir()
+    Path("videos/more").symlink_to(place / "more")
+    code, said = extracting(*SMALL)
+    assert code == 0 and "3 of 13 videos cannot be used" in said
+    assert "videos/lost.mp4: it cannot be read (it does not exist)" in said
+    assert "videos/round.mp4: it cannot be read (its links lead in a circle)" in said
+    assert "videos/pipe.mp4: it is no file" in said
+    assert "links to folders are not followed, name these with --videos: videos/more" in said
+    # A disk that is not mounted today: its videos stay, and are not looked at again tomorrow.
+    shutil.move("away.mp4", "hidden.mp4")
+    code, said = extracting()
+    assert code == 0 and "v1.mp4: it cannot be read (it does not exist); what was seen" in said
+    assert len(features_in("set", "scene")) == COUNT - 1
+    shutil.move("hidden.mp4", "away.mp4")
+    for name in ("lost", "round", "pipe"):
+        Path(f"videos/{name}.mp4").unlink()
+    assert looked_at(extracting()[1]) == 0
+
+
+def test_what_fails_before_anything_is_seen_leaves_nothing(place: Path, extracting: Call) -> None:
+    Path("videos/a.mp4").write_text("no video")  # the first one
+    code, said = extracting("--strict", *SMALL, output="deep/in/set")
+    assert code == 2 and "Cannot use" in said and not Path("deep").exists()
+    shutil.move("videos", "all")
+    Path("videos").mkdir()
+    shutil.move("all/a.mp4", "videos")
+    Path("there").mkdir()
+    code, said = extracting(*SMALL, output="there")
+    assert code == 2 and "None of the videos can be used" in said and not [*Path("there").iterdir()]
+    shutil.move("all/v5.mp4", "videos/v5.mp4")  # sound alone
+    code, said = extracting("--experts", "scene")
+    assert code == 2 and "No expert has seen anything" in said and not Path("set").exists()
+    # What was seen is worth keeping: the same command goes on from there.
+    shutil.move("videos/a.mp4", "videos/w.mp4")
+    code, said = extracting("--strict", *SMALL)
+    assert code == 2 and "Cannot use" in said
+    Path("videos/w.mp4").unlink()
+    code, said = extracting("--strict", *SMALL)
+    assert code == 0 and looked_at(said) == 0
+
+
 def test_names_of_files_may_be_anything(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,12 +2,16 @@
 
 import os
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from misc.extract_experts.assemble import (
+    FEATURES,
+    TEXTS,
+    VIDEOS,
     Table,
     item_ids,
     usable,
@@ -109,24 +113,26 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
     device = select_device(asked.device)
     half = asked.precision == "half" if asked.precision else device != "cpu"
     running = load_experts(wanted, device, half, asked.segments)
+    missing = [folder for folder in (work, place, *place.parents) if not is_there(folder)]
     make_folder(work)
     settings = {"tool": TOOL, "segments": asked.segments}
-    write_json(work / _SETTINGS, {**settings, "experts": {one.name: one.spec for one in wanted}})
     number, count = asked.shard or (1, 1)
     name = f"{number}-of-{count}"
     lock = work / name if asked.shard else work
-    with alone(lock, f"extracting into {place}"):
+    with alone(lock, f"extracting into {place}"), _undone(place, [] if asked.shard else missing):
+        specs = {one.name: one.spec for one in wanted}
+        write_json(work / _SETTINGS, {**settings, "experts": specs})
         yield from _look(asked, found.videos[number - 1 :: count], running, work, name, place)
         if asked.shard:
             return
         done = read_journals(work)
         tables, texts = _assemble(place, done, running, asked.segments)
+        if not tables:
+            raise UserError("No expert has seen anything that becomes a vector: name others.")
     items = [item for name, one in usable(done) for item in item_ids(name, one, asked.segments)]
     empty = [one.name for one in running if one.loaded.size and one.name not in tables]
     if empty:
         yield f"no video has the experts {', '.join(empty)}: they are left out of the data set"
-    if not tables:
-        raise UserError("No expert has seen anything that becomes a vector: name others.")
     if not asked.captions and made_by(place) != IMPORTER:
         finish_without_captions(place, tables, items)
         yield f"{asked.output}: {len(items)} videos to search, without captions to train on"
@@ -215,10 +221,35 @@ def _wanted(asked: Asked, earlier: Mapping[str, str]) -> list[Wanted]:
     return sorted([*before, *now], key=lambda one: one.name)
 
 
+@contextmanager
+def _undone(place: Path, missing: Sequence[Path]) -> Iterator[None]:
+    """Let nothing stay of what fails before anything was seen.
+
+    What was seen stays, and the same command goes on from there.
+
+    Args:
+        place: folder of the data set.
+        missing: what is made of `.extraction` and the folders above it, the innermost first.
+    """
+    try:
+        yield
+    except UserError:
+        work = place / _WORK
+        known = [one for _, video in usable(read_journals(work)) for one in video.experts.values()]
+        if work in missing and not any(any(one.rows) or any(one.words) for one in known):
+            for made in (work, place / FEATURES, place / TEXTS):
+                shutil.rmtree(made, ignore_errors=True)
+            (place / VIDEOS).unlink(missing_ok=True)
+            with suppress(OSError):
+                for folder in missing[1:]:
+                    folder.rmdir()
+        raise
+
+
 def _known(place: Path, done: Mapping[str, Done]) -> dict[Path, str]:
     """Return the ids of files that have one; those of files that are gone are free again."""
     files = {Path(os.path.normpath(place / one.file)): name for name, one in done.items()}
-    return {path: name for path, name in files.items() if is_there(path)}
+    return {path: name for path, name in files.items() if os.path.lexists(path)}
 
 
 def _check_tools(segments: str) -> None:
@@ -264,13 +295,16 @@ def _look(
         if video.id in current and current[video.id].broken
     }
     paths = {video.id: video.path for video in videos}
-    broken |= {name: (paths[name], why) for name, why in report.broken.items()}
+    stay = {name for name in report.broken if name in current and not current[name].broken}
+    for name, why in report.broken.items():
+        also = "; what was seen of it before stays" if name in stay else ""
+        broken[name] = (paths[name], f"{why}{also}")
     yield from table_lines(current, running, report)
     yield from broken_lines(broken, len(videos))
     if broken and asked.strict:
         path, why = next(iter(broken.values()))
         raise UserError(f"Cannot use {path}: {why} (--strict).")
-    if len(broken) == len(videos) and not asked.shard:
+    if len(broken) == len(videos) and not stay and not asked.shard:
         raise UserError("None of the videos can be used.")
 
 
