@@ -301,6 +301,7 @@ def test_neighbouring_segments_are_one_hit(tmp_path: Path) -> None:
     late = searcher.more_like("v0", k=40, between=(17, 18))
     assert late and all(h.start == 15 for h in late)
     assert {h.parent for h in searcher.more_like("v0", k=9, among=["video3"])} == {"video3"}
+    assert searcher.more_like("v0", between=(70, 80)) == []
 
 
 def test_joining_closes_gaps() -> None:
@@ -348,11 +349,29 @@ def test_no_confident_match_is_said(copied: Path, capsys: pytest.CaptureFixture[
         (["red", "--experts", "sound=-1"], "no weight of an expert"),
         (["red", "--between", "soon"], "no range of seconds"),
         (["red", "--between", "9-3"], "has no length"),
+        (["red", "--between", "3-9"], "no segments, so that no time can be asked for: build one"),
+        (["red", "--among", "ids.txt"], "has none of these videos: clip33.mp4, nowhere"),
+        (["red", "--serve", "--video", "a.mp4"], "to begin with, not --video."),
+        (["--serve", "--between", "3-9", "--json"], "not --between, --json."),
+        (["red", "cat", "--serve"], "one sentence, not 2: put it in quotes"),
+        (["red", "--like", "clip33", "--serve"], "Search for one thing"),
+        (["xyzzy", "--serve", "--port", "0"], "no word that the index knows"),
+        (["red", "--experts", "sond=2", "--serve"], 'did you mean "sound"'),
+        (["red", "-k", "90", "--serve"], "The page shows 1 to 50 videos"),
+        (["red", "--experts", "sound=2", "--picture", "a.webp"], "begin with, not --experts."),
+        (["--serve", "--picture", "a.webp"], "two tasks"),
     ],
 )
 def test_a_wrong_command_line_is_one_sentence(
-    made: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    made: Path,
+    arguments: list[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ids.txt").write_text("clip33.mp4\nnowhere\n")
     try:
         search_main([str(made / "index"), *arguments])
     except UserError as error:

@@ -135,6 +135,11 @@ def test_a_still_of_what_is_no_video_is_refused(movie, tmp_path):
         ({"q": "a", "k": "0"}, "The page shows 1 to 50 videos"),
         ({"q": "a", "k": "٣"}, "The page shows 1 to 50 videos"),
         ({"q": "a", "weight.smell": "1"}, 'The index has no expert "smell"'),
+        ({"q": "a", "weight.spech": "1"}, 'can be weighted (did you mean "speech"?).'),
+        ({"q": "a", "experts": "foo"}, '"experts", where this page knows q, not, like, k, weight.'),
+        ({"q": "a", "between": "9-x"}, 'The address says "between", where this page knows q'),
+        ({"q": "a", "weigth.sound": "1"}, '"weigth.sound" (did you mean "weight.sound"?)'),
+        ({"<script>alert(1)</script>": ""}, 'The address says "<script>alert(1)</script>"'),
         ({"q": "a", "weight.sound": "nan"}, "The weight of sound is a number from 0 to 3"),
         ({"q": "a", "weight.sound": "-1"}, "The weight of sound is a number from 0 to 3"),
         ({"q": "a", "weight.sound": "3.1"}, "The weight of sound is a number from 0 to 3"),
@@ -143,7 +148,7 @@ def test_a_still_of_what_is_no_video_is_refused(movie, tmp_path):
 def test_what_cannot_be_meant_is_refused_in_one_sentence(client, arguments, sentence):
     status, html = page_of(client, **arguments)
     assert status == 400 and ids(html) == []
-    assert sentence in unescape(html)
+    assert sentence in unescape(html) and "<script>alert" not in html
 
 
 def test_hostile_texts_stay_text(folder):

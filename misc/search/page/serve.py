@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Request, Response
@@ -32,11 +32,12 @@ from misc.page_server import PageServer, file_response
 from misc.search.hits import Hit, Word
 from misc.search.page.stills import SUFFIXES, still
 from misc.tools import DEFAULT_PORT
-from utils.errors import UserError, short
+from utils.errors import UserError, did_you_mean, listed, short
 
 if TYPE_CHECKING:
     from misc.search.searcher import Searcher
 
+_ARGUMENTS = ("q", "not", "like", "k")  # of an address, besides weights
 MOST_WORDS = 3  # of a hit that are shown
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; media-src 'self'; img-src 'self' "
@@ -44,14 +45,28 @@ POLICY = (
 )
 
 
-def serve(searcher: "Searcher", host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
+def serve(
+    searcher: "Searcher",
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    asked: Asked | None = None,
+) -> None:
     """Serve the page of an index until Ctrl-C.
 
+    Args:
+        searcher: of the index.
+        host, port: where to listen.
+        asked: what the address that is printed asks for.
+
     Raises:
-        UserError: the address cannot be used.
+        UserError: the address cannot be used, or cannot ask for this.
     """
+    question = "" if asked is None else asked.address().removesuffix("?")
+    refusal = SearchSite(searcher).page(dict(parse_qsl(question[1:]))).refusal
+    if refusal:
+        raise UserError(refusal)
     server = make_search_server(searcher, host, port)
-    print(f"The search is at {server.address} (stop with Ctrl-C).", flush=True)
+    print(f"The search is at {server.address}{question} (stop with Ctrl-C).", flush=True)
     server.serve_forever()
 
 
@@ -170,6 +185,13 @@ def read_asked(arguments: Mapping[str, str], experts: tuple[str, ...]) -> Asked:
     Raises:
         UserError: one of them cannot be meant.
     """
+    for name in arguments:
+        if name not in _ARGUMENTS and not name.startswith(WEIGHT):
+            known = [*_ARGUMENTS, *(f"{WEIGHT}{expert}" for expert in experts)]
+            raise UserError(
+                f'The address says "{short(name)}"{did_you_mean(name, known)}, where this page '
+                f"knows {listed(known, len(known))}."
+            )
     texts = {name: arguments.get(name, "").strip() for name in ("q", "not", "like")}
     for text in texts.values():
         if len(text) > LONGEST:
@@ -195,7 +217,10 @@ def read_asked(arguments: Mapping[str, str], experts: tuple[str, ...]) -> Asked:
 
 def _factor(expert: str, value: str, experts: tuple[str, ...]) -> float:
     if expert not in experts:
-        raise UserError(f'The index has no expert "{short(expert)}" that can be weighted.')
+        raise UserError(
+            f'The index has no expert "{short(expert)}" that can be weighted'
+            f"{did_you_mean(expert, experts)}."
+        )
     if not re.fullmatch(r"[0-9](\.[0-9]{1,9})?", value) or float(value) > MOST_WEIGHT:
         raise UserError(
             f"The weight of {short(expert)} is a number from 0 to {MOST_WEIGHT}, "
