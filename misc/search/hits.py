@@ -77,7 +77,7 @@ class Info:
         name: of its folder.
         num_videos: how many can be found.
         experts: the model's, in its order.
-        data_set: whose videos they are.
+        data_set: whose videos they are, in words.
         model: the experiment, or what searches without training.
         examples: captions for those who do not know what to ask.
         video_folder: what the paths of videos are relative to.

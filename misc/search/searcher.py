@@ -69,7 +69,7 @@ class Searcher:
             name=index.folder.name,
             num_videos=int(index.is_found.sum()),
             experts=manifest.shape.experts,
-            data_set=manifest.data_set,
+            data_set=manifest.whose,
             model=manifest.model_kind,
             examples=manifest.examples,
             video_folder=next(filter(None, self._video_folders), None),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from misc.search.index.manifest import Manifest
+from misc.search.index.manifest import Manifest, anew
 from misc.search.index.parts import Group, VideoFacts, VideoPart
 from model.similarity import VideoEmbeddings
 from utils.errors import BadContent, UserError, short
@@ -42,8 +42,7 @@ class Index:
             except (BadContent, KeyError, TypeError, ValueError, *PATH_ERRORS) as error:
                 why = reason(error) if isinstance(error, OSError) else str(error)
                 raise UserError(
-                    f"The index {folder} is damaged in {name} ({short(why, 120)}): build it anew "
-                    "with `python3 -m misc.build_index`."
+                    f"The index {folder} is damaged in {name} ({short(why, 120)}): {anew(folder)}."
                 ) from error
             self.parts.append(part)
             self.starts.append(self.starts[-1] + len(part.ids))
