@@ -515,6 +515,25 @@ def test_another_model_under_the_same_name_sees_all_anew(
     assert looked_at(extracting()[1]) == 0
 
 
+def test_a_further_expert_sees_the_videos_of_earlier_commands(
+    place: Path, run: Run, extracting: Call
+) -> None:
+    """Also one that takes another's name: no file ever holds the vectors of two."""
+    Path("one").mkdir()
+    shutil.move("videos/v1.mp4", "one")
+    assert looked_at(extracting("--experts", "scene")[1]) == COUNT - 1
+    more = ["--videos", "one", "--output", "set", "--experts"]
+    assert looked_at(run(program, *more, "shape")[1]) == COUNT
+    assert features_in("set", "shape").keys() == features_in("set", "scene").keys()
+    Path("videos/v2.mp4").unlink()  # nobody can look at it again
+    code, said = run(program, *more, "scene=shape")
+    assert code == 0 and looked_at(said) == COUNT - 1
+    seen, shape = features_in("set", "scene"), features_in("set", "shape")
+    assert seen.keys() == shape.keys() - {"v2"} and len(seen) == COUNT - 2
+    assert all(np.array_equal(seen[name], shape[name]) for name in seen)
+    assert looked_at(run(program, *more[:-1])[1]) == 0
+
+
 def test_one_file_is_seen_as_in_a_data_set(place: Path, extracting: Call) -> None:
     assert extracting("--experts", "scene", "audio", "motion")[0] == 0
     seen = features_of(Path("videos/v0.mp4"), ["scene=scene", "audio=audio"])

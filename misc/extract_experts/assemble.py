@@ -81,12 +81,12 @@ def write_features(
     Args:
         folder: of the data set.
         expert: its name.
-        done: what is known of all videos.
+        done: the videos that it has seen, see `seen_by`.
         segments: as `items_of` takes it.
         is_variable: whether a video has a number of vectors.
         facts: what made them.
     """
-    seen = [(name, one, one.experts[expert]) for name, one in usable(done) if expert in one.experts]
+    seen = [(name, one, one.experts[expert]) for name, one in done.items()]
     rows = [
         (item, count)
         for name, one, place in seen
@@ -176,11 +176,9 @@ def write_texts(
 ) -> dict[str, tuple[Words, ...]]:
     """Write down, and return, what an expert has read or heard, item by item."""
     told: dict[str, tuple[Words, ...]] = {}
-    for name, one in usable(done):
-        place = one.experts.get(expert)
-        if place is None:
-            continue
-        for item, words in zip(item_ids(name, one, segments), place.words, strict=True):
+    for name, one in done.items():
+        words_of_items = one.experts[expert].words
+        for item, words in zip(item_ids(name, one, segments), words_of_items, strict=True):
             if words:
                 told[item] = words
     make_folder(folder / TEXTS)
@@ -192,6 +190,18 @@ def write_texts(
 def usable(done: Mapping[str, Done]) -> Iterator[tuple[str, Done]]:
     """Give the videos that are not broken, in order of their ids."""
     return ((name, done[name]) for name in sorted(done) if not done[name].broken)
+
+
+def seen_by(expert: str, digest: str, done: Mapping[str, Done]) -> dict[str, Done]:
+    """Return the videos that an expert has seen, in order of their ids.
+
+    What another one of the same name saw, in videos that are gone, is left out.
+    """
+    return {
+        name: one
+        for name, one in usable(done)
+        if expert in one.experts and one.experts[expert].digest == digest
+    }
 
 
 def _json(value: Any) -> Any:

@@ -14,6 +14,7 @@ from misc.extract_experts.assemble import (
     VIDEOS,
     Table,
     item_ids,
+    seen_by,
     usable,
     write_features,
     write_texts,
@@ -122,7 +123,9 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
     with alone(lock, f"extracting into {place}"), _undone(place, [] if asked.shard else missing):
         specs = {one.name: one.spec for one in wanted}
         write_json(work / _SETTINGS, {**settings, "experts": specs})
-        yield from _look(asked, found.videos[number - 1 :: count], running, work, name, place)
+        videos = found.videos[number - 1 :: count]
+        others = [] if asked.shard else _others(place, done, videos)
+        yield from _look(asked, videos, others, running, work, name, place)
         if asked.shard:
             return
         done = read_journals(work)
@@ -252,6 +255,13 @@ def _known(place: Path, done: Mapping[str, Done]) -> dict[Path, str]:
     return {path: name for path, name in files.items() if os.path.lexists(path)}
 
 
+def _others(place: Path, done: Mapping[str, Done], named: Sequence[Video]) -> list[Video]:
+    """Return the videos of earlier commands: a further expert, or another one, sees these too."""
+    ids = {video.id for video in named}
+    files = {name: Path(os.path.normpath(place / one.file)) for name, one in usable(done)}
+    return [Video(k, path) for k, path in files.items() if k not in ids and os.path.lexists(path)]
+
+
 def _check_tools(segments: str) -> None:
     if segments == CUTS:
         try:
@@ -268,13 +278,15 @@ def _check_tools(segments: str) -> None:
 
 def _look(
     asked: Asked,
-    videos: Sequence[Video],
+    named: Sequence[Video],
+    others: Sequence[Video],
     running: Sequence[Running],
     work: Path,
     name: str,
     place: Path,
 ) -> Iterator[str]:
-    """Let experts see what they have not seen."""
+    """Let experts see what they have not seen, of videos that are named now or were before."""
+    videos = [*named, *others]
     done = read_journals(work)
     jobs = jobs_of(videos, done, running)
     with closing(Journal(work, name)) as journal:
@@ -304,7 +316,7 @@ def _look(
     if broken and asked.strict:
         path, why = next(iter(broken.values()))
         raise UserError(f"Cannot use {path}: {why} (--strict).")
-    if len(broken) == len(videos) and not stay and not asked.shard:
+    if {video.id for video in named} <= broken.keys() - stay and not asked.shard:
         raise UserError("None of the videos can be used.")
 
 
@@ -315,11 +327,11 @@ def _assemble(
     write_videos(place, done, segments)
     tables, texts = {}, {}
     for one in running:
-        row = one.wanted.row
+        row, seen = one.wanted.row, seen_by(one.name, one.digest, done)
         if row.gives_words:
-            texts[one.name] = write_texts(place, one.name, done, segments)
+            texts[one.name] = write_texts(place, one.name, seen, segments)
         if one.loaded.size:
-            table = write_features(place, one.name, done, segments, row.is_variable, one.facts())
+            table = write_features(place, one.name, seen, segments, row.is_variable, one.facts())
             if table:
                 tables[one.name] = table
     return tables, texts
