@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import misc.check_data_set.__main__ as check_program
 import misc.extract_experts.__main__ as program
 import train as train_program
+from misc.extract_experts import freeing, job, journal
 from misc.extract_experts.decoding.cutting import Piece
 from misc.extract_experts.decoding.media import End
 from misc.extract_experts.expert import Chunk, Frames, Loaded, Row, Seen, Settings, Sound, Words
@@ -80,6 +82,11 @@ def contents(folder: str | Path) -> dict[str, bytes]:
         for path in sorted(Path(folder).rglob("*"))
         if path.is_file() and ".extraction" not in path.parts
     }
+
+
+def bytes_of(folder: str) -> dict[str, bytes]:
+    """The same but for the name of the data set."""
+    return {name: data for name, data in contents(folder).items() if name != "dataset.json"}
 
 
 def looked_at(said: str) -> int:
@@ -153,6 +160,75 @@ def test_a_changed_video_is_looked_at_again(place: Path, extracting: Call) -> No
     after = features_in("set", "scene")
     np.testing.assert_array_equal(after["v1"], before["v8"])
     np.testing.assert_array_equal(after["v0"], before["v0"])
+
+
+def test_features_are_on_the_disk_once(place: Path, extracting: Call) -> None:
+    """What was added later, changed or lost ends as what is made at once."""
+    assert extracting("--experts", *ALL, output="once")[0] == 0
+    shutil.move("videos/v7.mp4", "v7.mp4")
+    assert extracting(*SMALL)[0] == 0
+    [path] = Path("set/.extraction").glob("*.journal")
+    vectors = sum(path.stat().st_size for path in Path("set/experts").glob("*.npz"))
+    assert path.stat().st_size < 0.5 * vectors
+    shutil.move("v7.mp4", "videos/v7.mp4")
+    assert looked_at(extracting("--experts", "shape")[1]) == COUNT
+    assert bytes_of("set") == bytes_of("once")
+    # Somebody has scaled the vectors of one video, cut a file off, and removed another one.
+    path = Path("set/experts/audio.npz")
+    with np.load(path) as found:
+        arrays = dict(found)
+    arrays["feats"][: arrays["offsets"][1]] *= 2
+    np.savez(path, **arrays)
+    said = extracting()[1]
+    assert looked_at(said) == 1 and "features of audio are not what was written" in said
+    os.truncate("set/experts/scene.npz", 900)
+    Path("set/experts/shape.npz").unlink()
+    assert looked_at(extracting()[1]) == COUNT - 1  # one is sound alone
+    assert bytes_of("set") == bytes_of("once")
+    assert looked_at(extracting()[1]) == 0
+
+
+@pytest.mark.parametrize("dies_at", ["before", "within", "after"])
+def test_a_kill_while_journals_are_put_together_loses_nothing(
+    place: Path, extracting: Call, monkeypatch: pytest.MonkeyPatch, dies_at: str
+) -> None:
+    assert extracting(*SMALL, output="once")[0] == 0
+    for number in (1, 2):
+        extracting(*SMALL, "--shard", f"{number}/2")
+    names = {path.name for path in Path("set/.extraction").glob("*.journal")}
+    assert names == {"1-of-2.journal", "2-of-2.journal"}
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if dies_at == "after":
+            patch.setattr(journal.fcntl, "flock", killed)
+        else:
+            patch.setattr(*((job, "free") if dies_at == "before" else (journal, "_line")), killed)
+        assert extracting()[0] == 130
+    said = extracting()[1]
+    assert looked_at(said) == 0 and bytes_of("set") == bytes_of("once")
+    assert [path.name for path in Path("set/.extraction").glob("*.journal")] == ["1-of-1.journal"]
+
+
+def test_what_a_shard_adds_meanwhile_stays(
+    place: Path, extracting: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        extracting(*SMALL, "--shard", f"{number}/2")
+    let_go = journal.let_go
+
+    def while_another_works(work: Path, name: str, done: dict[str, journal.Done]) -> None:
+        with closing(journal.Journal(work, "2-of-2")) as other:
+            new = journal.Done("../videos/new.mp4", [1, 2], broken="it is another")
+            other.add("new", new, {})
+        let_go(work, name, done)
+
+    monkeypatch.setattr(freeing, "let_go", while_another_works)
+    assert extracting()[0] == 0
+    assert "new" in journal.read_journals(Path("set/.extraction"))
+    assert not Path("set/.extraction/1-of-2.journal").exists()
 
 
 def test_shards_merge_into_the_bytes_of_one_process(place: Path, extracting: Call) -> None:

@@ -4,24 +4,27 @@ They depend on what was seen alone, not on who has seen it when: shards give the
 process. A file that comes out the same stays as it lies, so that what was packed of it is valid.
 """
 
-import filecmp
-import json
-import os
 import tempfile
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from data_loader.store.packed import offsets_of
 from misc.extract_experts.expert import Words
-from misc.extract_experts.journal import Done, read_rows
-from utils.files import make_folder, remove_abandoned, replacing, temporary_name
+from misc.extract_experts.feature_file import (
+    FeatureFile,
+    as_json,
+    name_of,
+    write_features_file,
+    write_if_changed,
+    write_record,
+)
+from misc.extract_experts.journal import Done, Place, read_rows
+from utils.files import make_folder
 
-FEATURES, TEXTS, VIDEOS = "experts", "texts", "videos.json"
+TEXTS, VIDEOS = "texts", "videos.json"
 MOST_DECIMALS = 3  # of the times in the id of a segment
 
 
@@ -65,7 +68,7 @@ def write_videos(folder: Path, done: Mapping[str, Done], segments: str) -> None:
             if segments:
                 times = {"start": round(start, MOST_DECIMALS), "end": round(end, MOST_DECIMALS)}
                 listed[item] |= {"parent": name, **times}
-    _write_if_changed(folder / VIDEOS, _json(listed))
+    write_if_changed(folder / VIDEOS, as_json(listed))
 
 
 def write_features(
@@ -94,13 +97,24 @@ def write_features(
     ]
     present = {item: count for item, count in rows if count}
     size = max((place.size for _, _, place in seen), default=0)
-    values = (rows for _, _, place in seen for rows in read_rows(place))
-    written = _write_table(folder, expert, present, size, is_variable, values, facts)
-    return (
-        Table(written, size, is_variable, len(present), len(rows) - len(present))
-        if written
-        else None
-    )
+    before = FeatureFile(folder, expert)
+    if present == before.counts and present and all(place.is_kept for _, _, place in seen):
+        written = name_of(expert)
+        write_record(folder, expert, facts)
+    else:
+        values = (
+            array
+            for name, one, place in seen
+            for array in _rows_of(place, before, item_ids(name, one, segments))
+        )
+        written = write_features_file(folder, expert, present, size, is_variable, values, facts)
+    if not written:
+        return None
+    return Table(written, size, is_variable, len(present), len(rows) - len(present))
+
+
+def _rows_of(place: Place, before: FeatureFile, items: list[str]) -> Iterator[np.ndarray]:
+    return map(before.rows, items) if place.is_kept else read_rows(place)
 
 
 def write_word_features(
@@ -129,46 +143,8 @@ def write_word_features(
             raw.write(np.ascontiguousarray(rows, "<f4").tobytes())
         raw.seek(0)
         values = (np.fromfile(raw, "<f4", count * size) for count in counts.values())
-        written = _write_table(folder, expert, counts, size, True, values, facts)
+        written = write_features_file(folder, expert, counts, size, True, values, facts)
     return Table(written, size, True, len(counts), videos - len(counts)) if written else None
-
-
-def _write_table(
-    folder: Path,
-    expert: str,
-    counts: Mapping[str, int],
-    size: int,
-    is_variable: bool,
-    values: Iterable[np.ndarray],
-    facts: dict[str, Any],
-) -> str:
-    """Write a file of features and its record; return its name, empty where there is nothing."""
-    name = f"{FEATURES}/{expert}.npz"
-    path, record = folder / name, folder / f"{name}.json"
-    if not counts or not size:
-        for old in (path, record):
-            old.unlink(missing_ok=True)
-        return ""
-
-    def write(handle: IO[bytes]) -> None:
-        with zipfile.ZipFile(handle, "w") as archive:
-            with archive.open("feats.npy", "w", force_zip64=True) as member:
-                shape = (sum(counts.values()), size)
-                head = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(member, head)
-                for rows in values:
-                    member.write(rows.tobytes())
-            arrays = {"ids": np.array(list(counts))}
-            if is_variable:
-                arrays["offsets"] = offsets_of([*counts.values()])
-            for key, array in arrays.items():
-                with archive.open(f"{key}.npy", "w") as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-
-    make_folder(path.parent)
-    _write_if_changed(path, write)
-    _write_if_changed(record, _json({"extractor": facts}))
-    return name
 
 
 def write_texts(
@@ -183,13 +159,24 @@ def write_texts(
                 told[item] = words
     make_folder(folder / TEXTS)
     plain = {item: [vars(word) for word in words] for item, words in told.items()}
-    _write_if_changed(folder / TEXTS / f"{expert}.json", _json(plain))
+    write_if_changed(folder / TEXTS / f"{expert}.json", as_json(plain))
     return told
 
 
 def usable(done: Mapping[str, Done]) -> Iterator[tuple[str, Done]]:
     """Give the videos that are not broken, in order of their ids."""
     return ((name, done[name]) for name in sorted(done) if not done[name].broken)
+
+
+def only(digests: Mapping[str, str], done: Mapping[str, Done]) -> dict[str, Done]:
+    """Return what is known of all videos by the experts of today: name -> digest."""
+    return {
+        name: replace(
+            one,
+            experts={k: p for k, p in one.experts.items() if digests.get(k) == p.digest},
+        )
+        for name, one in done.items()
+    }
 
 
 def seen_by(expert: str, digest: str, done: Mapping[str, Done]) -> dict[str, Done]:
@@ -202,22 +189,3 @@ def seen_by(expert: str, digest: str, done: Mapping[str, Done]) -> dict[str, Don
         for name, one in usable(done)
         if expert in one.experts and one.experts[expert].digest == digest
     }
-
-
-def _json(value: Any) -> Any:
-    text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-    return lambda handle: handle.write(text.encode())
-
-
-def _write_if_changed(path: Path, write: Any) -> None:
-    """Write a file beside its place, and let it take that place only if it differs."""
-    remove_abandoned(path.parent, age=0)
-    fresh = temporary_name(path)
-    try:
-        with replacing(fresh) as handle:
-            write(handle)
-        if path.is_file() and filecmp.cmp(fresh, path, shallow=False):
-            return
-        os.replace(fresh, path)  # noqa: PTH105
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from misc.extract_experts.assemble import (
-    FEATURES,
     TEXTS,
     VIDEOS,
     Table,
     item_ids,
+    only,
     seen_by,
     usable,
     write_features,
@@ -32,6 +32,8 @@ from misc.extract_experts.decoding.cutting import CUTS
 from misc.extract_experts.expert import Words
 from misc.extract_experts.experts.table import PRESETS, Wanted, wanted_expert
 from misc.extract_experts.extract import cores, extract, jobs_of
+from misc.extract_experts.feature_file import FEATURES
+from misc.extract_experts.freeing import Lost, free, lost_features, without
 from misc.extract_experts.journal import Done, Journal, read_journals
 from misc.extract_experts.machines import write_scripts
 from misc.extract_experts.report import broken_lines, table_lines
@@ -42,7 +44,7 @@ from misc.import_data_set.asked import Making
 from misc.import_data_set.gather import Request
 from misc.results.sbatch import Limits
 from utils.command_line import select_device
-from utils.errors import UserError
+from utils.errors import UserError, listed
 from utils.files import (
     PATH_ERRORS,
     alone,
@@ -125,13 +127,19 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
         write_json(work / _SETTINGS, {**settings, "experts": specs})
         videos = found.videos[number - 1 :: count]
         others = [] if asked.shard else _others(place, done, videos)
-        yield from _look(asked, videos, others, running, work, name, place)
+        lost = lost_features(place, read_journals(work), asked.segments)
+        if lost:
+            experts = listed(sorted({expert for _, expert in lost}))
+            yield f"features of {experts} are not what was written: these look at videos again"
+        yield from _look(asked, videos, others, running, work, name, place, lost)
         if asked.shard:
             return
-        done = read_journals(work)
+        done = without(read_journals(work), lost)
         tables, texts = _assemble(place, done, running, asked.segments)
         if not tables:
             raise UserError("No expert has seen anything that becomes a vector: name others.")
+        digests = {one.name: one.digest for one in running}
+        free(work, name, place, only(digests, done), asked.segments)
     items = [item for name, one in usable(done) for item in item_ids(name, one, asked.segments)]
     empty = [one.name for one in running if one.loaded.size and one.name not in tables]
     if empty:
@@ -284,10 +292,11 @@ def _look(
     work: Path,
     name: str,
     place: Path,
+    lost: Lost,
 ) -> Iterator[str]:
     """Let experts see what they have not seen, of videos that are named now or were before."""
     videos = [*named, *others]
-    done = read_journals(work)
+    done = without(read_journals(work), lost)
     jobs = jobs_of(videos, done, running)
     with closing(Journal(work, name)) as journal:
         report = extract(
@@ -299,7 +308,7 @@ def _look(
             workers=asked.workers or min(cores(), _MOST_WORKERS),
             strict=asked.strict,
         )
-    done = read_journals(work)
+    done = without(read_journals(work), lost)
     current = {video.id: done[video.id] for video in videos if video.id in done}
     broken = {
         video.id: (video.path, current[video.id].broken)
