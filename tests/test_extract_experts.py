@@ -16,7 +16,7 @@ import pytest
 import misc.check_data_set.__main__ as check_program
 import misc.extract_experts.__main__ as program
 import train as train_program
-from misc.extract_experts import freeing, job, journal
+from misc.extract_experts import assemble, job, journal
 from misc.extract_experts.decoding.cutting import Piece
 from misc.extract_experts.decoding.media import End
 from misc.extract_experts.expert import Chunk, Frames, Loaded, Row, Seen, Settings, Sound, Words
@@ -225,7 +225,7 @@ def test_what_a_shard_adds_meanwhile_stays(
             other.add("new", new, {})
         let_go(work, name, done)
 
-    monkeypatch.setattr(freeing, "let_go", while_another_works)
+    monkeypatch.setattr(assemble, "let_go", while_another_works)
     assert extracting()[0] == 0
     assert "new" in journal.read_journals(Path("set/.extraction"))
     assert not Path("set/.extraction/1-of-2.journal").exists()

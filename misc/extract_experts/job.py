@@ -11,11 +11,15 @@ from pathlib import Path
 from misc.extract_experts.assemble import (
     TEXTS,
     VIDEOS,
+    Lost,
     Table,
+    free,
     item_ids,
+    lost_features,
     only,
     seen_by,
     usable,
+    without,
     write_features,
     write_texts,
     write_videos,
@@ -33,7 +37,6 @@ from misc.extract_experts.expert import Words
 from misc.extract_experts.experts.table import PRESETS, Wanted, wanted_expert
 from misc.extract_experts.extract import cores, extract, jobs_of
 from misc.extract_experts.feature_file import FEATURES
-from misc.extract_experts.freeing import Lost, free, lost_features, without
 from misc.extract_experts.journal import Done, Journal, read_journals
 from misc.extract_experts.machines import write_scripts
 from misc.extract_experts.report import broken_lines, table_lines
