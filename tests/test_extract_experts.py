@@ -342,6 +342,16 @@ def test_what_fails_before_anything_is_seen_leaves_nothing(place: Path, extracti
     assert code == 0 and looked_at(said) == 0
 
 
+def test_captions_that_are_refused_leave_the_data_set_as_it_was(
+    place: Path, extracting: Call
+) -> None:
+    assert extracting("--segments", "0.7", *SMALL)[0] == 0
+    before = contents("set")
+    code, said = extracting("--segments", "0.7", "--captions", "captions.json")  # of whole videos
+    assert code == 2 and "No video of the captions has the expert" in said
+    assert contents("set") == before
+
+
 def test_names_of_files_may_be_anything(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -315,8 +315,8 @@ def _summary(output: Path, manifest: Manifest, calibration: Calibration | None =
     ]
     if manifest.removed:
         lines.append(
-            f"{len(manifest.removed)} removed videos still take space: it is freed once half of "
-            "those that came together are removed."
+            f"Removed videos that still take space: {len(manifest.removed)}; it is freed once half "
+            "of those that came together are removed."
         )
     if calibration is not None:
         lines.append(f"Calibrated: {calibration}.")

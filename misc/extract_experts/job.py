@@ -110,7 +110,7 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
     found = find_videos(asked.videos, _known(place, done))
     yield from found.said
     if asked.captions:
-        ids = [video.id for video in found.videos]
+        ids = [*{video.id: None for video in found.videos} | dict.fromkeys(done)]
         check_captions(asked.captions, ids, bool(asked.segments))
     if asked.sbatch:
         limits = Limits(asked.sbatch_time, asked.sbatch_memory)

@@ -353,7 +353,8 @@ class Searcher:
         row = self.index.row_of.get(video_id)
         if row is None:
             raise UserError(
-                f'There is no video "{short(video_id)}" in this index of {len(self)} videos.'
+                f'There is no video "{short(video_id)}" in this index of {len(self)} videos'
+                f"{hint([video_id], self.index.row_of)}."
             )
         return row
 
