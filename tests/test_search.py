@@ -356,15 +356,28 @@ def test_damage_is_one_sentence(copied: Path, tmp_path: Path) -> None:
     model.unlink()
     with pytest.raises(UserError, match=r"model.pth: it does not exist" + again):
         Searcher.open(copied).search("red cat")
+    model.write_bytes(whole)
     path = copied / part / "half.packed"
-    path.write_bytes(path.read_bytes()[:-64])
+    whole_part = path.read_bytes()
+    path.write_bytes(whole_part[:-64])
     with pytest.raises(UserError, match=r"is damaged in part-.*build it anew"):
         Searcher.open(copied)
+    path.write_bytes(whole_part)
     told = json.loads((copied / FILE_NAME).read_text())
     for key, value in (("model", "../../etc"), ("shape", 3), ("surprise", 1)):
         (copied / FILE_NAME).write_text(json.dumps(told | {key: value}))
         with pytest.raises(UserError, match="makes no sense"):
             Searcher.open(copied)
+    text = told["text"]
+    for key, value in [
+        *(("removed", [10_000]), ("removed", ["a"]), ("data_sets", [3]), ("video_folders", [5])),
+        *(("threshold", "x"), ("extractors", {"look": 3}), ("text", 3), ("text", {"towers": 3})),
+        *(("text", text | {"max_tokens": "6"}), ("text", text | {"files": {"a": "../b"}})),
+        *(("shape", told["shape"] | {"sizes": [9, 9]}), ("shape", {"experts": 1}), ("parts", [1])),
+    ]:
+        (copied / FILE_NAME).write_text(json.dumps(told | {key: value}))
+        with pytest.raises(UserError, match=r"(damaged|cannot be used).*build it anew"):
+            Searcher.open(copied).search("red cat")
     (copied / FILE_NAME).write_text(json.dumps(told | {"version": 99}))
     with pytest.raises(UserError, match="of version 99"):
         Searcher.open(copied)

@@ -122,11 +122,16 @@ class ModelFolder:
                     "its data set, so that it cannot encode a sentence: build it anew with "
                     "`--encoder` (see `python3 -m misc.prepare_text_embeddings --help`)."
                 )
-            if _is_zero_shot(side):
-                self._encoder = Towers(side["towers"], self.folder, self._device)
-            else:
-                self._encoder = QueryEncoder(self.net, TextSide(**side), self.folder, self._device)
+            try:
+                self._encoder = self._encoder_of(side)
+            except (TypeError, LookupError, AttributeError) as error:
+                raise self._damaged("it does not say how a sentence is read") from error
         return self._encoder(texts)
+
+    def _encoder_of(self, side: dict[str, Any]) -> QueryEncoder | Towers:
+        if _is_zero_shot(side):
+            return Towers(side["towers"], self.folder, self._device)
+        return QueryEncoder(self.net, TextSide(**side), self.folder, self._device)
 
 
 def _is_zero_shot(side: dict[str, Any] | None) -> bool:

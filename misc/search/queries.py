@@ -31,7 +31,7 @@ Encoder = Callable[[Sequence[str]], list[np.ndarray]]
 
 @dataclass(frozen=True)
 class TextSide:
-    """How a sentence comes to the model; plain data for an index.
+    """How a sentence comes to the model; plain data for an index, which may come from anybody.
 
     Attributes:
         encoder: what makes its features, see `misc.text_embeddings.job.encoder_of`.
@@ -46,6 +46,15 @@ class TextSide:
     max_tokens: int
     average: bool
     files: dict[str, str]
+
+    def __post_init__(self) -> None:
+        counts, names = (self.size, self.max_tokens), [*self.files.values()]
+        if not all(type(count) is int and count > 0 for count in counts):
+            raise TypeError("a number of tokens or of values is none")
+        if not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise TypeError("a file is not in the folder of the encoder")
+        if not isinstance(self.encoder, dict):
+            raise TypeError("an encoder has no record")
 
 
 class QueryEncoder:

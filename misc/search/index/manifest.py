@@ -2,9 +2,11 @@
 
 import re
 import shlex
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from misc.search.index.parts import Shape
@@ -74,6 +76,28 @@ class Manifest:
         """Whose videos they are, in words."""
         return " and ".join(dict.fromkeys(self.sets))
 
+    def _makes_sense(self) -> bool:
+        """Tell whether all values are of their kinds: an index may come from anybody."""
+        texts = (self.name, self.model, self.fingerprint, self.data_set, self.model_kind)
+        plain = (self.extractors, *self.extractors.values(), self.calibration, self.made_by)
+        maybe = (self.text, self.hubness, self.approximate)
+        shape = self.shape
+        return (
+            _are((*texts, self.correction, *self.examples, *self.data_sets), str)
+            and _are(self.video_folders, (str, NoneType))
+            and _are(plain, dict)
+            and _are(maybe, (dict, NoneType))
+            and _are((self.threshold,), (int, float, NoneType))
+            and _are(self.removed, int)
+            and min(self.removed, default=0) >= 0
+            and _are(shape.experts, str)
+            and _are(shape.sizes, int)
+            and min(shape.sizes, default=0) > 0
+            and len(shape.sizes) in (1, len(shape.experts))
+            and _are(self.parts, str)
+            and all(INNER_FOLDER.fullmatch(name) for name in (self.model, *self.parts))
+        )
+
     def as_json(self) -> dict[str, Any]:
         return {"format": FORMAT, "version": VERSION} | asdict(self)
 
@@ -107,14 +131,17 @@ class Manifest:
             for key in ("parts", "removed", "examples", "video_folders", "data_sets"):
                 value[key] = tuple(value.get(key, ()))
             found = cls(**value, shape=shape)
-            names = [found.model, *found.parts]
-            if not all(isinstance(name, str) and INNER_FOLDER.fullmatch(name) for name in names):
-                raise ValueError("a name leads elsewhere")
-        except (TypeError, KeyError, ValueError) as error:
+            if not found._makes_sense():
+                raise ValueError("a value is of another kind, or a name leads elsewhere")
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise UserError(
                 f"The index {folder} is damaged: its {FILE_NAME} makes no sense; {anew(folder)}."
             ) from error
         return found
+
+
+def _are(values: Iterable[Any], kind: Any) -> bool:
+    return all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
 
 
 def anew(folder: Path) -> str:
