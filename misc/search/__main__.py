@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
             [query] = args.query or [""]
             without = ". ".join(args.without)
             asked = Asked(query, without, args.like or "", args.experts or {}, args.k)
-            serve(searcher, args.host, args.port, asked)
+            serve(searcher, args.host, args.port, asked, device)
             return
         if args.picture:
             from misc.search.page.picture import take_picture

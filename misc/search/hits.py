@@ -85,6 +85,7 @@ class Info:
         correction: how hubs are corrected.
         takes_text: whether the index knows how to encode a sentence.
         has_weights: whether the experts can be weighted: not where they share one embedding.
+        takes_files: whether the index knows how to extract the experts of a file.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Info:
     correction: str
     takes_text: bool
     has_weights: bool
+    takes_files: bool = False
 
 
 def join_segments(hits: Iterable[Hit]) -> list[Hit]:

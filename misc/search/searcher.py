@@ -77,6 +77,7 @@ class Searcher:
             correction=manifest.correction,
             takes_text=manifest.text is not None,
             has_weights=not manifest.shape.is_joint,
+            takes_files=any(isinstance(e.get("spec"), str) for e in manifest.extractors.values()),
         )
 
     @classmethod
