@@ -72,7 +72,7 @@ def test_a_file_is_asked_by_and_sliders_go_on_from_it(page, address, searcher, m
     page.set_input_files(
         "input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": b"clip3"}
     )
-    page.get_by_role("button", name="Search by it").click()
+    page.get_by_role("button", name="Send it").click()
     until(page, f"location.search.startsWith('?file=') && !({IDS}).includes('clip3')")
     page.get_by_role("slider", name="sound", exact=True).fill("0")
     until(page, "location.search.endsWith('weight.sound=0') && document.querySelector('.hit')")
