@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from waitress import create_server, wasyncore
-from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
+from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, MethodNotAllowed
 from werkzeug.utils import send_file
 from werkzeug.wrappers import Request, Response
 
@@ -30,7 +31,7 @@ THREADS = 8
 MOST_CONNECTIONS = 600  # more wait until one ends; half of the files that may be open if fewer
 SECONDS_IDLE = 10  # without a byte sent or received, after which a connection is closed
 LARGEST_HEAD = 2**16  # bytes of a request's lines, so of its address as well
-LARGEST_BODY = 2**10  # nobody sends one to pages that are only read
+LARGEST_BODY = 2**10  # besides a file; nobody sends one to pages that are only read
 SEND_BUFFER = 2**20  # bytes of an answer that may wait in memory before its thread does
 
 TYPES = {
@@ -57,25 +58,26 @@ class PageServer:
         host: address to listen on. On one that only this machine reaches, requests for another
             name are refused: a web page elsewhere cannot pose as a name of this machine.
         port: 0 for any that is free.
+        largest_upload: bytes of a file that may be sent; 0: nobody sends any.
 
     Raises:
         UserError: the address cannot be used.
     """
 
-    def __init__(self, answer: Answer, host: str, port: int) -> None:
+    def __init__(self, answer: Answer, host: str, port: int, largest_upload: int = 0) -> None:
         listener = _listen(host, port)
         self.host, self.port = host, listener.getsockname()[1]
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # waiting is no fault
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         self._sockets: dict[int, Any] = {}
         self._server = create_server(
-            application(answer, any_name=not _is_this_machine(host)),
+            application(answer, not _is_this_machine(host), takes_files=largest_upload > 0),
             map=self._sockets,
             sockets=[listener],
             threads=THREADS,
             connection_limit=min(MOST_CONNECTIONS, most),
             max_request_header_size=LARGEST_HEAD,
-            max_request_body_size=LARGEST_BODY,
+            max_request_body_size=LARGEST_BODY + largest_upload,
             outbuf_high_watermark=SEND_BUFFER,
             asyncore_use_poll=True,
             ident=None,
@@ -151,15 +153,20 @@ def _is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def application(answer: Answer, any_name: bool) -> Callable[..., Iterable[bytes]]:
-    """The WSGI application: only requests that read, for this machine's or for any name."""
+def application(
+    answer: Answer, any_name: bool, takes_files: bool = False
+) -> Callable[..., Iterable[bytes]]:
+    """The WSGI application: requests that read or send a file, for this machine's or any name."""
+    methods = ["GET", "HEAD", *["POST"] * takes_files]
 
     @Request.application
     def answered(request: Request) -> Response:
         try:
-            if request.method not in ("GET", "HEAD"):
-                raise MethodNotAllowed(["GET", "HEAD"])
+            if request.method not in methods:
+                raise MethodNotAllowed(methods)
             host = request.headers.get("Host", "")
+            if request.method == "POST" and urlsplit(request.origin or f"//{host}").netloc != host:
+                raise Forbidden("Files are taken from this page alone, not from others.")
             if host and not any_name and not _THIS_MACHINE.fullmatch(host):
                 raise BadRequest(_REFUSED_HOST)
             response = answer(request)

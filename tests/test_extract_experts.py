@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import misc.check_data_set.__main__ as check_program
 import misc.extract_experts.__main__ as program
 import train as train_program
+from misc.extract_experts import assemble, job, journal
 from misc.extract_experts.decoding.cutting import Piece
 from misc.extract_experts.decoding.media import End
 from misc.extract_experts.expert import Chunk, Frames, Loaded, Row, Seen, Settings, Sound, Words
@@ -80,6 +82,11 @@ def contents(folder: str | Path) -> dict[str, bytes]:
         for path in sorted(Path(folder).rglob("*"))
         if path.is_file() and ".extraction" not in path.parts
     }
+
+
+def bytes_of(folder: str) -> dict[str, bytes]:
+    """The same but for the name of the data set."""
+    return {name: data for name, data in contents(folder).items() if name != "dataset.json"}
 
 
 def looked_at(said: str) -> int:
@@ -155,6 +162,75 @@ def test_a_changed_video_is_looked_at_again(place: Path, extracting: Call) -> No
     np.testing.assert_array_equal(after["v0"], before["v0"])
 
 
+def test_features_are_on_the_disk_once(place: Path, extracting: Call) -> None:
+    """What was added later, changed or lost ends as what is made at once."""
+    assert extracting("--experts", *ALL, output="once")[0] == 0
+    shutil.move("videos/v7.mp4", "v7.mp4")
+    assert extracting(*SMALL)[0] == 0
+    [path] = Path("set/.extraction").glob("*.journal")
+    vectors = sum(path.stat().st_size for path in Path("set/experts").glob("*.npz"))
+    assert path.stat().st_size < 0.5 * vectors
+    shutil.move("v7.mp4", "videos/v7.mp4")
+    assert looked_at(extracting("--experts", "shape")[1]) == COUNT
+    assert bytes_of("set") == bytes_of("once")
+    # Somebody has scaled the vectors of one video, cut a file off, and removed another one.
+    path = Path("set/experts/audio.npz")
+    with np.load(path) as found:
+        arrays = dict(found)
+    arrays["feats"][: arrays["offsets"][1]] *= 2
+    np.savez(path, **arrays)
+    said = extracting()[1]
+    assert looked_at(said) == 1 and "features of audio are not what was written" in said
+    os.truncate("set/experts/scene.npz", 900)
+    Path("set/experts/shape.npz").unlink()
+    assert looked_at(extracting()[1]) == COUNT - 1  # one is sound alone
+    assert bytes_of("set") == bytes_of("once")
+    assert looked_at(extracting()[1]) == 0
+
+
+@pytest.mark.parametrize("dies_at", ["before", "within", "after"])
+def test_a_kill_while_journals_are_put_together_loses_nothing(
+    place: Path, extracting: Call, monkeypatch: pytest.MonkeyPatch, dies_at: str
+) -> None:
+    assert extracting(*SMALL, output="once")[0] == 0
+    for number in (1, 2):
+        extracting(*SMALL, "--shard", f"{number}/2")
+    names = {path.name for path in Path("set/.extraction").glob("*.journal")}
+    assert names == {"1-of-2.journal", "2-of-2.journal"}
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if dies_at == "after":
+            patch.setattr(journal.fcntl, "flock", killed)
+        else:
+            patch.setattr(*((job, "free") if dies_at == "before" else (journal, "_line")), killed)
+        assert extracting()[0] == 130
+    said = extracting()[1]
+    assert looked_at(said) == 0 and bytes_of("set") == bytes_of("once")
+    assert [path.name for path in Path("set/.extraction").glob("*.journal")] == ["1-of-1.journal"]
+
+
+def test_what_a_shard_adds_meanwhile_stays(
+    place: Path, extracting: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        extracting(*SMALL, "--shard", f"{number}/2")
+    let_go = journal.let_go
+
+    def while_another_works(work: Path, name: str, done: dict[str, journal.Done]) -> None:
+        with closing(journal.Journal(work, "2-of-2")) as other:
+            new = journal.Done("../videos/new.mp4", [1, 2], broken="it is another")
+            other.add("new", new, {})
+        let_go(work, name, done)
+
+    monkeypatch.setattr(assemble, "let_go", while_another_works)
+    assert extracting()[0] == 0
+    assert "new" in journal.read_journals(Path("set/.extraction"))
+    assert not Path("set/.extraction/1-of-2.journal").exists()
+
+
 def test_shards_merge_into_the_bytes_of_one_process(place: Path, extracting: Call) -> None:
     assert extracting("--captions", "captions.json", *SMALL, "--workers", "2")[0] == 0
     Path("parts/.extraction").mkdir(parents=True)
@@ -216,6 +292,64 @@ def test_broken_videos_are_told_and_left_out(place: Path, extracting: Call) -> N
     Path("videos/text.avi").unlink()
     shutil.copy("videos/v2.mp4", "videos/text.avi")
     assert looked_at(extracting()[1]) == 1
+
+
+def test_what_is_no_file_is_named_and_may_come_back(place: Path, extracting: Call) -> None:
+    """Links that lead nowhere, pipes, links to folders: nothing among the videos is silent."""
+    shutil.move("videos/v1.mp4", "away.mp4")
+    Path("videos/v1.mp4").symlink_to(place / "away.mp4")
+    Path("videos/lost.mp4").symlink_to(place / "nowhere.mp4")
+    Path("videos/round.mp4").symlink_to("round.mp4")
+    os.mkfifo("videos/pipe.mp4")
+    Path("more").mkdir()
+    Path("videos/more").symlink_to(place / "more")
+    code, said = extracting(*SMALL)
+    assert code == 0 and "3 of 13 videos cannot be used" in said
+    assert "videos/lost.mp4: it cannot be read (it does not exist)" in said
+    assert "videos/round.mp4: it cannot be read (its links lead in a circle)" in said
+    assert "videos/pipe.mp4: it is no file" in said
+    assert "links to folders are not followed, name these with --videos: videos/more" in said
+    # A disk that is not mounted today: its videos stay, and are not looked at again tomorrow.
+    shutil.move("away.mp4", "hidden.mp4")
+    code, said = extracting()
+    assert code == 0 and "v1.mp4: it cannot be read (it does not exist); what was seen" in said
+    assert len(features_in("set", "scene")) == COUNT - 1
+    shutil.move("hidden.mp4", "away.mp4")
+    for name in ("lost", "round", "pipe"):
+        Path(f"videos/{name}.mp4").unlink()
+    assert looked_at(extracting()[1]) == 0
+
+
+def test_what_fails_before_anything_is_seen_leaves_nothing(place: Path, extracting: Call) -> None:
+    Path("videos/a.mp4").write_text("no video")  # the first one
+    code, said = extracting("--strict", *SMALL, output="deep/in/set")
+    assert code == 2 and "Cannot use" in said and not Path("deep").exists()
+    shutil.move("videos", "all")
+    Path("videos").mkdir()
+    shutil.move("all/a.mp4", "videos")
+    Path("there").mkdir()
+    code, said = extracting(*SMALL, output="there")
+    assert code == 2 and "None of the videos can be used" in said and not [*Path("there").iterdir()]
+    shutil.move("all/v5.mp4", "videos/v5.mp4")  # sound alone
+    code, said = extracting("--experts", "scene")
+    assert code == 2 and "No expert has seen anything" in said and not Path("set").exists()
+    # What was seen is worth keeping: the same command goes on from there.
+    shutil.move("videos/a.mp4", "videos/w.mp4")
+    code, said = extracting("--strict", *SMALL)
+    assert code == 2 and "Cannot use" in said
+    Path("videos/w.mp4").unlink()
+    code, said = extracting("--strict", *SMALL)
+    assert code == 0 and looked_at(said) == 0
+
+
+def test_captions_that_are_refused_leave_the_data_set_as_it_was(
+    place: Path, extracting: Call
+) -> None:
+    assert extracting("--segments", "0.7", *SMALL)[0] == 0
+    before = contents("set")
+    code, said = extracting("--segments", "0.7", "--captions", "captions.json")  # of whole videos
+    assert code == 2 and "No video of the captions has the expert" in said
+    assert contents("set") == before
 
 
 def test_names_of_files_may_be_anything(
@@ -465,6 +599,25 @@ def test_another_model_under_the_same_name_sees_all_anew(
     monkeypatch.setitem(table.ROWS, "light", other)
     assert looked_at(extracting()[1]) == COUNT
     assert looked_at(extracting()[1]) == 0
+
+
+def test_a_further_expert_sees_the_videos_of_earlier_commands(
+    place: Path, run: Run, extracting: Call
+) -> None:
+    """Also one that takes another's name: no file ever holds the vectors of two."""
+    Path("one").mkdir()
+    shutil.move("videos/v1.mp4", "one")
+    assert looked_at(extracting("--experts", "scene")[1]) == COUNT - 1
+    more = ["--videos", "one", "--output", "set", "--experts"]
+    assert looked_at(run(program, *more, "shape")[1]) == COUNT
+    assert features_in("set", "shape").keys() == features_in("set", "scene").keys()
+    Path("videos/v2.mp4").unlink()  # nobody can look at it again
+    code, said = run(program, *more, "scene=shape")
+    assert code == 0 and looked_at(said) == COUNT - 1
+    seen, shape = features_in("set", "scene"), features_in("set", "shape")
+    assert seen.keys() == shape.keys() - {"v2"} and len(seen) == COUNT - 2
+    assert all(np.array_equal(seen[name], shape[name]) for name in seen)
+    assert looked_at(run(program, *more[:-1])[1]) == 0
 
 
 def test_one_file_is_seen_as_in_a_data_set(place: Path, extracting: Call) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from misc.extract_experts.decoding.media import End
-from misc.extract_experts.expert import Loaded, Seen, Sound, Words
-from misc.extract_experts.experts.labels import runs
+from misc.extract_experts.expert import Loaded, Seen, Sound, Words, runs
 from misc.extract_experts.experts.table import wanted_expert
 from misc.extract_experts.running import Running, Work
 from misc.extract_experts.texts import word_vectors

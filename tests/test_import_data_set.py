@@ -268,6 +268,7 @@ def test_ids_of_all_sources_meet(place: Path, importing: Call) -> None:
     assert captions_in() == CAPTIONS
     row = next(line for line in said.splitlines() if line.startswith("captions"))
     assert row.split()[1:] == ["20", "20", "20", "20"]
+    assert "videos  with captions" in said  # not their number, which stands above
 
 
 def test_folders_stay_where_the_ids_would_be_one(place: Path, importing: Call) -> None:

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+import misc.build_index.__main__ as build_program
+import misc.search.__main__ as search_program
 import trainer
+from misc.build_index import source
 from misc.build_index.__main__ import main as build_main
 from misc.search.__main__ import NO_MATCH
 from misc.search.__main__ import main as search_main
@@ -20,6 +23,7 @@ from misc.search.index.manifest import FILE_NAME
 from misc.search.index.parts import VideoFacts
 from misc.search.searcher import NOT_WANTED, Searcher
 from model.similarity import similarity
+from tests.run_files import Run
 from tests.search_index import make_checkpoint, make_index, random_videos, write_index
 from tests.tiny_set import make_tiny_set
 from trainer.build import build_loader
@@ -205,6 +209,87 @@ def test_adding_replaces_and_removing_removes(
     assert "clip34" in Searcher.open(copied)
 
 
+def test_the_space_of_removed_videos_is_freed(made: Path, copied: Path, run: Run) -> None:
+    """Once half of what came together is removed; what stays is found as before."""
+    dataset, sizes = str(made / "tiny"), []
+    assert run(build_program, "--add", copied, "--dataset", dataset)[0] == 0
+    before = {h.video_id: h for h in Searcher.open(copied).search("red cat", k=50)}
+    ids = sorted(before)
+    assert len(ids) == 44
+    for count in (21, 1):
+        gone, ids = ids[:count], ids[count:]
+        code, said = run(build_program, copied, "--remove", *gone)
+        assert code == 0 and ("Removed videos that still take space: 21;" in said) == (count == 21)
+        sizes.append(sum(path.stat().st_size for path in copied.rglob("*") if path.is_file()))
+        assert Index(copied).row_of.keys() == {*ids}
+        after = Searcher.open(copied).search("red cat", k=50)
+        assert {h.video_id for h in after} == {*ids}
+        for found in after:
+            assert found.score == pytest.approx(before[found.video_id].score, abs=1e-6)
+            assert found.captions == before[found.video_id].captions
+            assert found.experts.keys() == before[found.video_id].experts.keys()
+    assert sizes[1] < sizes[0] and len(Index(copied)) == 22
+    assert {path.name for path in copied.glob("part-*")} == {*Index(copied).manifest.parts}
+    assert run(build_program, copied, "--remove", *ids)[0] == 0
+    assert run(search_program, copied, "red cat") == (0, "No video.\n")
+
+
+def test_whose_videos_they_are(made: Path, copied: Path, tmp_path: Path, run: Run) -> None:
+    data = make_tiny_set(tmp_path / "mine", seed=5)
+    told = json.loads((data / "dataset.json").read_text()) | {"name": "mine"}
+    (data / "dataset.json").write_text(json.dumps(told))
+    (tmp_path / "two.txt").write_text("clip0\nclip1\n")
+    told = json.loads((copied / FILE_NAME).read_text())
+    del told["data_sets"]  # of an index that was built before these were kept
+    (copied / FILE_NAME).write_text(json.dumps(told))
+    code, said = run(
+        build_program, "--add", copied, "--dataset", data, "--videos", tmp_path / "two.txt"
+    )
+    assert code == 0 and "14 videos of tiny and mine by" in said
+    assert Searcher.open(copied).info.data_set == "tiny and mine"
+    code, said = run(build_program, copied, "--remove", "clip0", "clip1")
+    assert code == 0 and "12 videos of tiny by" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--dataset", "nope"], 'There is no data set "nope"'),
+        (["--videos", "tests"], '--videos tests is no file (did you mean "test"?)'),
+        (["--video_dir", "nowhere"], "There is no folder nowhere"),
+        (["--output", "some.txt"], "some.txt"),
+        (["--output", "."], "holds other files"),
+        (["--weights", "some.txt"], "name it with --encoder"),
+        (["--add", "nowhere", "--dataset", "{data}"], "There is no index in nowhere"),
+        (["--add", "{index}"], "Say whose videos are to be added"),
+        (["--add", "{index}", "--dataset", "nope"], 'There is no data set "nope"'),
+        (["--add", "{index}", "--output", "x", "--no_text"], "no use for --output, --no_text"),
+        (["--zero_shot", "--dataset", "{data}"], "--zero_shot has no use for --dataset"),
+        (["--remove", "clip33"], "some.txt is a file: the folder of an index was expected"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_anything_is_opened(
+    made: Path,
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    says: str,
+) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("the data were opened")
+
+    monkeypatch.setattr(source, "build_loader", opened)
+    monkeypatch.setattr(source, "load_checkpoint", opened)
+    monkeypatch.chdir(tmp_path)
+    Path("some.txt").touch()
+    given = [a.format(data=made / "tiny", index=made / "index") for a in arguments]
+    first = {"--add": [], "--remove": ["some.txt"]}.get(given[0], [made / "trained_model.pth"])
+    code, said = run(build_program, *first, *given)
+    assert code == 2 and says in said
+    assert [path.name for path in Path().iterdir()] == ["some.txt"]
+
+
 def test_embeddings_of_another_model_are_refused(made: Path, copied: Path, tmp_path: Path) -> None:
     other = make_checkpoint(tmp_path / "other", include_self=0)
     before = (copied / FILE_NAME).read_bytes()
@@ -259,16 +344,40 @@ def test_a_folder_of_something_else_is_left_alone(made: Path, tmp_path: Path) ->
 def test_damage_is_one_sentence(copied: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no index in"):
         Searcher.open(tmp_path / "nothing")
-    [part] = Index(copied).manifest.parts
+    manifest = Index(copied).manifest
+    [part] = manifest.parts
+    again = r"; build it anew with `python3 -m misc.build_index .*trained_model.pth --output .*`\."
+    model = copied / manifest.model / "model.pth"
+    whole = model.read_bytes()
+    for data in (whole[:-900], b"", b"nonsense"):
+        model.write_bytes(data)
+        with pytest.raises(UserError, match=r"^The model of the index ((?!fetch).)*" + again):
+            Searcher.open(copied).search("red cat")
+    model.unlink()
+    with pytest.raises(UserError, match=r"model.pth: it does not exist" + again):
+        Searcher.open(copied).search("red cat")
+    model.write_bytes(whole)
     path = copied / part / "half.packed"
-    path.write_bytes(path.read_bytes()[:-64])
+    whole_part = path.read_bytes()
+    path.write_bytes(whole_part[:-64])
     with pytest.raises(UserError, match=r"is damaged in part-.*build it anew"):
         Searcher.open(copied)
+    path.write_bytes(whole_part)
     told = json.loads((copied / FILE_NAME).read_text())
     for key, value in (("model", "../../etc"), ("shape", 3), ("surprise", 1)):
         (copied / FILE_NAME).write_text(json.dumps(told | {key: value}))
         with pytest.raises(UserError, match="makes no sense"):
             Searcher.open(copied)
+    text = told["text"]
+    for key, value in [
+        *(("removed", [10_000]), ("removed", ["a"]), ("data_sets", [3]), ("video_folders", [5])),
+        *(("threshold", "x"), ("extractors", {"look": 3}), ("text", 3), ("text", {"towers": 3})),
+        *(("text", text | {"max_tokens": "6"}), ("text", text | {"files": {"a": "../b"}})),
+        *(("shape", told["shape"] | {"sizes": [9, 9]}), ("shape", {"experts": 1}), ("parts", [1])),
+    ]:
+        (copied / FILE_NAME).write_text(json.dumps(told | {key: value}))
+        with pytest.raises(UserError, match=r"(damaged|cannot be used).*build it anew"):
+            Searcher.open(copied).search("red cat")
     (copied / FILE_NAME).write_text(json.dumps(told | {"version": 99}))
     with pytest.raises(UserError, match="of version 99"):
         Searcher.open(copied)
@@ -301,6 +410,7 @@ def test_neighbouring_segments_are_one_hit(tmp_path: Path) -> None:
     late = searcher.more_like("v0", k=40, between=(17, 18))
     assert late and all(h.start == 15 for h in late)
     assert {h.parent for h in searcher.more_like("v0", k=9, among=["video3"])} == {"video3"}
+    assert searcher.more_like("v0", between=(70, 80)) == []
 
 
 def test_joining_closes_gaps() -> None:
@@ -348,11 +458,29 @@ def test_no_confident_match_is_said(copied: Path, capsys: pytest.CaptureFixture[
         (["red", "--experts", "sound=-1"], "no weight of an expert"),
         (["red", "--between", "soon"], "no range of seconds"),
         (["red", "--between", "9-3"], "has no length"),
+        (["red", "--between", "3-9"], "no segments, so that no time can be asked for: build one"),
+        (["red", "--among", "ids.txt"], "has none of these videos: clip33.mp4, nowhere"),
+        (["red", "--serve", "--video", "a.mp4"], "to begin with, not --video."),
+        (["--serve", "--between", "3-9", "--json"], "not --between, --json."),
+        (["red", "cat", "--serve"], "one sentence, not 2: put it in quotes"),
+        (["red", "--like", "clip33", "--serve"], "Search for one thing"),
+        (["xyzzy", "--serve", "--port", "0"], "no word that the index knows"),
+        (["red", "--experts", "sond=2", "--serve"], 'did you mean "sound"'),
+        (["red", "-k", "90", "--serve"], "The page shows 1 to 50 videos"),
+        (["red", "--experts", "sound=2", "--picture", "a.webp"], "begin with, not --experts."),
+        (["--serve", "--picture", "a.webp"], "two tasks"),
     ],
 )
 def test_a_wrong_command_line_is_one_sentence(
-    made: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    made: Path,
+    arguments: list[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ids.txt").write_text("clip33.mp4\nnowhere\n")
     try:
         search_main([str(made / "index"), *arguments])
     except UserError as error:

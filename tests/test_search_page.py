@@ -15,6 +15,7 @@ from werkzeug.test import Client
 
 from logger.page.search import LONGEST, Asked, bar
 from misc.page_server import application
+from misc.search.page import serve
 from misc.search.page.serve import SearchSite, make_search_server, read_asked
 from misc.search.page.stills import still
 from tests.rankings_site import write_video
@@ -135,6 +136,11 @@ def test_a_still_of_what_is_no_video_is_refused(movie, tmp_path):
         ({"q": "a", "k": "0"}, "The page shows 1 to 50 videos"),
         ({"q": "a", "k": "٣"}, "The page shows 1 to 50 videos"),
         ({"q": "a", "weight.smell": "1"}, 'The index has no expert "smell"'),
+        ({"q": "a", "weight.spech": "1"}, 'can be weighted (did you mean "speech"?).'),
+        ({"q": "a", "experts": "foo"}, '"experts", where this page knows q, not, like, file, k, '),
+        ({"q": "a", "between": "9-x"}, 'The address says "between", where this page knows q'),
+        ({"q": "a", "weigth.sound": "1"}, '"weigth.sound" (did you mean "weight.sound"?)'),
+        ({"<script>alert(1)</script>": ""}, 'The address says "<script>alert(1)</script>"'),
         ({"q": "a", "weight.sound": "nan"}, "The weight of sound is a number from 0 to 3"),
         ({"q": "a", "weight.sound": "-1"}, "The weight of sound is a number from 0 to 3"),
         ({"q": "a", "weight.sound": "3.1"}, "The weight of sound is a number from 0 to 3"),
@@ -143,7 +149,50 @@ def test_a_still_of_what_is_no_video_is_refused(movie, tmp_path):
 def test_what_cannot_be_meant_is_refused_in_one_sentence(client, arguments, sentence):
     status, html = page_of(client, **arguments)
     assert status == 400 and ids(html) == []
-    assert sentence in unescape(html)
+    assert sentence in unescape(html) and "<script>alert" not in html
+
+
+def test_a_file_is_asked_by_from_this_page_alone(folder, monkeypatch):
+    """It is decoded under a name of ours, known by its content, and asked by as an id is."""
+    seen = []
+
+    def experts_of_file(searcher, path, device):
+        seen.append(path)
+        if path.read_bytes() == b"no picture":
+            raise UserError(f"Cannot use {path}: <b>it is damaged</b>.")
+        return (path.read_text(),)
+
+    def sent(data, **headers):
+        file = {"file": (io.BytesIO(data), "../../a.png")}
+        return client.post("/", data=file if data else {}, headers=headers)
+
+    monkeypatch.setattr(serve, "experts_of_file", experts_of_file)
+    monkeypatch.setattr(serve, "FILES_KEPT", 2)
+    searcher = WordSearcher(CAPTIONS, takes_files=True)
+    searcher.encode_video = lambda video_id: video_id
+    client = Client(application(SearchSite(searcher).answer, any_name=True, takes_files=True))
+    assert 'type="file"' in client.get("/").text
+    answer = sent(b"clip0", Origin="http://localhost")
+    assert answer.status_code == 303 and not seen[0].exists()
+    known = dict(parse_qsl(answer.headers["Location"].partition("?")[2]))
+    status, html = page_of(client, **known)
+    assert status == 200 and ids(html) == ["clip2", "clip1"] and "More like the file" in html
+    assert ids(page_of(client, **known, **{"weight.sound": "0"})[1]) == ["clip2", "clip1"]
+    for data, why in [(b"no picture", "Cannot use the file: <b>it"), (b"", "There is no file")]:
+        refused = sent(data)
+        assert refused.status_code == 400 and why in unescape(refused.text)
+        assert "<b>it" not in refused.text
+    assert sent(b"clip0", Origin="http://elsewhere.org").status_code == 403
+    assert sent(b"clip0", Origin="null").status_code == 403
+    for data in (b"clip1", b"clip2"):
+        assert sent(data).status_code == 303
+    assert page_of(client, **known)[0] == 400  # pushed out by others
+    assert client.post("/video", data={"file": (io.BytesIO(b"clip0"), "a")}).status_code == 404
+
+
+def test_no_file_is_taken_where_none_can_be_asked_by(client):
+    assert 'type="file"' not in client.get("/").text
+    assert client.post("/", data={"file": (io.BytesIO(b"clip0"), "a")}).status_code == 405
 
 
 def test_hostile_texts_stay_text(folder):
@@ -182,6 +231,7 @@ def test_any_arguments_get_a_page(client, arguments):
             st.sampled_from(EXPERTS), st.sampled_from([0.0, 0.1, 0.5, 2.0, 3.0])
         ),
         k=st.integers(1, 50),
+        file=st.sampled_from(["", "0123456789abcdef"]),
     )
 )
 def test_an_address_holds_what_was_asked(asked):

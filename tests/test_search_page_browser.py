@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from misc.search.page import serve
 from misc.search.page.serve import make_search_server
 from tests.rankings_site import write_video
 from tests.search_site import WordSearcher
@@ -27,7 +28,8 @@ def searcher(tmp_path_factory) -> WordSearcher:
     shutil.copy(folder / "clip0.mp4", folder / "clip5.avi")
     (folder / "clip6.mp4").write_bytes(b"no video")
     paths = {path.stem: path for path in folder.iterdir()}
-    return WordSearcher(CAPTIONS | {HOSTILE: "hostile words"}, paths, {"clip2": (0.3, 0.5)})
+    captions = CAPTIONS | {HOSTILE: "hostile words"}
+    return WordSearcher(captions, paths, {"clip2": (0.3, 0.5)}, takes_files=True)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,22 @@ def test_a_sentence_that_is_typed_finds_videos_which_play_from_the_matching_seco
     assert page.evaluate("location.search") == "?q=blue+bird"
     assert page.title().startswith("blue bird")
     assert page.evaluate("violations") == []
+
+
+def test_a_file_is_asked_by_and_sliders_go_on_from_it(page, address, searcher, monkeypatch):
+    monkeypatch.setattr(serve, "experts_of_file", lambda searcher, path, device: [path.read_text()])
+    monkeypatch.setattr(searcher, "encode_video", lambda video_id: video_id, raising=False)
+    page.goto(address)
+    page.set_input_files(
+        "input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": b"clip3"}
+    )
+    page.get_by_role("button", name="Send it").click()
+    until(page, f"location.search.startsWith('?file=') && !({IDS}).includes('clip3')")
+    page.get_by_role("slider", name="sound", exact=True).fill("0")
+    until(page, "location.search.endsWith('weight.sound=0') && document.querySelector('.hit')")
+    page.locator("#q").fill("a kite")
+    wait_for_best(page, "clip6")
+    assert "file=" not in page.url
 
 
 def test_a_segment_is_played_round_and_round(page, address):
@@ -123,10 +141,10 @@ def test_the_address_holds_the_question_and_the_history_leads_back(page, address
     page.get_by_role("button", name="forget").click()
     assert not page.locator("#recent").is_visible()
     page.get_by_role("link", name="Search tiny").click()
-    page.goto(address + "?q=kite&k=10")
+    page.goto(address + "?q=kite&k=4")  # not more: of the broken video there is no still
     page.get_by_label("without").fill("kite")
     page.keyboard.press("Enter")
-    until(page, f"({IDS}).at(-1) === 'clip6'")
+    until(page, f"({IDS}).length === 4 && !({IDS}).includes('clip6')")
 
 
 def test_keys(page, address):

@@ -58,6 +58,11 @@ def test_the_command_serves_until_it_is_stopped(index, run, monkeypatch):
     monkeypatch.setattr(PageServer, "serve_forever", stop)
     code, said = run(search, index, "--serve", "--port", "0")
     assert code == 130 and "The search is at http://127.0.0.1:" in said
+    asked = ["red cat", "--not", "dog", "-k", "9", "--experts", "sound=2"]
+    code, said = run(search, index, *asked, "--serve", "--port", "0")
+    assert code == 130 and "/?q=red+cat&not=dog&weight.sound=2&k=9 (stop with Ctrl-C)" in said
+    code, said = run(search, index, "-k", "9", "--serve", "--port", "0")
+    assert code == 130 and "/?k=9 (stop" in said
     code, said = run(search, index, "--serve", "--port", "70000")
     assert code == 2 and "0 to 65535" in said
     code, said = run(search, index, "--picture", "page.png")

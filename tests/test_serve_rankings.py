@@ -216,6 +216,8 @@ def test_mistakes_get_one_sentence(web, capsys):
         port = str(taken.getsockname()[1])
         for arguments, sentence in [
             (["/no/such/folder"], "There is no folder /no/such/folder"),
+            ([ROOT / "README.md"], "README.md is a file: give the folder of a run"),
+            ([web / "index.html"], f"index.html is a file: give the folder of a run, here {web},"),
             ([tempfile.gettempdir()], "There is no rankings page in"),
             ([web, "--port", port], "another program uses this port; choose another with --port"),
             ([web, "--port", "70000"], "0 to 65535"),

@@ -25,6 +25,7 @@ class Asked:
         query: the sentence.
         without: what should not be there.
         like: a video's id in place of the sentence.
+        file: what a file that was sent is known by, in place of the sentence.
         weights: expert -> factor of its weight, where it is not 1.
         k: number of videos.
     """
@@ -34,15 +35,16 @@ class Asked:
     like: str = ""
     weights: Mapping[str, float] = field(default_factory=dict)
     k: int = SHOWN
+    file: str = ""
 
     @property
     def is_empty(self) -> bool:
-        return not (self.query or self.like)
+        return not (self.query or self.like or self.file)
 
     def address(self, **changes: object) -> str:
         """The address at which this is found, with some of it changed."""
         asked = replace(self, **changes)  # type: ignore[arg-type]  # checked by the dataclass
-        parts = {"q": asked.query, "not": asked.without, "like": asked.like}
+        parts = {"q": asked.query, "not": asked.without, "like": asked.like, "file": asked.file}
         parts |= {f"{WEIGHT}{name}": f"{factor:g}" for name, factor in asked.weights.items()}
         if asked.k != SHOWN:
             parts["k"] = str(asked.k)
@@ -119,6 +121,7 @@ class SearchPage:
         note: what there is to say about the answer.
         examples: captions to begin with.
         starts: ids of videos to begin with.
+        takes_files: whether a file may be sent in place of a sentence.
     """
 
     name: str
@@ -130,10 +133,12 @@ class SearchPage:
     note: str = ""
     examples: Sequence[str] = ()
     starts: Sequence[str] = ()
+    takes_files: bool = False
 
     @property
     def title(self) -> str:
-        asked = self.asked.query or (f"more like {self.asked.like}" if self.asked.like else "")
+        other = self.asked.like or ("a file" if self.asked.file else "")
+        asked = self.asked.query or (f"more like {other}" if other else "")
         return f"{asked} – {self.name}" if asked else f"Search {self.name}"
 
 

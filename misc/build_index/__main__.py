@@ -13,8 +13,17 @@ from pathlib import Path
 from logger.log_file import open_log
 from misc.tools import tool_parser
 from utils.command_line import Parser, run_main, select_device
-from utils.errors import UserError
+from utils.errors import UserError, listed
 
+# What would be passed over beside the flag of a task.
+_UNUSED = {
+    "remove": (
+        *("output", "dataset", "videos", "zero_shot", "video_dir", "encoder", "weights"),
+        *("no_text", "no_correction", "approximate"),
+    ),
+    "add": ("output", "zero_shot", "encoder", "weights", "no_text", "no_correction", "approximate"),
+    "zero_shot": ("dataset", "no_text", "no_correction"),
+}
 KILLED = "nothing has changed; the same command begins anew"
 
 
@@ -28,6 +37,12 @@ def main(arguments: list[str] | None = None) -> None:
             "Say of what to build an index: a run or a checkpoint, such as "
             "data/saved/models/demo-train-full-ce."
         )
+    task = next((name for name in _UNUSED if getattr(args, name)), "")
+    unused = [f"--{name}" for name in _UNUSED.get(task, ()) if getattr(args, name)]
+    if unused:
+        raise UserError(f"--{task} has no use for {listed(unused)}: leave out what is not meant.")
+    if args.weights is not None and args.encoder is None:
+        raise UserError("--weights are those of an encoder: name it with --encoder.")
     # Only now what takes its time to load: a slip on the command line is answered at once.
     from misc.build_index.build import Wishes, add, build, build_zero_shot, remove
     from misc.text_embeddings.job import Settings

@@ -13,14 +13,15 @@ import torch
 from data_loader.loader import ExpertDataLoader
 from data_loader.sets.description import find_description
 from logger.progress import progress
+from misc.build_index.compacting import compacted
 from misc.build_index.encoder import check_encoder, text_side
 from misc.build_index.facts import facts_of
 from misc.build_index.hubs import Calibration, Hubs, calibrate, measure_hubs
 from misc.build_index.source import Source, Trained, extractors_of
-from misc.build_index.videos import ALL, Place, Videos
+from misc.build_index.videos import ALL, Place, Videos, check_list
 from misc.build_index.zero_shot import ZeroShot
 from misc.search.approximate import recall, write_graphs
-from misc.search.index.changing import IndexChange, changing
+from misc.search.index.changing import IndexChange, changing, check_place
 from misc.search.index.folder import Index
 from misc.search.index.manifest import Manifest
 from misc.search.index.parts import VideoPart
@@ -29,9 +30,10 @@ from misc.search.model_folder import ModelFolder
 from misc.search.queries import QueryEncoder, TextSide
 from misc.text_embeddings.job import Settings
 from model.similarity import VideoEmbeddings
+from trainer.runs.finding import config_of_checkpoint, find_checkpoint
 from utils.command_line import version
 from utils.errors import UserError, listed, short
-from utils.files import files_below
+from utils.files import files_below, is_there
 
 _log = logging.getLogger(__name__)
 
@@ -74,13 +76,17 @@ def build(path: Path, wishes: Wishes) -> str:
         UserError: the model, its data or its text encoder cannot be used, or the folder holds
             something else.
     """
-    source, loader = Trained.of_run(path, torch.device(wishes.device))
-    description, asked = loader.description, wishes.videos or "test"
-    if wishes.data_set is not None:
-        description, asked = find_description(wishes.data_set), wishes.videos or ALL
-    videos = source.videos(description, asked)
+    # All that can be refused before data are opened, which may take minutes.
+    asked = wishes.videos or ("test" if wishes.data_set is None else ALL)
+    _check(wishes, asked)
+    other = None if wishes.data_set is None else find_description(wishes.data_set)
+    checkpoint = find_checkpoint(path)
+    config = config_of_checkpoint(checkpoint)
+    output = wishes.output or INDEX_FOLDER / config.name
+    check_place(output)
+    source, loader = Trained.of_checkpoint(checkpoint, config, torch.device(wishes.device))
+    videos = source.videos(other or loader.description, asked)
     made_by = {"checkpoint": str(source.checkpoint), "epoch": source.epoch, "videos": asked}
-    output = wishes.output or INDEX_FOLDER / source.name
     with changing(output, anew=True) as change:
         folder = change.new("model")
         source.write(folder)
@@ -104,14 +110,17 @@ def build_zero_shot(path: Path, wishes: Wishes) -> str:
     Raises:
         UserError: nothing of the data set can be compared with a sentence, or as `build`.
     """
+    asked = wishes.videos or ALL
+    _check(wishes, asked)
     description = find_description(str(path))
+    output = wishes.output or INDEX_FOLDER / description.name
+    check_place(output)
     source = ZeroShot.of(description, wishes.encoder, wishes.device)
-    videos = source.videos(description, wishes.videos or ALL)
-    output = wishes.output or INDEX_FOLDER / source.name
+    videos = source.videos(description, asked)
     with changing(output, anew=True) as change:
         folder = change.new("model")
         source.write(folder)
-        made_by = {"videos": wishes.videos or ALL}
+        made_by = {"videos": asked}
         manifest = replace(_manifest(source, videos, folder, made_by), text=source.text)
         manifest = _with_part(change, manifest, source, videos, wishes, None)
         change.commit(manifest)
@@ -129,6 +138,12 @@ def add(path: Path | None, output: Path, wishes: Wishes) -> str:
     Raises:
         UserError: the index is of another model, or the videos cannot be used.
     """
+    asked = wishes.videos or ALL
+    _check(wishes, asked)
+    if wishes.data_set is None:
+        raise UserError("Say whose videos are to be added: --dataset NAME or folder.")
+    description = find_description(wishes.data_set)
+    Manifest.read(output)
     with changing(output) as change:
         before = _there(change)
         source = _source_of(output, before, wishes.device)
@@ -138,15 +153,14 @@ def add(path: Path | None, output: Path, wishes: Wishes) -> str:
                 f"({before.made_by.get('checkpoint', before.model_kind)}): what the two embed "
                 "cannot be compared; build another index."
             )
-        if wishes.data_set is None:
-            raise UserError("Say whose videos are to be added: --dataset NAME or folder.")
-        videos = source.videos(find_description(wishes.data_set), wishes.videos or ALL)
+        videos = source.videos(description, asked)
         hubs = Hubs.read(output / before.model, before.hubness) if before.hubness else None
         known = Index(output).row_of
         replaced = [known[key] for key in videos.ids if key in known]
         manifest = replace(before, removed=tuple(sorted({*before.removed, *replaced})))
         has_graphs = replace(wishes, approximate=before.approximate is not None)
         manifest = _with_part(change, manifest, source, videos, has_graphs, hubs)
+        manifest = compacted(change, manifest)
         change.commit(manifest)
     also = f", {len(replaced)} of them in place of older ones" if replaced else ""
     return f"Added {len(videos)} videos{also}.\n{_summary(output, manifest)}"
@@ -158,6 +172,7 @@ def remove(output: Path, ids: Sequence[str]) -> str:
     Raises:
         UserError: it has none of that id; nothing is removed then.
     """
+    Manifest.read(output)  # or a folder would be made for nothing
     with changing(output) as change:
         before, known = _there(change), Index(output).row_of
         unknown = [short(key) for key in ids if key not in known]
@@ -167,6 +182,7 @@ def remove(output: Path, ids: Sequence[str]) -> str:
             )
         gone = {known[key] for key in ids}
         manifest = replace(before, removed=tuple(sorted({*before.removed, *gone})))
+        manifest = compacted(change, manifest)
         change.commit(manifest)
     return f"Removed {len(gone)} videos.\n{_summary(output, manifest)}"
 
@@ -174,12 +190,16 @@ def remove(output: Path, ids: Sequence[str]) -> str:
 # Parts of it -------------------------------------------------------------------------------------
 
 
+def _check(wishes: Wishes, asked: str) -> None:
+    """Refuse what is not there, before anything is loaded."""
+    check_list(asked)
+    folder = wishes.video_folder
+    if folder is not None and not is_there(folder, Path.is_dir):
+        raise UserError(f"There is no folder {folder}, where the videos are said to lie.")
+
+
 def _there(change: IndexChange) -> Manifest:
-    if change.before is None:
-        raise UserError(
-            f"There is no index in {change.folder}: build one with `python3 -m misc.build_index`."
-        )
-    return change.before
+    return change.before or Manifest.read(change.folder)
 
 
 def _source_of(output: Path, manifest: Manifest, device: str) -> Source:
@@ -246,6 +266,7 @@ def _with_part(
     return replace(
         manifest,
         parts=(*manifest.parts, folder.name),
+        data_sets=(*manifest.sets, videos.place.description.name),
         video_folders=(*manifest.video_folders, None if base is None else str(base)),
         examples=manifest.examples or tuple(some),
         approximate=manifest.approximate or ({} if wishes.approximate else None),
@@ -288,10 +309,15 @@ def _summary(output: Path, manifest: Manifest, calibration: Calibration | None =
     patterns = len({group.pattern for group in index.groups})
     kinds = f"{patterns} pattern{'s' if patterns != 1 else ''} of experts"
     lines = [
-        f"{count} videos of {manifest.data_set} by {manifest.model_kind}, {kinds}, "
+        f"{count} videos of {manifest.whose} by {manifest.model_kind}, {kinds}, "
         f"{size / 1e6:.1f} MB: {output}",
         f"Hubness correction: {manifest.correction}.",
     ]
+    if manifest.removed:
+        lines.append(
+            f"Removed videos that still take space: {len(manifest.removed)}; it is freed once half "
+            "of those that came together are removed."
+        )
     if calibration is not None:
         lines.append(f"Calibrated: {calibration}.")
     if manifest.approximate:

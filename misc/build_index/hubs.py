@@ -17,6 +17,7 @@ from data_loader.loader import ExpertDataLoader
 from data_loader.store.packed import Part, read_packed, write_packed
 from misc.build_index.source import Trained
 from misc.search.index.folder import Index
+from misc.search.index.manifest import anew
 from model.hubness import INVERTED_SOFTMAX, NEAREST, HubnessMeter, Rule
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity, similarity_to
 from trainer.correction import DEFAULT, CorrectionSettings, Searched, choose_rules, embed_bank
@@ -78,7 +79,8 @@ class Hubs:
             return cls(Rule(**rule), stored(embeddings, weights))
         except (OSError, BadContent, KeyError, TypeError) as error:
             raise UserError(
-                f"The bank of the index {folder.parent} is missing or damaged: build it anew."
+                f"The bank of the index {folder.parent} is missing or damaged: "
+                f"{anew(folder.parent)}."
             ) from error
 
 

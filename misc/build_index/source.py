@@ -85,14 +85,14 @@ class Trained(Source):
         self.epoch, self.checkpoint = epoch, checkpoint
 
     @classmethod
-    def of_run(cls, path: Path, device: torch.device) -> tuple["Trained", ExpertDataLoader]:
-        """Load the model of a run, and open the data that it was trained on.
+    def of_checkpoint(
+        cls, checkpoint: Path, config: Config, device: torch.device
+    ) -> tuple["Trained", ExpertDataLoader]:
+        """Load the model of a training, and open the data that it was trained on.
 
         Raises:
             UserError: the model or the data cannot be used.
         """
-        checkpoint = find_checkpoint(path)
-        config = config_of_checkpoint(checkpoint)
         make_data_set(config.values)
         loader = build_loader(config, seed=0, device=str(device))
         inputs = DeclaredInputs(loader.experts, loader.text_size, loader.max_text_tokens)

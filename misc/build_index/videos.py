@@ -18,13 +18,26 @@ from data_loader.sets.layout import FileFinder, expert_source, read_videos, vide
 from data_loader.sets.near_ids import hint
 from data_loader.store.feature_store import ExpertView, FeatureStore
 from misc.build_index.facts import words_of_experts
-from utils.errors import UserError, listed
+from utils.errors import UserError, did_you_mean, listed, short
 from utils.files import is_there
 
 _log = logging.getLogger(__name__)
 
 ALL = "all"
 LISTS = (ALL, "train", "val", "test")
+
+
+def check_list(asked: str) -> None:
+    """Insist that a list of videos has a name that is known, or is a file.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if asked not in LISTS and not is_there(Path(asked), Path.is_file):
+        raise UserError(
+            f"--videos {short(asked)} is no file{did_you_mean(asked, LISTS)}: a list of video ids "
+            f"was expected, or one of {', '.join(LISTS)}."
+        )
 
 
 @dataclass(frozen=True)
@@ -156,11 +169,6 @@ class Videos:
             split = description.split(splits[asked == "test"])
             return videos_of(split.train if asked == "train" else split.val, finder)
         path = Path(asked)
-        if not is_there(path, Path.is_file):
-            raise UserError(
-                f"--videos {asked} is no file: a list of video ids was expected, or one of "
-                f"{', '.join(LISTS)}."
-            )
         ids = read_videos(path, description)
         strange = [key for key in ids if key not in known]
         if strange:

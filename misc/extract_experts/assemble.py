@@ -1,27 +1,34 @@
 """Puts the files of a data set together from the journals: features, texts, the list of videos.
 
+Then these files alone have the features, and the journals know them by their checksums: of a file
+that was changed or removed since then nothing counts, and the expert looks at the videos again.
+
 They depend on what was seen alone, not on who has seen it when: shards give the bytes of one
 process. A file that comes out the same stays as it lies, so that what was packed of it is valid.
 """
 
-import filecmp
-import json
-import os
 import tempfile
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from data_loader.store.packed import offsets_of
 from misc.extract_experts.expert import Words
-from misc.extract_experts.journal import Done, read_rows
-from utils.files import make_folder, remove_abandoned, replacing, temporary_name
+from misc.extract_experts.feature_file import (
+    FeatureFile,
+    as_json,
+    checksum,
+    name_of,
+    write_features_file,
+    write_if_changed,
+    write_record,
+)
+from misc.extract_experts.journal import Done, Place, let_go, read_rows
+from utils.files import make_folder
 
-FEATURES, TEXTS, VIDEOS = "experts", "texts", "videos.json"
+TEXTS, VIDEOS = "texts", "videos.json"
 MOST_DECIMALS = 3  # of the times in the id of a segment
 
 
@@ -65,7 +72,7 @@ def write_videos(folder: Path, done: Mapping[str, Done], segments: str) -> None:
             if segments:
                 times = {"start": round(start, MOST_DECIMALS), "end": round(end, MOST_DECIMALS)}
                 listed[item] |= {"parent": name, **times}
-    _write_if_changed(folder / VIDEOS, _json(listed))
+    write_if_changed(folder / VIDEOS, as_json(listed))
 
 
 def write_features(
@@ -81,12 +88,12 @@ def write_features(
     Args:
         folder: of the data set.
         expert: its name.
-        done: what is known of all videos.
+        done: the videos that it has seen, see `seen_by`.
         segments: as `items_of` takes it.
         is_variable: whether a video has a number of vectors.
         facts: what made them.
     """
-    seen = [(name, one, one.experts[expert]) for name, one in usable(done) if expert in one.experts]
+    seen = [(name, one, one.experts[expert]) for name, one in done.items()]
     rows = [
         (item, count)
         for name, one, place in seen
@@ -94,13 +101,24 @@ def write_features(
     ]
     present = {item: count for item, count in rows if count}
     size = max((place.size for _, _, place in seen), default=0)
-    values = (rows for _, _, place in seen for rows in read_rows(place))
-    written = _write_table(folder, expert, present, size, is_variable, values, facts)
-    return (
-        Table(written, size, is_variable, len(present), len(rows) - len(present))
-        if written
-        else None
-    )
+    before = FeatureFile(folder, expert)
+    if present == before.counts and present and all(place.is_kept for _, _, place in seen):
+        written = name_of(expert)
+        write_record(folder, expert, facts)
+    else:
+        values = (
+            array
+            for name, one, place in seen
+            for array in _rows_of(place, before, item_ids(name, one, segments))
+        )
+        written = write_features_file(folder, expert, present, size, is_variable, values, facts)
+    if not written:
+        return None
+    return Table(written, size, is_variable, len(present), len(rows) - len(present))
+
+
+def _rows_of(place: Place, before: FeatureFile, items: list[str]) -> Iterator[np.ndarray]:
+    return map(before.rows, items) if place.is_kept else read_rows(place)
 
 
 def write_word_features(
@@ -129,46 +147,8 @@ def write_word_features(
             raw.write(np.ascontiguousarray(rows, "<f4").tobytes())
         raw.seek(0)
         values = (np.fromfile(raw, "<f4", count * size) for count in counts.values())
-        written = _write_table(folder, expert, counts, size, True, values, facts)
+        written = write_features_file(folder, expert, counts, size, True, values, facts)
     return Table(written, size, True, len(counts), videos - len(counts)) if written else None
-
-
-def _write_table(
-    folder: Path,
-    expert: str,
-    counts: Mapping[str, int],
-    size: int,
-    is_variable: bool,
-    values: Iterable[np.ndarray],
-    facts: dict[str, Any],
-) -> str:
-    """Write a file of features and its record; return its name, empty where there is nothing."""
-    name = f"{FEATURES}/{expert}.npz"
-    path, record = folder / name, folder / f"{name}.json"
-    if not counts or not size:
-        for old in (path, record):
-            old.unlink(missing_ok=True)
-        return ""
-
-    def write(handle: IO[bytes]) -> None:
-        with zipfile.ZipFile(handle, "w") as archive:
-            with archive.open("feats.npy", "w", force_zip64=True) as member:
-                shape = (sum(counts.values()), size)
-                head = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(member, head)
-                for rows in values:
-                    member.write(rows.tobytes())
-            arrays = {"ids": np.array(list(counts))}
-            if is_variable:
-                arrays["offsets"] = offsets_of([*counts.values()])
-            for key, array in arrays.items():
-                with archive.open(f"{key}.npy", "w") as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-
-    make_folder(path.parent)
-    _write_if_changed(path, write)
-    _write_if_changed(record, _json({"extractor": facts}))
-    return name
 
 
 def write_texts(
@@ -176,16 +156,14 @@ def write_texts(
 ) -> dict[str, tuple[Words, ...]]:
     """Write down, and return, what an expert has read or heard, item by item."""
     told: dict[str, tuple[Words, ...]] = {}
-    for name, one in usable(done):
-        place = one.experts.get(expert)
-        if place is None:
-            continue
-        for item, words in zip(item_ids(name, one, segments), place.words, strict=True):
+    for name, one in done.items():
+        words_of_items = one.experts[expert].words
+        for item, words in zip(item_ids(name, one, segments), words_of_items, strict=True):
             if words:
                 told[item] = words
     make_folder(folder / TEXTS)
     plain = {item: [vars(word) for word in words] for item, words in told.items()}
-    _write_if_changed(folder / TEXTS / f"{expert}.json", _json(plain))
+    write_if_changed(folder / TEXTS / f"{expert}.json", as_json(plain))
     return told
 
 
@@ -194,20 +172,95 @@ def usable(done: Mapping[str, Done]) -> Iterator[tuple[str, Done]]:
     return ((name, done[name]) for name in sorted(done) if not done[name].broken)
 
 
-def _json(value: Any) -> Any:
-    text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-    return lambda handle: handle.write(text.encode())
+def only(digests: Mapping[str, str], done: Mapping[str, Done]) -> dict[str, Done]:
+    """Return what is known of all videos by the experts of today: name -> digest."""
+    return {
+        name: replace(
+            one,
+            experts={k: p for k, p in one.experts.items() if digests.get(k) == p.digest},
+        )
+        for name, one in done.items()
+    }
 
 
-def _write_if_changed(path: Path, write: Any) -> None:
-    """Write a file beside its place, and let it take that place only if it differs."""
-    remove_abandoned(path.parent, age=0)
-    fresh = temporary_name(path)
-    try:
-        with replacing(fresh) as handle:
-            write(handle)
-        if path.is_file() and filecmp.cmp(fresh, path, shallow=False):
-            return
-        os.replace(fresh, path)  # noqa: PTH105
-    finally:
-        fresh.unlink(missing_ok=True)
+def seen_by(expert: str, digest: str, done: Mapping[str, Done]) -> dict[str, Done]:
+    """Return the videos that an expert has seen, in order of their ids.
+
+    What another one of the same name saw, in videos that are gone, is left out.
+    """
+    return {
+        name: one
+        for name, one in usable(done)
+        if expert in one.experts and one.experts[expert].digest == digest
+    }
+
+
+# --- Features that the files alone have -----------------------------------------------------------
+
+
+Lost = frozenset[tuple[str, str]]
+"""Videos and experts whose features were in a file of the data set, and are there no more."""
+
+
+def lost_features(folder: Path, done: Mapping[str, Done], segments: str) -> Lost:
+    """Compare the files of a data set with what the journals know of them."""
+    files: dict[str, FeatureFile] = {}
+    lost = set()
+    for video, one in done.items():
+        items = item_ids(video, one, segments)
+        for expert, place in one.experts.items():
+            if place.is_kept:
+                file = files.get(expert) or files.setdefault(expert, FeatureFile(folder, expert))
+                if not _has(file, items, place):
+                    lost.add((video, expert))
+    return frozenset(lost)
+
+
+def without(done: Mapping[str, Done], lost: Lost) -> dict[str, Done]:
+    """Return what is known of all videos but for the features that are lost."""
+    return {
+        video: replace(
+            one,
+            experts={
+                expert: place
+                for expert, place in one.experts.items()
+                if not (place.is_kept and (video, expert) in lost)
+            },
+        )
+        for video, one in done.items()
+    }
+
+
+def free(work: Path, name: str, folder: Path, done: Mapping[str, Done], segments: str) -> None:
+    """Let the journals leave features to the files of the data set, if these have all of them.
+
+    Args:
+        work: folder of the journals.
+        name: of the journal that remains.
+        folder: of the data set, whose files are written.
+        done: what is known of all videos.
+        segments: as `items_of` takes it.
+
+    Raises:
+        UserError: the journal cannot be written.
+    """
+    if all(place.is_kept for one in done.values() for place in one.experts.values()):
+        return
+    files: dict[str, FeatureFile] = {}
+    kept = {}
+    for video, one in done.items():
+        items, places = item_ids(video, one, segments), {}
+        for expert, place in one.experts.items():
+            file = files.get(expert) or files.setdefault(expert, FeatureFile(folder, expert))
+            check = place.check if place.is_kept else checksum(read_rows(place))
+            places[expert] = replace(place, journal=None, start=0, check=check)
+            if not _has(file, items, places[expert]):
+                return
+        kept[video] = replace(one, experts=places)
+    let_go(work, name, kept)
+
+
+def _has(file: FeatureFile, items: list[str], place: Place) -> bool:
+    """Tell whether a file has the features of a video as they were."""
+    counts = tuple(file.counts.get(item, 0) for item in items)
+    return counts == place.rows and file.check(items) == place.check

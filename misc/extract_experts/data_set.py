@@ -1,6 +1,7 @@
 """The data set that features become: with captions by the importer, without them for search."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,18 +93,20 @@ class Finishing:
         """Bring features and captions together; says what is done.
 
         Raises:
-            UserError: the importer refuses; the features stay.
+            UserError: the importer refuses; the features stay, and what was there before.
         """
         tool = made_by(self.folder)
-        if tool == TOOL:
-            for name in (FILE_NAME, _CAPTIONS, _ALL):
-                (self.folder / name).unlink(missing_ok=True)
         features = [f"{name}={self.folder / table.file}" for name, table in tables.items()]
         asked = replace(self.request, features=features)
-        adds = tool == IMPORTER
-        yield from import_data_set(
-            self.folder, asked, self.making, adds, self.device, leave_out_experts=True
-        )
+        with _making_room(self.folder) if tool == TOOL else nullcontext():
+            yield from import_data_set(
+                self.folder,
+                asked,
+                self.making,
+                tool == IMPORTER,
+                self.device,
+                leave_out_experts=True,
+            )
 
     def with_words(
         self, tables: Mapping[str, Table], said: Said, scratch: Path, videos: int
@@ -150,6 +153,23 @@ class Finishing:
         _, entry = self._text_features()
         file = str(entry.get("word_vectors") or entry.get("file"))
         return [entry, state_of(self.folder / file)]
+
+
+@contextmanager
+def _making_room(folder: Path) -> Iterator[None]:
+    """Take away a data set without captions, and put it back if the one with them fails."""
+    paths = [folder / name for name in (_CAPTIONS, _ALL, FILE_NAME)]
+    before = {path: path.read_bytes() for path in paths if path.is_file()}
+    for path in reversed(paths):  # the description first: it is never there without the others
+        path.unlink(missing_ok=True)
+    try:
+        yield
+    except BaseException:
+        for path, data in before.items():
+            make_folder(path.parent)
+            with replacing(path) as handle:
+                handle.write(data)
+        raise
 
 
 def finish_without_captions(

@@ -2,15 +2,24 @@
 
 import os
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from misc.extract_experts.assemble import (
+    TEXTS,
+    VIDEOS,
+    Lost,
     Table,
+    free,
     item_ids,
+    lost_features,
+    only,
+    seen_by,
     usable,
+    without,
     write_features,
     write_texts,
     write_videos,
@@ -27,6 +36,7 @@ from misc.extract_experts.decoding.cutting import CUTS
 from misc.extract_experts.expert import Words
 from misc.extract_experts.experts.table import PRESETS, Wanted, wanted_expert
 from misc.extract_experts.extract import cores, extract, jobs_of
+from misc.extract_experts.feature_file import FEATURES
 from misc.extract_experts.journal import Done, Journal, read_journals
 from misc.extract_experts.machines import write_scripts
 from misc.extract_experts.report import broken_lines, table_lines
@@ -37,7 +47,7 @@ from misc.import_data_set.asked import Making
 from misc.import_data_set.gather import Request
 from misc.results.sbatch import Limits
 from utils.command_line import select_device
-from utils.errors import UserError
+from utils.errors import UserError, listed
 from utils.files import (
     PATH_ERRORS,
     alone,
@@ -100,7 +110,7 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
     found = find_videos(asked.videos, _known(place, done))
     yield from found.said
     if asked.captions:
-        ids = [video.id for video in found.videos]
+        ids = [*{video.id: None for video in found.videos} | dict.fromkeys(done)]
         check_captions(asked.captions, ids, bool(asked.segments))
     if asked.sbatch:
         limits = Limits(asked.sbatch_time, asked.sbatch_memory)
@@ -109,24 +119,34 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
     device = select_device(asked.device)
     half = asked.precision == "half" if asked.precision else device != "cpu"
     running = load_experts(wanted, device, half, asked.segments)
+    missing = [folder for folder in (work, place, *place.parents) if not is_there(folder)]
     make_folder(work)
     settings = {"tool": TOOL, "segments": asked.segments}
-    write_json(work / _SETTINGS, {**settings, "experts": {one.name: one.spec for one in wanted}})
     number, count = asked.shard or (1, 1)
     name = f"{number}-of-{count}"
     lock = work / name if asked.shard else work
-    with alone(lock, f"extracting into {place}"):
-        yield from _look(asked, found.videos[number - 1 :: count], running, work, name, place)
+    with alone(lock, f"extracting into {place}"), _undone(place, [] if asked.shard else missing):
+        specs = {one.name: one.spec for one in wanted}
+        write_json(work / _SETTINGS, {**settings, "experts": specs})
+        videos = found.videos[number - 1 :: count]
+        others = [] if asked.shard else _others(place, done, videos)
+        lost = lost_features(place, read_journals(work), asked.segments)
+        if lost:
+            experts = listed(sorted({expert for _, expert in lost}))
+            yield f"features of {experts} are not what was written: these look at videos again"
+        yield from _look(asked, videos, others, running, work, name, place, lost)
         if asked.shard:
             return
-        done = read_journals(work)
+        done = without(read_journals(work), lost)
         tables, texts = _assemble(place, done, running, asked.segments)
+        if not tables:
+            raise UserError("No expert has seen anything that becomes a vector: name others.")
+        digests = {one.name: one.digest for one in running}
+        free(work, name, place, only(digests, done), asked.segments)
     items = [item for name, one in usable(done) for item in item_ids(name, one, asked.segments)]
     empty = [one.name for one in running if one.loaded.size and one.name not in tables]
     if empty:
         yield f"no video has the experts {', '.join(empty)}: they are left out of the data set"
-    if not tables:
-        raise UserError("No expert has seen anything that becomes a vector: name others.")
     if not asked.captions and made_by(place) != IMPORTER:
         finish_without_captions(place, tables, items)
         yield f"{asked.output}: {len(items)} videos to search, without captions to train on"
@@ -215,10 +235,42 @@ def _wanted(asked: Asked, earlier: Mapping[str, str]) -> list[Wanted]:
     return sorted([*before, *now], key=lambda one: one.name)
 
 
+@contextmanager
+def _undone(place: Path, missing: Sequence[Path]) -> Iterator[None]:
+    """Let nothing stay of what fails before anything was seen.
+
+    What was seen stays, and the same command goes on from there.
+
+    Args:
+        place: folder of the data set.
+        missing: what is made of `.extraction` and the folders above it, the innermost first.
+    """
+    try:
+        yield
+    except UserError:
+        work = place / _WORK
+        known = [one for _, video in usable(read_journals(work)) for one in video.experts.values()]
+        if work in missing and not any(any(one.rows) or any(one.words) for one in known):
+            for made in (work, place / FEATURES, place / TEXTS):
+                shutil.rmtree(made, ignore_errors=True)
+            (place / VIDEOS).unlink(missing_ok=True)
+            with suppress(OSError):
+                for folder in missing[1:]:
+                    folder.rmdir()
+        raise
+
+
 def _known(place: Path, done: Mapping[str, Done]) -> dict[Path, str]:
     """Return the ids of files that have one; those of files that are gone are free again."""
     files = {Path(os.path.normpath(place / one.file)): name for name, one in done.items()}
-    return {path: name for path, name in files.items() if is_there(path)}
+    return {path: name for path, name in files.items() if os.path.lexists(path)}
+
+
+def _others(place: Path, done: Mapping[str, Done], named: Sequence[Video]) -> list[Video]:
+    """Return the videos of earlier commands: a further expert, or another one, sees these too."""
+    ids = {video.id for video in named}
+    files = {name: Path(os.path.normpath(place / one.file)) for name, one in usable(done)}
+    return [Video(k, path) for k, path in files.items() if k not in ids and os.path.lexists(path)]
 
 
 def _check_tools(segments: str) -> None:
@@ -237,14 +289,17 @@ def _check_tools(segments: str) -> None:
 
 def _look(
     asked: Asked,
-    videos: Sequence[Video],
+    named: Sequence[Video],
+    others: Sequence[Video],
     running: Sequence[Running],
     work: Path,
     name: str,
     place: Path,
+    lost: Lost,
 ) -> Iterator[str]:
-    """Let experts see what they have not seen."""
-    done = read_journals(work)
+    """Let experts see what they have not seen, of videos that are named now or were before."""
+    videos = [*named, *others]
+    done = without(read_journals(work), lost)
     jobs = jobs_of(videos, done, running)
     with closing(Journal(work, name)) as journal:
         report = extract(
@@ -256,7 +311,7 @@ def _look(
             workers=asked.workers or min(cores(), _MOST_WORKERS),
             strict=asked.strict,
         )
-    done = read_journals(work)
+    done = without(read_journals(work), lost)
     current = {video.id: done[video.id] for video in videos if video.id in done}
     broken = {
         video.id: (video.path, current[video.id].broken)
@@ -264,13 +319,16 @@ def _look(
         if video.id in current and current[video.id].broken
     }
     paths = {video.id: video.path for video in videos}
-    broken |= {name: (paths[name], why) for name, why in report.broken.items()}
+    stay = {name for name in report.broken if name in current and not current[name].broken}
+    for name, why in report.broken.items():
+        also = "; what was seen of it before stays" if name in stay else ""
+        broken[name] = (paths[name], f"{why}{also}")
     yield from table_lines(current, running, report)
     yield from broken_lines(broken, len(videos))
     if broken and asked.strict:
         path, why = next(iter(broken.values()))
         raise UserError(f"Cannot use {path}: {why} (--strict).")
-    if len(broken) == len(videos) and not asked.shard:
+    if {video.id for video in named} <= broken.keys() - stay and not asked.shard:
         raise UserError("None of the videos can be used.")
 
 
@@ -281,11 +339,11 @@ def _assemble(
     write_videos(place, done, segments)
     tables, texts = {}, {}
     for one in running:
-        row = one.wanted.row
+        row, seen = one.wanted.row, seen_by(one.name, one.digest, done)
         if row.gives_words:
-            texts[one.name] = write_texts(place, one.name, done, segments)
+            texts[one.name] = write_texts(place, one.name, seen, segments)
         if one.loaded.size:
-            table = write_features(place, one.name, done, segments, row.is_variable, one.facts())
+            table = write_features(place, one.name, seen, segments, row.is_variable, one.facts())
             if table:
                 tables[one.name] = table
     return tables, texts

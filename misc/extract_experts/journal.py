@@ -2,25 +2,29 @@
 
 A record is a line of JSON and the bytes of its arrays. It is on the disk before the next one is
 begun: a process that is killed leaves at most one half of a record at the end, which the next one
-cuts off. Each process (shard) writes into a file of its own.
+cuts off. Each process (shard) writes into a file of its own. Once the files of the data set are
+whole, the journals are put together and leave the features to these.
 """
 
+import fcntl
 import json
 import os
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from misc.extract_experts.expert import Words
+from misc.extract_experts.feature_file import checksum
 from utils.errors import UserError
-from utils.files import PATH_ERRORS, reason
+from utils.files import PATH_ERRORS, is_at, reason, replacing
 
-_ENDING = ".journal"
+_ENDING, _TRIES = ".journal", 3
 
 
 @dataclass(frozen=True)
@@ -29,19 +33,26 @@ class Place:
 
     Attributes:
         digest: of what made them.
-        journal: the file.
-        start: of the features, in bytes.
+        journal: the file; None where the data set's file alone has them.
+        start: of the features in it, in bytes.
         size: of a vector.
         rows: number of vectors of each item.
         words: of each item.
+        check: checksum of those that the data set's file has.
     """
 
     digest: str
-    journal: Path
+    journal: Path | None
     start: int
     size: int
     rows: tuple[int, ...]
     words: tuple[tuple[Words, ...], ...]
+    check: int = 0
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the data set's file alone has them."""
+        return self.journal is None
 
 
 @dataclass
@@ -84,15 +95,21 @@ class Features:
 
 def read_journals(folder: Path) -> dict[str, Done]:
     """Return what the journals of a folder say, by id of the video; later records count."""
-    done: dict[str, Done] = {}
-    for path in sorted(folder.glob(f"*{_ENDING}")):
-        for head, start, _ in _records(path):
-            _take(done, head, start, path)
-    return done
+    for _ in range(_TRIES):
+        done: dict[str, Done] = {}
+        try:
+            for path in sorted(folder.glob(f"*{_ENDING}")):
+                for head, start, _ in _records(path):
+                    _take(done, head, start, path)
+            return done
+        except FileNotFoundError:  # another process has just put them together
+            continue
+    raise UserError(f"Cannot read {path}: it does not exist.")
 
 
 def read_rows(place: Place) -> Iterator[np.ndarray]:
     """Give the vectors of each item, (rows, size)."""
+    assert place.journal
     with place.journal.open("rb") as handle:
         handle.seek(place.start)
         for rows in place.rows:
@@ -110,7 +127,7 @@ class Journal:
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / f"{name}{_ENDING}"
         try:
-            self._handle = self.path.open("ab")
+            self._handle = _held(self.path)
             whole = max((end for _, _, end in _records(self.path)), default=0)
             self._handle.truncate(whole)
         except PATH_ERRORS as error:
@@ -121,24 +138,9 @@ class Journal:
         arrays = [
             np.ascontiguousarray(rows, "<f4") for one in features.values() for rows in one.vectors
         ]
-        check = 0
-        for array in arrays:
-            check = zlib.crc32(array.data.cast("B") if array.size else b"", check)
-        head = {
-            "id": name,
-            "file": done.file,
-            "state": done.state,
-            "seconds": done.seconds,
-            "items": done.items,
-            "broken": done.broken,
-            "written": time.time_ns(),
-            "experts": {expert: _as_json(one) for expert, one in features.items()},
-            "bytes": sum(array.nbytes for array in arrays),
-            "check": check,
-        }
-        line = json.dumps(head).encode() + b"\n"
+        done.written = time.time_ns()
         try:
-            self._handle.write(line)
+            self._handle.write(_line(name, done, features, arrays))
             for array in arrays:
                 self._handle.write(array.data)
             self._handle.flush()
@@ -148,6 +150,80 @@ class Journal:
 
     def close(self) -> None:
         self._handle.close()
+
+
+def let_go(folder: Path, name: str, done: Mapping[str, Done]) -> None:
+    """Put all journals together in one that leaves the features to the data set's files.
+
+    A process that is killed meanwhile leaves those that were there, or both. Journals that others
+    write to stay.
+
+    Args:
+        folder: of the journals.
+        name: of the one that holds all then.
+        done: all videos; their features are kept (`Place.is_kept`).
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    path = folder / f"{name}{_ENDING}"
+    with replacing(path) as handle:
+        for video, one in done.items():
+            handle.write(_line(video, one, {}, []))
+    for other in sorted(folder.glob(f"*{_ENDING}")):
+        with suppress(OSError):
+            if other != path:
+                with other.open("rb") as held:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if all(_is_known(head, done) for head, _, _ in _records(other)):
+                        other.unlink()
+
+
+def _is_known(head: dict[str, Any], done: Mapping[str, Done]) -> bool:
+    """Tell whether a record was read, not written since then."""
+    return head["id"] in done and head["written"] <= done[head["id"]].written
+
+
+def _held(path: Path) -> IO[bytes]:
+    """Open a journal to write to it; nobody removes it while it is open."""
+    while True:
+        handle = path.open("ab")
+        with suppress(OSError):  # of file systems without locks, where nobody removes any
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        if is_at(handle.fileno(), path):
+            return handle
+        handle.close()
+
+
+def _line(
+    name: str, done: Done, features: Mapping[str, Features], arrays: Sequence[np.ndarray]
+) -> bytes:
+    """Return the head of a record, of which the arrays are the rest."""
+    kept = {expert: place for expert, place in done.experts.items() if place.is_kept}
+    head = {
+        "id": name,
+        "file": done.file,
+        "state": done.state,
+        "seconds": done.seconds,
+        "items": done.items,
+        "broken": done.broken,
+        "written": done.written,
+        "experts": {expert: _as_json(one) for expert, one in features.items()},
+        "kept": {expert: _kept_as_json(place) for expert, place in kept.items()},
+        "bytes": sum(array.nbytes for array in arrays),
+        "check": checksum(arrays),
+    }
+    return json.dumps(head).encode() + b"\n"
+
+
+def _kept_as_json(place: Place) -> dict[str, Any]:
+    return {
+        "digest": place.digest,
+        "size": place.size,
+        "rows": place.rows,
+        "words": [[(w.text, w.start, w.end) for w in words] for words in place.words],
+        "check": place.check,
+    }
 
 
 def _as_json(features: Features) -> dict[str, Any]:
@@ -190,6 +266,11 @@ def _take(done: dict[str, Done], head: dict[str, Any], start: int, journal: Path
             one["digest"], journal, start, one["size"], tuple(one["rows"]), words
         )
         start += 4 * one["size"] * sum(one["rows"])
+    for name, one in head.get("kept", {}).items():
+        words = tuple(tuple(Words(*word) for word in item) for item in one["words"])
+        new.experts[name] = Place(
+            one["digest"], None, 0, one["size"], tuple(one["rows"]), words, one["check"]
+        )
     old = done.get(head["id"])
     if old is not None:
         old, new = sorted((old, new), key=lambda record: record.written)

@@ -35,8 +35,10 @@ def features_of(path: Path, experts: Sequence[str], device: str = "cpu") -> dict
     Raises:
         UserError: the file cannot be decoded, or an expert is not known or cannot be loaded.
     """
+    if is_there(path, Path.is_dir):
+        raise UserError(f"{path} is a folder: one video, picture or sound was expected.")
     if not is_there(path, Path.is_file):
-        raise UserError(f"There is no video {path}.")
+        raise UserError(f"There is no file {path}: a video, a picture or a sound was expected.")
     with _one_at_a_time:
         running = _loaded(tuple(experts), device)
         seen = look_at(path, running)

@@ -4,12 +4,12 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from misc.import_data_set.ids import FORMS
 from utils.errors import UserError, is_writable, listed, short
-from utils.files import PATH_ERRORS, files_below, is_there, reason
+from utils.files import PATH_ERRORS, is_there, reason
 
 # What counts as a video in a folder; a file that is named by itself may have any ending.
 ENDINGS = frozenset(
@@ -64,9 +64,9 @@ def find_videos(sources: Sequence[Path], known: Mapping[Path, str]) -> Found:
         UserError: a source cannot be used, two videos have one id, or there is no video.
     """
     named: dict[Path, str] = {}
-    others: dict[str, int] = {}
+    passed = _Passed()
     for source in sources:
-        for path, name in _files_of(source, others):
+        for path, name in _files_of(source, passed):
             path = path.parent.resolve() / path.name
             if name and named.get(path, name) != name:
                 raise UserError(f'The file {path} has two ids: "{named[path]}" and "{name}".')
@@ -74,29 +74,56 @@ def find_videos(sources: Sequence[Path], known: Mapping[Path, str]) -> Found:
     if not named:
         raise UserError(f"There is no video in {listed(map(str, sources))}.")
     videos = _with_ids(named, sources, known)
-    said = []
-    if others:
-        kinds = listed(sorted(kind or "none" for kind in others))
-        count = sum(others.values())
-        said.append(f"{count} files with other endings ({kinds}) are passed over")
-    return Found(sorted(videos, key=lambda video: video.id), said)
+    return Found(sorted(videos, key=lambda video: video.id), [*passed.told()])
 
 
-def _files_of(source: Path, others: dict[str, int]) -> Iterator[tuple[Path, str]]:
-    """Give files and the ids that a table has for them; `others` counts what is passed over."""
+@dataclass
+class _Passed:
+    """What lies in the folders of videos, and is passed over."""
+
+    endings: Counter[str] = field(default_factory=Counter)
+    links: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+
+    def told(self) -> Iterator[str]:
+        if self.endings:
+            kinds = listed(sorted(kind or "none" for kind in self.endings))
+            count = self.endings.total()
+            yield f"{count} files with other endings ({kinds}) are passed over"
+        if self.links:
+            shown = listed(map(short, self.links), 3)
+            yield f"links to folders are not followed, name these with --videos: {shown}"
+        if self.closed:
+            yield f"folders that cannot be read are passed over: {listed(self.closed, 3)}"
+
+
+def _files_of(source: Path, passed: _Passed) -> Iterator[tuple[Path, str]]:
+    """Give files and the ids that a table has for them."""
     if not is_there(source):
         raise UserError(f"There are no videos at {source}: it does not exist.")
     if source.is_dir():
-        for path in files_below(source):
-            hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
-            if path.suffix.lower() in ENDINGS and not hidden:
+        for path in _below(source, passed):
+            if path.suffix.lower() in ENDINGS:
                 yield path, ""
-            elif not hidden:
-                others[path.suffix] = others.get(path.suffix, 0) + 1
+            else:
+                passed.endings[path.suffix] += 1
     elif source.suffix.lower() in (*_TABLES, *_LISTS):
         yield from _listed_files(source)
     else:
         yield source, ""
+
+
+def _below(source: Path, passed: _Passed) -> Iterator[Path]:
+    """Give all that is in a folder and is not hidden, also what will turn out to be no file."""
+
+    def refused(error: OSError) -> None:
+        passed.closed.append(f"{short(error.filename)} ({reason(error)})")
+
+    for place, folders, names in os.walk(source, onerror=refused):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = [Path(place, name) for name in folders]
+        passed.links += [str(path) for path in paths if path.is_symlink()]
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _listed_files(source: Path) -> Iterator[tuple[Path, str]]:

@@ -41,7 +41,7 @@ def recognised(gathered: Gathered) -> Iterator[str]:
 def ids_table(gathered: Gathered) -> Iterator[str]:
     """Lay out how many ids of captions and lists each expert knows, with near misses below."""
     experts = {name: gathered.has_expert(name) for name in gathered.experts}
-    rows: list[list[str]] = [["", "videos", "captions", *experts]]
+    rows: list[list[str]] = [["", "videos", "with captions", *experts]]
     notes: list[str] = []
     groups: dict[str, Collection[str]] = {"captions": gathered.captions}
     groups |= {role: gathered.splits.lists[role] for role in ROLES}

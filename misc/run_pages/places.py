@@ -42,8 +42,16 @@ def find_save_dir(folder: Path) -> Path | None:
 
 
 def _resolved(folder: Path) -> Path:
+    if is_there(folder, Path.is_file):
+        own = f", here {folder.parent}" if front_page(folder.parent) else ""
+        raise UserError(
+            f"{folder} is a file: give the folder of a run{own}, or that of all runs (data/saved)."
+        )
     if not is_there(folder, Path.is_dir):
-        raise UserError(f"There is no folder {folder}: give that of a run, as train.py names it.")
+        raise UserError(
+            f"There is no folder {folder}: give that of a run, as train.py names it, or that of "
+            "all runs (data/saved)."
+        )
     return folder.resolve()
 
 

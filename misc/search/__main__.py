@@ -21,12 +21,16 @@ from logger.log_file import open_log
 from misc.search.hits import Hit
 from misc.tools import add_address_flags, tool_parser
 from utils.command_line import Parser, run_main, select_device
-from utils.errors import UserError, printable, short
+from utils.errors import UserError, listed, printable, short
 
 if TYPE_CHECKING:
     from misc.search.searcher import Searcher
 
 _WORDS_SHOWN = 8
+_K = 5
+# What a question may hold besides sentences, and what of it the page can begin with.
+_QUESTION = ("experts", "video", "image", "like", "among", "between", "threshold", "json")
+_ON_PAGE = ("--not", "--like", "--experts", "-k")
 NO_MATCH = "No confident match: what follows is only the nearest there is."
 
 
@@ -41,9 +45,12 @@ def main(arguments: list[str] | None = None) -> None:
         device = select_device(args.device)
         searcher = Searcher.open(args.index, device, exact=args.exact, milvus=args.milvus)
         if args.serve:
-            from misc.search.page.serve import serve
+            from misc.search.page.serve import Asked, serve
 
-            serve(searcher, args.host, args.port)
+            [query] = args.query or [""]
+            without = ". ".join(args.without)
+            asked = Asked(query, without, args.like or "", args.experts or {}, args.k)
+            serve(searcher, args.host, args.port, asked, device)
             return
         if args.picture:
             from misc.search.page.picture import take_picture
@@ -61,8 +68,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
+    if args.serve or args.picture:
+        _check_page(args)
+        return
     ways = [bool(args.query), *(v is not None for v in (args.video, args.image, args.like))]
-    if sum(ways) != 1 and not args.serve and not args.picture:
+    if sum(ways) != 1:
         what = "a sentence, or one of --video, --image and --like"
         raise UserError(
             f"Search for one thing: {what}, not for {sum(ways)} at once."
@@ -71,6 +81,22 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.without and not args.query:
         raise UserError("--not goes with a sentence: it says what should not be there.")
+
+
+def _check_page(args: argparse.Namespace) -> None:
+    """Insist that the page, or its picture, can begin with what is asked for."""
+    if args.serve and args.picture:
+        raise UserError("--serve and --picture are two tasks: give one of them.")
+    flag, beside = ("--serve", _ON_PAGE) if args.serve else ("--picture", ())
+    given = [f"--{name}" for name in _QUESTION if getattr(args, name) not in (None, False)]
+    given += ["--not"] * bool(args.without) + ["-k"] * (args.k != _K)
+    if others := [name for name in given if name not in beside]:
+        also = f" and {', '.join(beside)}" if beside else ""
+        raise UserError(f"{flag} takes a sentence{also} to begin with, not {listed(others)}.")
+    if len(args.query) > 1:
+        raise UserError(f"{flag} takes one sentence, not {len(args.query)}: put it in quotes.")
+    if args.query and args.like is not None:
+        raise UserError("Search for one thing: a sentence or --like, not for 2 at once.")
 
 
 def _found(searcher: "Searcher", args: argparse.Namespace) -> list[Hit]:
@@ -97,7 +123,10 @@ def _ids(path: Path) -> list[str]:
 
 def _told(hits: Sequence[Hit], args: argparse.Namespace) -> str:
     if not hits:
-        return "No video reaches the threshold." if args.threshold is not None else "No video."
+        if args.threshold is not None:
+            return "No video reaches the threshold."
+        among = " among these" if args.among is not None else ""
+        return f"No video{among}{' between these seconds' if args.between is not None else ''}."
     lines = []
     if hits[0].confident is False and args.threshold is None:
         lines.append(NO_MATCH)
@@ -181,7 +210,7 @@ def _parser() -> Parser:
     parser = tool_parser("search")
     parser.add_argument("index", metavar="INDEX", type=Path, help="folder of misc.build_index")
     parser.add_argument("query", metavar="SENTENCE", nargs="*", help="what the video shows")
-    parser.add_argument("-k", metavar="N", type=_count, default=5, help="how many (default: 5)")
+    parser.add_argument("-k", metavar="N", type=_count, default=_K, help="how many (default: 5)")
     parser.add_argument(
         "--not",
         dest="without",
@@ -207,7 +236,9 @@ def _parser() -> Parser:
         "--threshold", metavar="SCORE", type=_score, help="leave out what scores less"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--serve", action="store_true", help="serve a page to search on")
+    parser.add_argument(
+        "--serve", action="store_true", help="serve a page to search on, which may begin with this"
+    )
     add_address_flags(parser)
     parser.add_argument(
         "--picture",

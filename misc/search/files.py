@@ -12,8 +12,21 @@ if TYPE_CHECKING:
     from misc.search.searcher import Searcher
 
 
+Experts = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
+"""What `Searcher.encode_video` takes of a video."""
+
+
 def embed_file(searcher: "Searcher", path: Path, device: str = "cpu") -> VideoEmbeddings:
-    """Embed a video or a picture as the videos of an index are: (1, ...).
+    """Embed a video, a picture or a sound as the videos of an index are: (1, ...).
+
+    Raises:
+        UserError: as `experts_of_file`.
+    """
+    return searcher.encode_video(*experts_of_file(searcher, path, device))
+
+
+def experts_of_file(searcher: "Searcher", path: Path, device: str = "cpu") -> Experts:
+    """Extract the experts of a file as those of an index's videos were.
 
     Experts that the index cannot extract anew, or that see nothing in the file, are missing.
 
@@ -54,4 +67,4 @@ def embed_file(searcher: "Searcher", path: Path, device: str = "cpu") -> VideoEm
     if not any(bool(there) for there in ind.values()):
         names = listed(expert.name for expert in searcher.inputs)
         raise UserError(f"None of the experts {names} sees anything in {path}.")
-    return searcher.encode_video(experts, ind)
+    return experts, ind

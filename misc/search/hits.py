@@ -77,7 +77,7 @@ class Info:
         name: of its folder.
         num_videos: how many can be found.
         experts: the model's, in its order.
-        data_set: whose videos they are.
+        data_set: whose videos they are, in words.
         model: the experiment, or what searches without training.
         examples: captions for those who do not know what to ask.
         video_folder: what the paths of videos are relative to.
@@ -85,6 +85,7 @@ class Info:
         correction: how hubs are corrected.
         takes_text: whether the index knows how to encode a sentence.
         has_weights: whether the experts can be weighted: not where they share one embedding.
+        takes_files: whether the index knows how to extract the experts of a file.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Info:
     correction: str
     takes_text: bool
     has_weights: bool
+    takes_files: bool = False
 
 
 def join_segments(hits: Iterable[Hit]) -> list[Hit]:

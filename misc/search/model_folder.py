@@ -1,6 +1,7 @@
 """The model of an index: written with it, loaded by whoever searches or adds videos."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from data_loader.sets.declared import DeclaredInputs, Expert, ModelInputs
+from misc.search.index.manifest import anew
 from misc.search.index.parts import Shape
 from misc.search.queries import QueryEncoder, TextSide
 from misc.search.towers import Towers
@@ -38,11 +40,13 @@ class ModelFolder:
 
     @cached_property
     def _content(self) -> dict[str, Any]:
-        return load_checkpoint(self.folder / FILE_NAME, NOT_TESTED)
+        with self._damage():
+            return load_checkpoint(self.folder / FILE_NAME, NOT_TESTED)
 
     @cached_property
     def config(self) -> Config:
-        return Config.from_dict(self._content["config"])
+        with self._damage():
+            return Config.from_dict(self._content["config"])
 
     @cached_property
     def inputs(self) -> DeclaredInputs:
@@ -52,15 +56,29 @@ class ModelFolder:
             experts = tuple(Expert(**expert) for expert in given["experts"])
             return DeclaredInputs(experts, given["text_size"], given["max_text_tokens"])
         except (KeyError, TypeError) as error:
-            raise UserError(
-                f"The index {self.folder.parent} is damaged: its model has no sizes."
-            ) from error
+            raise self._damaged("it has no sizes") from error
 
     @cached_property
     def net(self) -> RetrievalModel:
         """The model in evaluation mode."""
-        path = self.folder / FILE_NAME
-        return net_of(self._content, path, self.config, self.inputs, self._device)
+        path, content, config, inputs = (
+            *(self.folder / FILE_NAME, self._content),
+            *(self.config, self.inputs),
+        )
+        with self._damage():
+            return net_of(content, path, config, inputs, self._device)
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        """Say of what is wrong with the file how it is made again: by building the index."""
+        try:
+            yield
+        except UserError as error:
+            raise self._damaged(str(error).partition("; fetch")[0].removesuffix(".")) from error
+
+    def _damaged(self, why: str) -> UserError:
+        index = self.folder.parent
+        return UserError(f"The model of the index {index} cannot be used: {why}; {anew(index)}.")
 
     def experts(self, side: dict[str, Any] | None, shape: Shape) -> tuple[Expert, ...]:
         """Return what `encode_video` takes of each expert."""
@@ -104,11 +122,16 @@ class ModelFolder:
                     "its data set, so that it cannot encode a sentence: build it anew with "
                     "`--encoder` (see `python3 -m misc.prepare_text_embeddings --help`)."
                 )
-            if _is_zero_shot(side):
-                self._encoder = Towers(side["towers"], self.folder, self._device)
-            else:
-                self._encoder = QueryEncoder(self.net, TextSide(**side), self.folder, self._device)
+            try:
+                self._encoder = self._encoder_of(side)
+            except (TypeError, LookupError, AttributeError) as error:
+                raise self._damaged("it does not say how a sentence is read") from error
         return self._encoder(texts)
+
+    def _encoder_of(self, side: dict[str, Any]) -> QueryEncoder | Towers:
+        if _is_zero_shot(side):
+            return Towers(side["towers"], self.folder, self._device)
+        return QueryEncoder(self.net, TextSide(**side), self.folder, self._device)
 
 
 def _is_zero_shot(side: dict[str, Any] | None) -> bool:

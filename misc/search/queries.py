@@ -16,6 +16,7 @@ import torch
 from data_loader.store.packed import Part, read_packed, write_packed
 from data_loader.store.word_vectors import WordVectors, spellings, words_of
 from misc.search.index.columns import TextColumn, text_parts
+from misc.search.index.manifest import anew
 from model.similarity import RetrievalModel, TextEmbeddings
 from trainer.evaluation import evaluating
 from utils.errors import BadContent, UserError, listed, short
@@ -30,7 +31,7 @@ Encoder = Callable[[Sequence[str]], list[np.ndarray]]
 
 @dataclass(frozen=True)
 class TextSide:
-    """How a sentence comes to the model; plain data for an index.
+    """How a sentence comes to the model; plain data for an index, which may come from anybody.
 
     Attributes:
         encoder: what makes its features, see `misc.text_embeddings.job.encoder_of`.
@@ -45,6 +46,15 @@ class TextSide:
     max_tokens: int
     average: bool
     files: dict[str, str]
+
+    def __post_init__(self) -> None:
+        counts, names = (self.size, self.max_tokens), [*self.files.values()]
+        if not all(type(count) is int and count > 0 for count in counts):
+            raise TypeError("a number of tokens or of values is none")
+        if not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise TypeError("a file is not in the folder of the encoder")
+        if not isinstance(self.encoder, dict):
+            raise TypeError("an encoder has no record")
 
 
 class QueryEncoder:
@@ -141,8 +151,8 @@ class _WordTable:
             self._words, self._values = TextColumn(arrays, "words"), arrays["values"]
         except (OSError, BadContent, KeyError) as error:
             raise UserError(
-                f"The word vectors of the index {folder.parent} are missing or damaged: build it "
-                "anew with `python3 -m misc.build_index`."
+                f"The word vectors of the index {folder.parent} are missing or damaged: "
+                f"{anew(folder.parent)}."
             ) from error
         self._pooling = side.encoder.get("pooling", "tokens")
         self._max_length = side.encoder.get("max_length")
@@ -199,7 +209,14 @@ class _Prepared(ABC):
         names = [f"query {at}" for at in range(1, len(texts) + 1)]
         captions = Captions(self._folder, names, [1] * len(texts), list(texts))
         if self._job is None:
-            self._job, self._tokens_of = self._load(captions)
+            try:
+                self._job, self._tokens_of = self._load(captions)
+            except UserError as error:
+                index = self._folder.parent.parent
+                raise UserError(
+                    f"The text encoder of the index {index} cannot be used: "
+                    f"{str(error).removesuffix('.')}; {anew(index)}."
+                ) from error
             self._job.module.to(self._device)
         job = replace(self._job, tokens=self._tokens_of(captions))
         values = encode_chunk(job, 0, len(texts), self._device, 8192, lambda tokens: None)

@@ -3,15 +3,18 @@
 Axes: Q sentences, N videos, M experts, E embeddings of a video (M, or 1 where experts share one).
 """
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data_loader.sets.declared import Expert
+from data_loader.sets.near_ids import hint
 from misc.search.hits import Hit, Info, Word, join_segments
 from misc.search.index.folder import Index
 from misc.search.index.parts import VideoFacts
@@ -23,7 +26,9 @@ from model.similarity import (
     expert_similarities,
     similarity_to,
 )
-from utils.errors import UserError, did_you_mean, short
+from utils.errors import UserError, did_you_mean, listed, short
+
+_log = logging.getLogger(__name__)
 
 # What is not wanted counts half of what is: all of it would favour videos that are like nothing.
 NOT_WANTED = 0.5
@@ -59,12 +64,12 @@ class Searcher:
         self._device = device
         folders = manifest.video_folders
         self._video_folders = [None if f is None else Path(index.folder, f) for f in folders]
-        self._has_segments = bool(np.isfinite(index.times).any())
+        self._has_segments = bool(np.isfinite(index.times[index.is_found.numpy()]).any())
         self.info = Info(
             name=index.folder.name,
             num_videos=int(index.is_found.sum()),
             experts=manifest.shape.experts,
-            data_set=manifest.data_set,
+            data_set=manifest.whose,
             model=manifest.model_kind,
             examples=manifest.examples,
             video_folder=next(filter(None, self._video_folders), None),
@@ -72,6 +77,7 @@ class Searcher:
             correction=manifest.correction,
             takes_text=manifest.text is not None,
             has_weights=not manifest.shape.is_joint,
+            takes_files=any(isinstance(e.get("spec"), str) for e in manifest.extractors.values()),
         )
 
     @classmethod
@@ -198,7 +204,8 @@ class Searcher:
             between: seconds; only segments that overlap this range are searched.
 
         Raises:
-            UserError: a sentence has no words, an expert is not known, a number makes no sense.
+            UserError: a sentence has no words, an expert or all of `among` are not known, a number
+                makes no sense, or the index has no segments for `between`.
         """
         wanted = [query] if isinstance(query, str) else list(query)
         unwanted = [without] if isinstance(without, str) else list(without)
@@ -305,6 +312,12 @@ class Searcher:
             start, end = between
             if not start <= end:
                 raise UserError(f"The time range {start} to {end} has no length.")
+            if not self._has_segments:
+                raise UserError(
+                    f"The index {self.info.name} has whole videos and no segments, so that no time "
+                    "can be asked for: build one of a data set that was extracted in segments "
+                    "(`python3 -m misc.extract_experts --segments 10`)."
+                )
             starts, ends = self.index.times.T
             rows &= torch.from_numpy((starts <= end) & (ends >= start))  # NaN is neither
         rows[list(leave_out)] = False
@@ -313,11 +326,18 @@ class Searcher:
     def _among(self, among: Sequence[str]) -> Tensor:
         rows = torch.zeros(len(self.index), dtype=torch.bool)
         wanted = {among} if isinstance(among, str) else set(among)
-        known = self.index.row_of
+        known: dict[str, Any] = self.index.row_of
         rows[[known[key] for key in wanted if key in known]] = True
         if self._has_segments:
             for key in wanted - known.keys():
                 rows[self._segments_of.get(key, [])] = True
+            known = known | self._segments_of
+        unknown = sorted(wanted - known.keys())
+        if unknown:
+            told = f"{listed(map(short, unknown), 3)}{hint(unknown, known)}"
+            if len(unknown) == len(wanted):
+                raise UserError(f"The index {self.info.name} has none of these videos: {told}.")
+            _log.warning("The index has %d of these videos not: %s.", len(unknown), told)
         return rows
 
     @cached_property
@@ -334,7 +354,8 @@ class Searcher:
         row = self.index.row_of.get(video_id)
         if row is None:
             raise UserError(
-                f'There is no video "{short(video_id)}" in this index of {len(self)} videos.'
+                f'There is no video "{short(video_id)}" in this index of {len(self)} videos'
+                f"{hint([video_id], self.index.row_of)}."
             )
         return row
 

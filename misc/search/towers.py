@@ -32,6 +32,8 @@ class Towers:
     def __init__(
         self, towers: dict[str, dict[str, Any]], folder: Path, device: torch.device
     ) -> None:
+        for told in towers.values():
+            told["query"] if told["kind"] == DUAL_ENCODER else TextSide(**told["side"])
         self._told, self._folder, self._device = towers, folder, device
         self._loaded: dict[str, Tower] = {}
 

@@ -5,7 +5,7 @@
 (() => {
   const part = (id) => document.getElementById(id);
   const form = part("ask");
-  const { q, like } = form.elements;
+  const { q, like, file } = form.elements;
   const sliders = [...form.querySelectorAll("input[type=range]")];
   const PAUSE = 250; // milliseconds without a key, after which the box is read
   const MOMENT = 40; // the same for a slider
@@ -24,7 +24,7 @@
   function fill(search) {
     const asked = new URLSearchParams(search);
     q.value = asked.get("q") ?? "";
-    for (const name of ["like", "not", "k"]) form.elements[name].value = asked.get(name) ?? "";
+    for (const name of ["like", "file", "not", "k"]) form.elements[name].value = asked.get(name) ?? "";
     for (const slider of sliders) slider.value = asked.get(slider.name) ?? "1";
     sayWeights();
   }
@@ -183,7 +183,7 @@
   // ---- what one does ----
 
   q.addEventListener("input", () => {
-    like.value = "";
+    like.value = file.value = "";
     typed();
   });
   form.elements.not.addEventListener("input", typed);

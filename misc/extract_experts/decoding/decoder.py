@@ -112,7 +112,7 @@ class Decoder:
             return self._how_it_ended(process, path)
         message = json.loads(line)
         if "unreadable" in message:
-            return Unreadable(str(message["unreadable"]))
+            return Unreadable(str(message["unreadable"]), bool(message.get("lasting", True)))
         if "end" in message:
             spans = [(float(start), float(end)) for start, end in message["items"]]
             return End(float(message["end"]), spans)
@@ -144,7 +144,6 @@ class Decoder:
             seconds = seconds_for(path.stat().st_size)
             return Unreadable(f"decoding it took more than {seconds} seconds of computing")
         if code == -signal.SIGKILL:
-            killed = Unreadable("decoding it was killed (the memory of this machine may be full)")
-            killed.is_lasting = False
-            return killed
+            why = "decoding it was killed (the memory of this machine may be full)"
+            return Unreadable(why, is_lasting=False)
         return Unreadable(f"it is damaged (what decodes it crashed, code {code})")

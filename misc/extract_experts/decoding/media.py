@@ -43,11 +43,14 @@ _GAP = 0.1  # seconds of sound that may lack without anything standing in
 class Unreadable(Exception):
     """A file that cannot be used; the message goes on where a sentence has named it.
 
-    Attributes:
+    Args:
+        why: the message.
         is_lasting: whether the file is to blame, which is not tried again until it changes.
     """
 
-    is_lasting = True
+    def __init__(self, why: str, is_lasting: bool = True) -> None:
+        super().__init__(why)
+        self.is_lasting = is_lasting
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ def _answer(
     """Decode one file; what is wrong with it is the last message instead of its end."""
     numbers = asked["looks"]
     try:
-        with Path(asked["path"]).open("rb") as handle:
+        # Of a pipe nobody may ever write to the other end.
+        with os.fdopen(os.open(asked["path"], os.O_RDONLY | os.O_NONBLOCK), "rb") as handle:
             facts = os.fstat(handle.fileno())
             if not stat.S_ISREG(facts.st_mode):
                 raise Unreadable("it is no file")
@@ -79,7 +80,7 @@ def _answer(
     except Unreadable as error:
         _send(output, {"unreadable": str(error)})
     except PATH_ERRORS as error:
-        _send(output, {"unreadable": f"it cannot be read ({reason(error)})"})
+        _send(output, {"unreadable": f"it cannot be read ({reason(error)})", "lasting": False})
     except MemoryError:
         _send(output, {"unreadable": "decoding it takes more memory than is allowed"})
     except Exception as error:  # noqa: BLE001 (one odd file of a million ends none of the others)

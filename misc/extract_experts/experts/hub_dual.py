@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from misc.extract_experts.expert import Chunk, Frames, Loaded, Seen, Settings, Sound
-from misc.extract_experts.experts.hub_seen import CHUNKS, IMAGES_PER_SECOND
+from misc.extract_experts.experts.hub import CHUNKS, IMAGES_PER_SECOND
 from misc.extract_experts.experts.networks import (
     Pixels,
     precision,

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from misc.extract_experts.expert import Chunk, Loaded, Seen, Settings, Sound, Words
-from misc.extract_experts.experts.labels import runs
+from misc.extract_experts.expert import Chunk, Loaded, Seen, Settings, Sound, Words, runs
 from misc.extract_experts.experts.packages import (
     WHEELS,
     check_name,

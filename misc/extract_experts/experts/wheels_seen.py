@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from misc.extract_experts.expert import Chunk, Frames, Loaded, Seen, Settings, Words
-from misc.extract_experts.experts.labels import runs
+from misc.extract_experts.expert import Chunk, Frames, Loaded, Seen, Settings, Words, runs
 from misc.extract_experts.experts.networks import Pixels, ready, together, vectors
 from misc.extract_experts.experts.packages import WHEELS, file_of, package, version
 from misc.text_embeddings.job import file_hash

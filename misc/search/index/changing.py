@@ -11,6 +11,7 @@ from utils.errors import UserError, short
 from utils.files import (
     PATH_ERRORS,
     alone,
+    check_writable,
     is_there,
     make_folder,
     read_json,
@@ -67,8 +68,8 @@ def changing(folder: Path, anew: bool = False) -> Iterator[IndexChange]:
         UserError: the folder holds something else, or cannot be written.
     """
     is_new = not is_there(folder)
+    check_place(folder)
     make_folder(folder)
-    _refuse_other_contents(folder)
     try:
         with alone(folder, f"changing the index {folder}"):
             (folder / _MARK).touch()
@@ -94,8 +95,21 @@ def _named(folder: Path) -> set[str]:
     return {str(name) for name in (told.get("model"), *(parts if isinstance(parts, list) else ()))}
 
 
+def check_place(folder: Path) -> None:
+    """Insist that an index can be written into a folder, which need not be there, and write none.
+
+    Raises:
+        UserError: it is a file, cannot be written, or holds other files.
+    """
+    check_writable(folder)
+    if is_there(folder):
+        _refuse_other_contents(folder)
+
+
 def _refuse_other_contents(folder: Path) -> None:
     """Insist that a folder is empty, or that an index was made, or begun, in it."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file: the folder of an index was expected.")
     if is_there(folder / FILE_NAME):
         told = read_json(folder / FILE_NAME, "index")
         if not isinstance(told, dict) or told.get("format") != FORMAT:

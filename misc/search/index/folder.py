@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from misc.search.index.manifest import Manifest
+from misc.search.index.manifest import Manifest, anew
 from misc.search.index.parts import Group, VideoFacts, VideoPart
 from model.similarity import VideoEmbeddings
 from utils.errors import BadContent, UserError, short
@@ -39,14 +39,17 @@ class Index:
         for name in self.manifest.parts:
             try:
                 part = VideoPart(folder / name, self.starts[-1], self.manifest.shape)
-            except (BadContent, KeyError, TypeError, ValueError, *PATH_ERRORS) as error:
+            except (BadContent, LookupError, TypeError, ValueError, *PATH_ERRORS) as error:
                 why = reason(error) if isinstance(error, OSError) else str(error)
                 raise UserError(
-                    f"The index {folder} is damaged in {name} ({short(why, 120)}): build it anew "
-                    "with `python3 -m misc.build_index`."
+                    f"The index {folder} is damaged in {name} ({short(why, 120)}): {anew(folder)}."
                 ) from error
             self.parts.append(part)
             self.starts.append(self.starts[-1] + len(part.ids))
+        if max(self.manifest.removed, default=-1) >= len(self):
+            raise UserError(
+                f"The index {folder} is damaged: it has fewer videos than it says; {anew(folder)}."
+            )
 
     def __len__(self) -> int:
         """Number of rows, removed ones included."""
@@ -92,7 +95,11 @@ class Index:
 
     def facts_of(self, row: int) -> VideoFacts:
         part, place = self.place_of(row)
-        return self.parts[part].facts(place)
+        try:
+            return self.parts[part].facts(place)
+        except (ValueError, TypeError) as error:
+            name = f"{self.folder} is damaged in {self.manifest.parts[part]}"
+            raise UserError(f"The index {name}: {anew(self.folder)}.") from error
 
     def video(self, rows: Tensor) -> VideoEmbeddings:
         """Return chosen rows as `model.similarity` takes them, in their order."""

@@ -139,6 +139,10 @@ class VideoPart:
         ]
         if sum(map(len, self.groups)) != len(self.ids):
             raise BadContent("it has another number of videos than of embeddings")
+        for group in self.groups:
+            width = sum(shape.sizes[column] for column in group.columns)
+            if not group.whole.shape == group.half.shape == (len(group), width):
+                raise BadContent("its embeddings have other sizes than the index says")
 
     def facts(self, row: int) -> VideoFacts:
         return VideoFacts.from_json(self._facts[row])

@@ -1,14 +1,18 @@
 """The search as a page: what a request asks, and the page or the file that answers it."""
 
+import hashlib
 import re
+import tempfile
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from werkzeug.exceptions import NotFound
+from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 
 from logger.page.page import TEMPLATES
@@ -29,39 +33,63 @@ from logger.page.search import (
 )
 from logger.page.videos import PICTURES, VIDEOS, Video, is_file
 from misc.page_server import PageServer, file_response
+from misc.search.files import experts_of_file
 from misc.search.hits import Hit, Word
 from misc.search.page.stills import SUFFIXES, still
 from misc.tools import DEFAULT_PORT
-from utils.errors import UserError, short
+from utils.errors import UserError, did_you_mean, listed, short
 
 if TYPE_CHECKING:
     from misc.search.searcher import Searcher
+    from model.similarity import VideoEmbeddings
 
+_ARGUMENTS = ("q", "not", "like", "file", "k")  # of an address, besides weights
 MOST_WORDS = 3  # of a hit that are shown
+LARGEST_FILE = 2**25  # bytes of one that is sent
+FILES_KEPT, SECONDS_WAITED = 64, 2
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; media-src 'self'; img-src 'self' "
     "data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 
-def serve(searcher: "Searcher", host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
+def serve(
+    searcher: "Searcher",
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    asked: Asked | None = None,
+    device: str = "cpu",
+) -> None:
     """Serve the page of an index until Ctrl-C.
 
+    Args:
+        searcher: of the index.
+        host, port: where to listen.
+        asked: what the address that is printed asks for.
+        device: where experts of files that are sent are extracted.
+
     Raises:
-        UserError: the address cannot be used.
+        UserError: the address cannot be used, or cannot ask for this.
     """
-    server = make_search_server(searcher, host, port)
-    print(f"The search is at {server.address} (stop with Ctrl-C).", flush=True)
+    question = "" if asked is None else asked.address().removesuffix("?")
+    refusal = SearchSite(searcher, device).page(dict(parse_qsl(question[1:]))).refusal
+    if refusal:
+        raise UserError(refusal)
+    server = make_search_server(searcher, host, port, device)
+    print(f"The search is at {server.address}{question} (stop with Ctrl-C).", flush=True)
     server.serve_forever()
 
 
-def make_search_server(searcher: "Searcher", host: str, port: int) -> PageServer:
+def make_search_server(
+    searcher: "Searcher", host: str, port: int, device: str = "cpu"
+) -> PageServer:
     """Listen at an address, ready for `serve_forever`.
 
     Raises:
         UserError: the address cannot be used.
     """
-    return PageServer(SearchSite(searcher).answer, host, port)
+    largest = LARGEST_FILE if searcher.info.takes_files else 0
+    return PageServer(SearchSite(searcher, device).answer, host, port, largest)
 
 
 class SearchSite:
@@ -71,9 +99,10 @@ class SearchSite:
     id in the index.
     """
 
-    def __init__(self, searcher: "Searcher") -> None:
-        self._searcher, self._alone = searcher, threading.Lock()
-        self._one_still = threading.Lock()
+    def __init__(self, searcher: "Searcher", device: str = "cpu") -> None:
+        self._searcher, self._alone, self._device = searcher, threading.Lock(), device
+        self._one_still, self._one_file = threading.Lock(), threading.Lock()
+        self._files: dict[str, VideoEmbeddings] = {}  # the newest ones, by their hash
 
     def answer(self, request: Request) -> Response:
         """Answer one request; several may come at once."""
@@ -85,13 +114,48 @@ class SearchSite:
             if path is None or not is_file(path):
                 raise NotFound()
             return self._video(request, path) if place == "video" else self._still(request, path)
-        if place:
+        if place or (request.method == "POST" and not self._searcher.info.takes_files):
             raise NotFound()
-        page = self.page(request.args)
+        if request.method == "POST":
+            try:
+                return redirect("./?" + urlencode({"file": self._take_in(request)}), 303)
+            except UserError as error:
+                page = replace(self.page({}), refusal=str(error))
+        else:
+            page = self.page(request.args)
         response = Response(search_html(page), 400 if page.refusal else 200, mimetype="text/html")
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["Cache-Control"] = "no-store"
         return response
+
+    def _take_in(self, request: Request) -> str:
+        """Embed a file that was sent; return what it is known by. It is not kept itself.
+
+        Raises:
+            UserError: there is none, or it cannot be used.
+        """
+        sent = request.files.get("file")
+        data = sent.stream.read(LARGEST_FILE) if sent else b""
+        if not data:
+            raise UserError("There is no file: a picture, a video or a sound was expected.")
+        # Those who wait hold a thread each.
+        if not self._one_file.acquire(timeout=SECONDS_WAITED):
+            raise UserError("Another file is being looked at: send this one again.")
+        try:
+            with tempfile.NamedTemporaryFile() as file:
+                file.write(data)
+                file.flush()
+                found = experts_of_file(self._searcher, Path(file.name), self._device)
+        except UserError as error:
+            raise UserError(str(error).replace(file.name, "the file")) from error
+        finally:
+            self._one_file.release()
+        with self._alone:
+            key = hashlib.sha256(data).hexdigest()[:16]
+            self._files[key] = self._searcher.encode_video(*found)
+            for old in [*self._files][:-FILES_KEPT]:
+                del self._files[old]
+        return key
 
     def _video(self, request: Request, path: Path) -> Response:
         if path.suffix.lower() not in VIDEOS:
@@ -137,11 +201,19 @@ class SearchSite:
             note="No confident match." if doubt else "",
             examples=info.examples if info.takes_text else (),
             starts=self._starts,
+            takes_files=info.takes_files,
         )
 
     def _search(self, asked: Asked) -> list[Hit]:
         weights = dict(asked.weights)
         with self._alone:
+            if asked.file:
+                video = self._files.get(asked.file)
+                if video is None:
+                    raise UserError(
+                        "The file that is asked by is not known any more: send it again."
+                    )
+                return self._searcher.more_like(video, asked.k, weights=weights)
             if asked.like:
                 return self._searcher.more_like(asked.like, asked.k, weights=weights)
             without = [asked.without] if asked.without else []
@@ -170,7 +242,14 @@ def read_asked(arguments: Mapping[str, str], experts: tuple[str, ...]) -> Asked:
     Raises:
         UserError: one of them cannot be meant.
     """
-    texts = {name: arguments.get(name, "").strip() for name in ("q", "not", "like")}
+    for name in arguments:
+        if name not in _ARGUMENTS and not name.startswith(WEIGHT):
+            known = [*_ARGUMENTS, *(f"{WEIGHT}{expert}" for expert in experts)]
+            raise UserError(
+                f'The address says "{short(name)}"{did_you_mean(name, known)}, where this page '
+                f"knows {listed(known, len(known))}."
+            )
+    texts = {name: arguments.get(name, "").strip() for name in ("q", "not", "like", "file")}
     for text in texts.values():
         if len(text) > LONGEST:
             raise UserError(
@@ -190,12 +269,16 @@ def read_asked(arguments: Mapping[str, str], experts: tuple[str, ...]) -> Asked:
         texts["like"],
         {name: factor for name, factor in weights.items() if factor != 1},
         int(k),
+        texts["file"],
     )
 
 
 def _factor(expert: str, value: str, experts: tuple[str, ...]) -> float:
     if expert not in experts:
-        raise UserError(f'The index has no expert "{short(expert)}" that can be weighted.')
+        raise UserError(
+            f'The index has no expert "{short(expert)}" that can be weighted'
+            f"{did_you_mean(expert, experts)}."
+        )
     if not re.fullmatch(r"[0-9](\.[0-9]{1,9})?", value) or float(value) > MOST_WEIGHT:
         raise UserError(
             f"The weight of {short(expert)} is a number from 0 to {MOST_WEIGHT}, "
