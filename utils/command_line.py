@@ -8,7 +8,7 @@ import re
 import sys
 import tomllib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version as installed_version
@@ -65,6 +65,8 @@ class Parser(argparse.ArgumentParser):
 
                 argcomplete.autocomplete(self)
         found, rest = self.parse_known_args(args, namespace or argparse.Namespace())
+        if getattr(found, "device", None) == "":  # of a script whose variable is not set
+            self.error("argument --device: it is empty; leave it out, or give one such as 0 or cpu")
         if rest:
             flag = rest[0].partition("=")[0]
             hint = did_you_mean(flag, self._option_string_actions) if flag[:1] == "-" else ""
@@ -231,10 +233,10 @@ def select_device(text: str | None) -> str:
     Raises:
         UserError: the text names no devices, or a GPU that torch does not see.
     """
-    asked = (text or "").strip().lower()
+    asked = "cpu" if text is None else text.strip().lower()
     if asked == "auto":
         asked = "0" if _usable_gpus() else "cpu"
-    if asked in ("", "cpu"):
+    if asked == "cpu":
         return "cpu"
     parts = (
         ["0"] if asked == "cuda" else [p.strip().removeprefix("cuda:") for p in asked.split(",")]
@@ -259,28 +261,41 @@ def select_device(text: str | None) -> str:
     return device
 
 
-def log_surroundings(device: str, asked: str | None) -> None:
-    """Log on which device a program computes, and where it looks for files, if not in its folder.
+def log_place(extra: Mapping[str, object] | None = None) -> None:
+    """Log where a program looks for files and leaves them, where that is not its own folder.
+
+    Args:
+        extra: of the log's record.
+    """
+    home, here = _PROJECT.parent, Path.cwd()
+    if here != home:
+        said = "Data and results: below %s; configs that are not there: of %s"
+        _log.info(said, here, home, extra=extra)
+
+
+def log_device(device: str, asked: str | None, processes: int = 1) -> None:
+    """Log on which device a program computes.
 
     Args:
         device: as `select_device` returns it.
         asked: the text of --device, None without: then a GPU that stands idle is mentioned.
+        processes: that compute together, each on a device of its own.
     """
     import torch
 
     if device != "cpu":
         memory = torch.cuda.get_device_properties(device).total_memory / 2**30
         name = torch.cuda.get_device_name(device)
-        _log.info("Device: %s, %s (%.0f GiB)", device, name, memory)
+        others = f"; {processes} processes, each with its GPU" if processes > 1 else ""
+        _log.info("Device: %s, %s (%.0f GiB)%s", device, name, memory, others)
     elif asked is None and (gpus := _usable_gpus()):
         idle = "a GPU stands" if gpus == 1 else f"{gpus} GPUs stand"
         _log.info("Device: the CPU, while %s idle (--device cuda uses it)", idle)
     else:
         threads = torch.get_num_threads()
-        _log.info("Device: the CPU, %d thread%s", threads, "" if threads == 1 else "s")
-    home, here = _PROJECT.parent, Path.cwd()
-    if here != home:
-        _log.info("Data and results: below %s; configs that are not there: of %s", here, home)
+        each = f"{threads} thread{'' if threads == 1 else 's'}"
+        shared = f"{processes} processes of {each} each" if processes > 1 else each
+        _log.info("Device: the CPU, %s", shared)
 
 
 def _usable_gpus() -> int:
