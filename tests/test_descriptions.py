@@ -226,7 +226,7 @@ def test_own_data_by_folder_name_or_data_dir(tmp_path: Path) -> None:
     assert find_description(str(tmp_path)).name == "own"
     assert find_description("anything", tmp_path).root == tmp_path
     assert find_description(str(tmp_path), tmp_path / "." / "x" / "..").root == tmp_path
-    with pytest.raises(UserError, match="would have no effect on .*: leave it out"):
+    with pytest.raises(UserError, match=r"would have no effect on .*: leave it out"):
         find_description(str(tmp_path), tmp_path / "elsewhere")
 
 
