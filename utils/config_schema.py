@@ -152,7 +152,7 @@ TRAINER = Section(
         "tensorboard": Bool(),
         "trackers": ListOf(_name("a tracker")),
         "log_every": Int(1),
-        "clip_norm": Float(0),
+        "clip_norm": Nullable(Float(1e-6, 1e6)),  # below, no float32 learns; above, none is cut
         "accumulate": Int(1, vast=10_000),
         "local_batch_norm": Bool(),
         "ema": Float(0, 1),
