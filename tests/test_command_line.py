@@ -75,7 +75,7 @@ def test_every_flag_of_testing():
     }
 
 
-@pytest.mark.parametrize("name", ["../../elsewhere", "/etc", "", "..", "a/b"])
+@pytest.mark.parametrize("name", ["../../elsewhere", "/etc", "..", "a/b"])
 def test_a_group_is_named_like_a_folder(name, capsys):
     with pytest.raises(SystemExit) as end:
         train_parser().parse_args(["--group_id", name])
@@ -110,6 +110,9 @@ def test_the_version_is_shown_with_that_of_torch(parser, capsys):
         (["c.json"], '"c.json"'),
         (["--config"], "--config"),
         (["--seeds", "0", "--group_seed", "1"], "--group_seed"),
+        (["--config", "c.json", "--device", ""], "--device is empty"),
+        (["--resume="], "--resume is empty"),
+        (["--group_id", " ", "--dry_run"], "--group_id is empty"),
     ],
 )
 def test_a_wrong_command_line_gets_one_sentence(arguments, part, capsys):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version as installed_version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -64,14 +65,26 @@ class Parser(argparse.ArgumentParser):
                 import argcomplete
 
                 argcomplete.autocomplete(self)
+        self._refuse_empty(sys.argv[1:] if args is None else args)
         found, rest = self.parse_known_args(args, namespace or argparse.Namespace())
-        if getattr(found, "device", None) == "":  # of a script whose variable is not set
-            self.error("argument --device: it is empty; leave it out, or give one such as 0 or cpu")
         if rest:
             flag = rest[0].partition("=")[0]
             hint = did_you_mean(flag, self._option_string_actions) if flag[:1] == "-" else ""
             self.error(f'there is no flag "{flag}"{hint}')
         return found
+
+    def _refuse_empty(self, given: Sequence[str]) -> None:
+        """Refuse a flag with an empty value: a path would be the working folder, others nothing.
+
+        So it is with a script's variable that is not set. No overrides are as good as none.
+        """
+        for word, following in pairwise([*given, "-"]):
+            flag, equals, text = word.partition("=")
+            action = self._option_string_actions.get(flag)
+            may_be = action is None or action.nargs == 0 or action.default == ""
+            is_empty = not (text if equals else following).strip()
+            if is_empty and not may_be and flag != "--custom_args":
+                self.error(f"{flag} is empty: give it a value, or leave it out")
 
 
 def train_parser() -> Parser:
