@@ -112,6 +112,7 @@ def test_the_version_is_shown_with_that_of_torch(parser, capsys):
         (["--seeds", "0", "--group_seed", "1"], "--group_seed"),
         (["--config", "c.json", "--device", ""], "--device is empty"),
         (["--resume="], "--resume is empty"),
+        (["trainer.epochs=3"], '"trainer.epochs" (--custom_args replaces'),
         (["--group_id", " ", "--dry_run"], "--group_id is empty"),
     ],
 )

@@ -24,6 +24,8 @@ LARGEST_SEED = 2**32 - 1  # of numpy's global state
 
 _PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
+OVERRIDES = "--custom_args"
+
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130  # a shell's 128 + SIGINT
 EXIT_BROKEN_PIPE = 141
@@ -70,6 +72,8 @@ class Parser(argparse.ArgumentParser):
         if rest:
             flag = rest[0].partition("=")[0]
             hint = did_you_mean(flag, self._option_string_actions) if flag[:1] == "-" else ""
+            if re.match("[^-=@][^=@]*[=@]", rest[0]) and OVERRIDES in self._option_string_actions:
+                hint = f" ({OVERRIDES} replaces values of the config)"
             self.error(f'there is no flag "{flag}"{hint}')
         return found
 
@@ -83,7 +87,7 @@ class Parser(argparse.ArgumentParser):
             action = self._option_string_actions.get(flag)
             may_be = action is None or action.nargs == 0 or action.default == ""
             is_empty = not (text if equals else following).strip()
-            if is_empty and not may_be and flag != "--custom_args":
+            if is_empty and not may_be and flag != OVERRIDES:
                 self.error(f"{flag} is empty: give it a value, or leave it out")
 
 
@@ -184,7 +188,7 @@ def _add_common(parser: Parser, resume: str) -> None:
         '"auto" (a GPU where there is one), "cpu" (the default) and "cpu,cpu" (two processes)',
     )
     parser.add_argument(
-        "--custom_args",
+        OVERRIDES,
         metavar="KEY@VALUE+...",
         help='values to replace in the config: "trainer.epochs@3+optimizer.args.lr@0.01", with "@" '
         'or "="; a dot inside a key is written "_."; each adds a suffix to the experiment\'s name',
