@@ -20,7 +20,7 @@ from logger.results import other_split
 from misc.make_data_set import make_data_set
 from trainer.processes.alone import Processes
 from trainer.processes.starting import processes_of
-from utils.command_line import log_surroundings, run_main, select_device, test_parser
+from utils.command_line import log_device, log_place, run_main, select_device, test_parser
 from utils.config import Config
 from utils.errors import UserError
 
@@ -44,6 +44,7 @@ def run_test(args: Namespace, given: list[str], processes: Processes) -> None:
     from trainer.runs.folder import RunFolder
 
     with open_log(None) as log:
+        log_place()
         found = find_checkpoint(Path(args.resume)) if processes.is_first else Path()
         checkpoint = processes.from_first(found)
         training_config = read_config(args, checkpoint)
@@ -56,7 +57,7 @@ def run_test(args: Namespace, given: list[str], processes: Processes) -> None:
 
         from trainer.testing import Test
 
-        log_surroundings(device, args.device)
+        log_device(device, args.device, processes.count)
         test = Test.prepare(
             config, checkpoint, device, training=training_config, processes=processes
         )

@@ -16,14 +16,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from logger.log_file import open_log
+from logger.log_file import FILE_ALONE, open_log
 from logger.results import append_to_leaderboard, seeds_table, write_summary
 from misc.make_data_set import make_data_set
 from trainer.processes.alone import Processes
 from trainer.processes.starting import processes_of
 from utils.command_line import (
     chosen_seeds,
-    log_surroundings,
+    log_device,
+    log_place,
     run_main,
     select_device,
     train_parser,
@@ -43,6 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     args = train_parser().parse_args(given)
     with processes_of(args.device, [__file__], given) as processes:
+        with open_log(None):
+            log_place()
         train(args, processes)
 
 
@@ -123,7 +126,8 @@ def train_seed(
         if run and run.is_done:
             _log.info("Seed %d is done: %s", seed, run.folder.log)
             return run.folder.read_metrics().get("test", {})
-        log_surroundings(options.device, args.device)
+        log_place(FILE_ALONE)
+        log_device(options.device, args.device, options.processes.count)
         training = Training.prepare(config, seed, options, run and run.checkpoint)
         with nullcontext(run.folder) if run else led(wanted.new_run) as folder:
             if options.processes.is_first:
@@ -140,7 +144,7 @@ def dry_run(config: Config, seed: int, options: "Options", asked_device: str | N
     from trainer.dry_run import measured
     from trainer.session import Training
 
-    log_surroundings(options.device, asked_device)
+    log_device(options.device, asked_device)
     training = Training.prepare(config, seed, options)
     for line in (*describe(config), "", *measured(training)):
         _log.info("%s", line)

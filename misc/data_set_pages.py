@@ -102,14 +102,14 @@ def _commands(folder: str, dataset: str) -> Iterator[str]:
         found = catalogue.find_model(model)
         lines += [
             "",
-            "# or the published checkpoint",
+            "# or the published checkpoint: needs a download",
             f"python3 misc/sync_experts.py --model {model}",
             f"python3 test.py --config {path} --eval_from_training_config \\",
             f"    --resume {Path('data') / found.folder / found.checkpoint.name}",
         ]
     yield "## Fetch, train, test"
     if lines:
-        yield "\n".join(("```", *lines, "```"))
+        yield "\n".join(("```", "# needs a download and a GPU", *lines, "```"))
     if not releases:
         yield f"No features of {dataset} are published: its files have to be made."
     if not config:

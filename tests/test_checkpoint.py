@@ -115,6 +115,8 @@ def test_weights_of_another_architecture_are_listed_and_not_taken() -> None:
     assert "2 missing: 1.weight, 1.bias" in text
     assert "1 unexpected: 2.bias" in text
     assert "0.weight (2, 4) instead of (2, 3)" in text
+    with pytest.raises(UserError, match=r"99 unexpected: w0, w1 and 97 more\. Use"):
+        load_weights(net, before | {f"w{n}": torch.ones(1) for n in range(99)}, Path("a.pth"))
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
 
 

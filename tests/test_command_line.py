@@ -19,7 +19,8 @@ from tests.conftest import ROOT
 from trainer.session import seed_everything
 from utils.command_line import (
     chosen_seeds,
-    log_surroundings,
+    log_device,
+    log_place,
     parse_seeds,
     run_main,
     select_device,
@@ -74,7 +75,7 @@ def test_every_flag_of_testing():
     }
 
 
-@pytest.mark.parametrize("name", ["../../elsewhere", "/etc", "", "..", "a/b"])
+@pytest.mark.parametrize("name", ["../../elsewhere", "/etc", "..", "a/b"])
 def test_a_group_is_named_like_a_folder(name, capsys):
     with pytest.raises(SystemExit) as end:
         train_parser().parse_args(["--group_id", name])
@@ -109,6 +110,10 @@ def test_the_version_is_shown_with_that_of_torch(parser, capsys):
         (["c.json"], '"c.json"'),
         (["--config"], "--config"),
         (["--seeds", "0", "--group_seed", "1"], "--group_seed"),
+        (["--config", "c.json", "--device", ""], "--device is empty"),
+        (["--resume="], "--resume is empty"),
+        (["trainer.epochs=3"], '"trainer.epochs" (--custom_args replaces'),
+        (["--group_id", " ", "--dry_run"], "--group_id is empty"),
     ],
 )
 def test_a_wrong_command_line_gets_one_sentence(arguments, part, capsys):
@@ -150,7 +155,7 @@ def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU model {index}")
 
 
-@pytest.mark.parametrize("text", [None, "", "cpu", "CPU"])
+@pytest.mark.parametrize("text", [None, "cpu", "CPU"])
 def test_without_ids_it_is_the_cpu(text, two_gpus):
     assert select_device(text) == "cpu"
 
@@ -183,12 +188,15 @@ def test_one_line_names_the_device_and_a_gpu_that_stands_idle(two_gpus, monkeypa
     def line(*given):
         caplog.clear()
         with caplog.at_level("INFO"):
-            log_surroundings(*given)
+            log_device(*given)
         return caplog.messages[0]
 
-    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert re.fullmatch(r"Device: the CPU, \d+ threads?", line("cpu", None))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert line("cpu", None) == "Device: the CPU, 1 thread"
+    assert line("cpu", "cpu", 2) == "Device: the CPU, 2 processes of 1 thread each"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert line("cpu", None) == "Device: the CPU, 4 threads"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert line("cpu", None).endswith("while 2 GPUs stand idle (--device cuda uses it)")
     assert "idle" not in line("cpu", "cpu")
@@ -196,19 +204,20 @@ def test_one_line_names_the_device_and_a_gpu_that_stands_idle(two_gpus, monkeypa
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: about)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU model of {device}")
     assert line("cuda:1", "1") == "Device: cuda:1, GPU model of cuda:1 (80 GiB)"
+    assert line("cuda:1", "0,1", 2).endswith("; 2 processes, each with its GPU")
     assert len(caplog.messages) == 1
 
 
 def test_another_folder_is_said(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     with caplog.at_level("INFO"):
-        log_surroundings("cpu", None)
+        log_place()
     assert caplog.messages[-1].startswith(f"Data and results: below {tmp_path};")
     assert caplog.messages[-1].endswith(f"of {ROOT}")
 
 
 @pytest.mark.parametrize(
-    "text", ["x", "-1", "0,", "0,0", "0,cuda:0", "cuda:", "cuda,1", "auto,0", "1.5", "0 1"]
+    "text", ["", "x", "-1", "0,", "0,0", "0,cuda:0", "cuda:", "cuda,1", "auto,0", "1.5", "0 1"]
 )
 def test_what_is_no_device_is_refused(text, two_gpus):
     with pytest.raises(UserError, match="--device"):

@@ -225,6 +225,9 @@ def test_own_data_by_folder_name_or_data_dir(tmp_path: Path) -> None:
     OwnData(tmp_path)
     assert find_description(str(tmp_path)).name == "own"
     assert find_description("anything", tmp_path).root == tmp_path
+    assert find_description(str(tmp_path), tmp_path / "." / "x" / "..").root == tmp_path
+    with pytest.raises(UserError, match=r"would have no effect on .*: leave it out"):
+        find_description(str(tmp_path), tmp_path / "elsewhere")
 
 
 def test_root_may_be_relative_or_absolute(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_damaged_copy_is_made_again(
 
 
 def test_a_folder_that_cannot_be_written_is_replaced_by_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = OwnData(tmp_path)
     # A file where the folder should be: even an administrator cannot write into it.
@@ -172,10 +172,13 @@ def test_a_folder_that_cannot_be_written_is_replaced_by_another(
     assert list((tmp_path / "home" / "text-video-retrieval").glob("own*/*.packed")) or list(
         (tmp_path / "home").rglob("*.packed")
     )
-    # Neither can be written: held in memory.
+    # Neither can be written: held in memory, and said once of all experts and texts.
     (tmp_path / "file").write_text("")
     loader = data.loader(cache_dir=str(tmp_path / "file"))
     assert len(loader.retrieval) == 4
+    assert [text.partition(":")[0] for text in caplog.messages] == [
+        f"No packed copies in {tmp_path / name}" for name in (".cache", "file")
+    ]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
@@ -376,6 +379,24 @@ def test_of_two_processes_one_packs(tmp_path: Path, killed: bool) -> None:
                 assert output == "has 6.0\n"
                 output = second.communicate()[0]
             assert output == "has 6.0\n"
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".packed"]
+
+
+def test_a_folder_that_goes_while_a_process_waits_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was the new folder of another process, whose source was refused."""
+    alone = packed.alone
+
+    def late(path: Path, *rest: Any, **more: Any) -> Any:
+        monkeypatch.setattr(packed, "alone", alone)
+        path.parent.rmdir()
+        return alone(path, *rest, **more)
+
+    monkeypatch.setattr(packed, "alone", late)
+    write_pickle(tmp_path / "e.pkl", {"a": np.ones((2, 3))})
+    load(tmp_path / "e.pkl")
+    assert not caplog.messages
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".packed"]
 
 

@@ -56,6 +56,26 @@ def test_training_leaves_everything_in_the_run_folder(
         assert str(place) in output
 
 
+def test_from_another_folder_data_and_results_are_its_own_and_configs_the_projects(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = f"Data and results: below {tmp_path}; configs that are not there: of {ROOT}\n"
+    values = tiny_config(Path("data/clips"), Path("data/saved"))
+    write_json(tmp_path / "mine.json", {"inherit_from": "configs/own/train-ce.json", **values})
+    code, output = run(train_program, "--config", "mine.json")
+    assert code == 2 and output.startswith(place) and 'no data set "data/clips"' in output
+    assert not (tmp_path / "data").exists()
+
+    make_tiny_set(tmp_path / "data" / "clips")
+    code, output = run(train_program, "--config", "mine.json", "--train_single_epoch")
+    assert code == 0 and output.startswith(place) and output.count(place) == 1
+    models = only_run(Path("data/saved"))
+    assert place.strip() in (beside(models, "log") / "info.log").read_text()
+    code, output = run(test_program, "--resume", models)
+    assert code == 0 and output.startswith(place)
+
+
 def test_a_dry_run_measures_steps_and_leaves_nothing(
     run: Run, config_path: Path, tmp_path: Path
 ) -> None:

@@ -19,10 +19,13 @@ from tests.rankings_html import Page
 from tests.run_files import Run, beside, only_run
 from tests.test_accumulation import make_batch, make_net
 from tests.test_runs import changed, results, stop_after  # noqa: F401  (a fixture)
+from trainer.build import build_loss
 from trainer.optimisation.optimisers import build_optimiser
 from trainer.recipe.averaging import mean_weights
 from trainer.recipe.recipe import Recipe
 from trainer.step import TrainingStep
+from utils.config import Config
+from utils.errors import UserError
 
 
 def modern(values: dict) -> None:
@@ -171,7 +174,7 @@ def test_nothing_is_chosen_on_the_videos_that_are_reported(
         ("trainer.ema", 1, "trainer.ema is 1"),
         ("trainer.dropout.features", 1.0, "trainer.dropout.features is 1"),
         ("trainer.dropout.feature", 0.1, "trainer.dropout.features"),
-        ("trainer.clip_norm", -1, "clip_norm"),
+        ("trainer.clip_norm", 1e-300, '"trainer.clip_norm" must be a finite number of at least'),
         ("correction.kinds", ["nearst"], "nearest"),
         ("correction.bank_size", 0, "bank_size"),
         ("loss.args.temperature", 0.0, "temperature"),
@@ -195,6 +198,13 @@ def test_what_makes_no_sense_is_refused_before_work_starts(
     code, output = run(train_program, "--config", config_path)
     assert code == 2 and message in output and "Traceback" not in output
     assert not (tmp_path / "saved").exists()
+
+
+def test_bounds_of_a_fixed_temperature_are_refused(config_path: Path) -> None:
+    asked = "loss.type@NormSoftmaxLoss+loss.args.lowest@0.05"
+    with pytest.raises(UserError, match=r"loss\.args\.lowest bounds a learned temperature"):
+        build_loss(Config.from_file(config_path, asked))
+    assert build_loss(Config.from_file(config_path, f"{asked}+loss.args.learned@true"))
 
 
 def test_a_training_by_steps_cannot_be_made_longer(

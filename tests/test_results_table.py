@@ -335,5 +335,6 @@ def test_wrong_flags_are_refused(flag: str, value: str, capsys: pytest.CaptureFi
 def test_damaged_metrics_are_refused(show: Show, tmp_path: Path, content: str) -> None:
     log = add_run(tmp_path, "tiny-a", "2026-01-01_00-00-00")
     (log / "metrics.json").write_text(content)
-    code, _, error = show(tmp_path / "log", "--split", "a" if "test_split" in content else "")
+    split = ["--split", "a"] if "test_split" in content else []
+    code, _, error = show(tmp_path / "log", *split)
     assert code == 2 and "metrics.json" in error and "Traceback" not in error

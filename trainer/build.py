@@ -255,6 +255,11 @@ def build_loss(config: Config) -> nn.Module:
     """
     kind, args = _type_and_args(config, "loss")
     check_settings("loss", kind, LOSSES[kind], args, given=0)
+    if bounds := [] if args.get("learned") else sorted({"lowest", "highest"} & {*args}):
+        raise UserError(
+            f"loss.args.{bounds[0]} bounds a learned temperature, and this one is fixed: set "
+            "loss.args.learned to true, or leave it out."
+        )
     try:
         return LOSSES[kind](**args)
     except ValueError as error:

@@ -127,6 +127,9 @@ class Training:
         processes = options.processes
         check_training(config, options.device, processes.count)
         check_trackers(options.trackers(config))
+        source = None
+        if config.get("init_from") and not checkpoint:
+            source = find_checkpoint(Path(config["init_from"]))
         loader = build_loader(config, seed, options.device)
         if processes is not ALONE:
             check_same_everywhere(config, loader, processes)
@@ -140,8 +143,7 @@ class Training:
         net.products = choose_products(net, recorded)
         _log.info("Trainable parameters: %d", count_parameters(net))
         test_loader = open_test_side(config, loader, net, seed)
-        if config.get("init_from") and not checkpoint:
-            source = find_checkpoint(Path(config["init_from"]))
+        if source:
             weights = load_checkpoint(source, NOT_TESTED, needs_config=False)["state_dict"]
             _log.info("Weights of %s:\n%s", source, load_what_fits(net, weights, source))
         loss = build_loss(config).to(options.device)

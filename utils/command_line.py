@@ -8,10 +8,11 @@ import re
 import sys
 import tomllib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version as installed_version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,8 @@ from utils.stopping import answering_signals, stop_behind
 LARGEST_SEED = 2**32 - 1  # of numpy's global state
 
 _PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
+
+OVERRIDES = "--custom_args"
 
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130  # a shell's 128 + SIGINT
@@ -64,12 +67,28 @@ class Parser(argparse.ArgumentParser):
                 import argcomplete
 
                 argcomplete.autocomplete(self)
+        self._refuse_empty(sys.argv[1:] if args is None else args)
         found, rest = self.parse_known_args(args, namespace or argparse.Namespace())
         if rest:
             flag = rest[0].partition("=")[0]
             hint = did_you_mean(flag, self._option_string_actions) if flag[:1] == "-" else ""
+            if re.match("[^-=@][^=@]*[=@]", rest[0]) and OVERRIDES in self._option_string_actions:
+                hint = f" ({OVERRIDES} replaces values of the config)"
             self.error(f'there is no flag "{flag}"{hint}')
         return found
+
+    def _refuse_empty(self, given: Sequence[str]) -> None:
+        """Refuse a flag with an empty value: a path would be the working folder, others nothing.
+
+        So it is with a script's variable that is not set. No overrides are as good as none.
+        """
+        for word, following in pairwise([*given, "-"]):
+            flag, equals, text = word.partition("=")
+            action = self._option_string_actions.get(flag)
+            may_be = action is None or action.nargs == 0 or action.default == ""
+            is_empty = not (text if equals else following).strip()
+            if is_empty and not may_be and flag != OVERRIDES:
+                self.error(f"{flag} is empty: give it a value, or leave it out")
 
 
 def train_parser() -> Parser:
@@ -169,7 +188,7 @@ def _add_common(parser: Parser, resume: str) -> None:
         '"auto" (a GPU where there is one), "cpu" (the default) and "cpu,cpu" (two processes)',
     )
     parser.add_argument(
-        "--custom_args",
+        OVERRIDES,
         metavar="KEY@VALUE+...",
         help='values to replace in the config: "trainer.epochs@3+optimizer.args.lr@0.01", with "@" '
         'or "="; a dot inside a key is written "_."; each adds a suffix to the experiment\'s name',
@@ -231,10 +250,10 @@ def select_device(text: str | None) -> str:
     Raises:
         UserError: the text names no devices, or a GPU that torch does not see.
     """
-    asked = (text or "").strip().lower()
+    asked = "cpu" if text is None else text.strip().lower()
     if asked == "auto":
         asked = "0" if _usable_gpus() else "cpu"
-    if asked in ("", "cpu"):
+    if asked == "cpu":
         return "cpu"
     parts = (
         ["0"] if asked == "cuda" else [p.strip().removeprefix("cuda:") for p in asked.split(",")]
@@ -259,28 +278,41 @@ def select_device(text: str | None) -> str:
     return device
 
 
-def log_surroundings(device: str, asked: str | None) -> None:
-    """Log on which device a program computes, and where it looks for files, if not in its folder.
+def log_place(extra: Mapping[str, object] | None = None) -> None:
+    """Log where a program looks for files and leaves them, where that is not its own folder.
+
+    Args:
+        extra: of the log's record.
+    """
+    home, here = _PROJECT.parent, Path.cwd()
+    if here != home:
+        said = "Data and results: below %s; configs that are not there: of %s"
+        _log.info(said, here, home, extra=extra)
+
+
+def log_device(device: str, asked: str | None, processes: int = 1) -> None:
+    """Log on which device a program computes.
 
     Args:
         device: as `select_device` returns it.
         asked: the text of --device, None without: then a GPU that stands idle is mentioned.
+        processes: that compute together, each on a device of its own.
     """
     import torch
 
     if device != "cpu":
         memory = torch.cuda.get_device_properties(device).total_memory / 2**30
         name = torch.cuda.get_device_name(device)
-        _log.info("Device: %s, %s (%.0f GiB)", device, name, memory)
+        others = f"; {processes} processes, each with its GPU" if processes > 1 else ""
+        _log.info("Device: %s, %s (%.0f GiB)%s", device, name, memory, others)
     elif asked is None and (gpus := _usable_gpus()):
         idle = "a GPU stands" if gpus == 1 else f"{gpus} GPUs stand"
         _log.info("Device: the CPU, while %s idle (--device cuda uses it)", idle)
     else:
         threads = torch.get_num_threads()
-        _log.info("Device: the CPU, %d thread%s", threads, "" if threads == 1 else "s")
-    home, here = _PROJECT.parent, Path.cwd()
-    if here != home:
-        _log.info("Data and results: below %s; configs that are not there: of %s", here, home)
+        each = f"{threads} thread{'' if threads == 1 else 's'}"
+        shared = f"{processes} processes of {each} each" if processes > 1 else each
+        _log.info("Device: the CPU, %s", shared)
 
 
 def _usable_gpus() -> int:

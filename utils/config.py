@@ -50,7 +50,7 @@ class Config:
         Raises:
             UserError: a file cannot be used, or a key or value is wrong.
         """
-        path = _find(path)
+        path = find_config(path)
         values = resolve_config(path)
         own_name = read_json(path, "config").get(NAME_KEY)  # not that of a config it inherits from
         config = cls(values, own_name or config_name(path), f"In the config {short(path, 200)}")
@@ -186,7 +186,7 @@ def resolve_config(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: a file is missing, is not a JSON dict, or inherits from itself.
     """
-    *ancestors, values = drop_args_of_other_types(_lineage(_find(path), ()))
+    *ancestors, values = drop_args_of_other_types(_lineage(find_config(path), ()))
     # From the last to the first, as zsvision folds them: where a dict meets another kind of value
     # the result depends on the order of merging.
     for ancestor in reversed(ancestors):
@@ -239,11 +239,15 @@ def _parents(values: dict[str, Any], path: Path) -> list[Path]:
             f'In the config {path}, "{INHERIT}" must name files, separated by commas ("a.json" '
             f'or "a.json,b.json"), not {shown(names)}.'
         )
-    return [_find(name.strip(), child=path) for name in names.split(",")]
+    return [find_config(name.strip(), child=path) for name in names.split(",")]
 
 
-def _find(name: str | Path, child: Path | None = None) -> Path:
-    """Find a config file: from the working directory, a parent also beside its child, or here."""
+def find_config(name: str | Path, child: Path | None = None) -> Path:
+    """Find a config file: from the working directory, a parent also beside its child, or here.
+
+    Raises:
+        UserError: there is none; says which name is nearest.
+    """
     folders = [Path(), *([] if child is None else [child.parent]), _REPOSITORY]
     for folder in folders:
         if _exists(folder / name):

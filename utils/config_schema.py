@@ -28,7 +28,7 @@ from utils.config_kinds import (
     is_too_deep,
     shown,
 )
-from utils.errors import UserError, did_you_mean
+from utils.errors import UserError, did_you_mean, listed
 
 # What a config can have built or measured stands in tables beside the things themselves, which need
 # torch: here any name will do, and `trainer.build.check_names` looks it up before work starts.
@@ -152,7 +152,7 @@ TRAINER = Section(
         "tensorboard": Bool(),
         "trackers": ListOf(_name("a tracker")),
         "log_every": Int(1),
-        "clip_norm": Float(0),
+        "clip_norm": Nullable(Float(1e-6, 10**6)),  # below, no float32 learns; above, none is cut
         "accumulate": Int(1, vast=10_000),
         "local_batch_norm": Bool(),
         "ema": Float(0, 1),
@@ -331,15 +331,16 @@ def kind_at(path: KeyPath) -> Kind | None:
 def nearest_key(path: KeyPath, join: Callable[[KeyPath], str] = ".".join) -> str:
     """Return `` (did you mean "x.y"?)`` for an unknown key, or the keys that may stand there."""
     section = kind_at(path[:-1])
-    beside = list(section.keys) if isinstance(section, Section) else []
+    known = section.keys if isinstance(section, Section) else {}
+    beside = [name for name, kind in known.items() if not isinstance(kind, WithoutEffect)]
     hint = did_you_mean(path[-1], beside)
     for name in beside:
         if f'"{name}"' in hint:
             return hint.replace(name, join((*path[:-1], name)), 1)
-    elsewhere = [known for known in _known_keys(SCHEMA) if known[-1] == path[-1]]
+    elsewhere = [found for found in _known_keys(SCHEMA) if found[-1] == path[-1]]
     if elsewhere:
         return f' (did you mean "{join(min(elsewhere, key=len))}"?)'
-    return f" (known here: {', '.join(beside)})" if beside else ""
+    return f" (known here: {listed(beside, 12)})" if beside else ""
 
 
 def _known_keys(kind: Kind, path: KeyPath = ()) -> Iterator[KeyPath]:

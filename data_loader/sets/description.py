@@ -192,7 +192,8 @@ def find_description(dataset_name: str, data_dir: str | Path | None = None) -> D
             in it is used when `dataset_name` is none of the above.
 
     Raises:
-        UserError: there is no such data set, or its description is not valid.
+        UserError: there is no such data set, its description is not valid, or `data_dir` is
+            another folder than that of a data set of one's own.
     """
     names = published_names()
     if dataset_name in names:
@@ -203,11 +204,24 @@ def find_description(dataset_name: str, data_dir: str | Path | None = None) -> D
     for folder in (dataset_name, data_dir):
         if folder and exists(Path(folder) / FILE_NAME):
             path = Path(folder) / FILE_NAME
-            return parse_description(read_json(path, "data set description"), path)
+            found = parse_description(read_json(path, "data set description"), path)
+            _check_folder(found, data_dir)
+            return found
     raise UserError(
         f'There is no data set "{dataset_name}"{did_you_mean(dataset_name, names)}: give a '
         f"published name ({', '.join(names)}) or a folder that holds a {FILE_NAME}."
     )
+
+
+def _check_folder(found: DataDescription, data_dir: str | Path | None) -> None:
+    """Refuse a folder that would not be looked into."""
+    own = {found.source.parent.resolve(), found.root.resolve()}
+    if data_dir and Path(data_dir).resolve() not in own:
+        raise UserError(
+            f'data_dir "{short(data_dir, 200)}" says where a published data set lies, and would '
+            f"have no effect on {found.source.parent}: leave it out, or give the folder that you "
+            "mean as dataset_name."
+        )
 
 
 def parse_description(value: Any, source: Path, published: bool = False) -> DataDescription:

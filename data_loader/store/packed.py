@@ -40,6 +40,8 @@ _MAGIC = b"TVRPACK\0"
 _PREFIX = len(_MAGIC) + 8 + 32
 _ALIGNMENT = 64
 
+_refused: set[Path] = set()  # folders that could not be written
+
 
 @dataclass(frozen=True)
 class Part:
@@ -148,7 +150,10 @@ def load_or_make(recipe: Recipe, folders: list[Path]) -> Packed:
         except Refused:
             raise
         except UserError as error:
-            logger.warning("No packed copy of %s in %s: %s", recipe.name, path.parent, error)
+            # Once for each folder: what it does not take of one recipe, it takes of no other.
+            level = logging.DEBUG if path.parent in _refused else logging.WARNING
+            _refused.add(path.parent)
+            logger.log(level, "No packed copies in %s: %s", path.parent, error)
             continue
         if found:
             return found
@@ -182,6 +187,11 @@ def _made_at(path: Path, recipe: Recipe, key: dict[str, Any]) -> Packed | None:
             with suppress(OSError):
                 folder.rmdir()
         raise
+    except UserError:
+        if is_there(folder):
+            raise
+        # The one that this process has waited for was refused, and took its new folder away.
+        return _made_at(path, recipe, key)
 
 
 def _make(recipe: Recipe, key: dict[str, Any], handle: IO[bytes]) -> None:

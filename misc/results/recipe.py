@@ -5,13 +5,14 @@ Its configs are not written by hand: each is the data set's own one with a chang
 
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from data_loader.sets.description import find_description
 from misc.results.rows import Row
 from misc.results.studies import Study, load_study
-from utils.config import Config, merge
+from utils.config import Config, find_config, merge
 from utils.errors import UserError
 from utils.files import write_json
 
@@ -90,7 +91,8 @@ def recipe_study(dataset: str) -> Study:
 
 def _base_of(dataset: str) -> dict[str, Any]:
     published, own = Path("configs", dataset, "train-full-ce.json"), Path(dataset)
-    if published.is_file():
+    with suppress(UserError):
+        find_config(published)
         return {"inherit_from": str(published)}
     if not (own / "dataset.json").is_file():
         raise UserError(

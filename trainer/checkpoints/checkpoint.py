@@ -170,7 +170,7 @@ def load_weights(net: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -
         if name in state_dict and state_dict[name].shape != own[name].shape
     ]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
-    report = "; ".join(f"{len(n)} {kind}: {listed(n)}" for kind, n in kinds.items() if n)
+    report = "; ".join(f"{len(n)} {kind}: {listed(n, 2)}" for kind, n in kinds.items() if n)
     if report:
         raise UserError(
             f"The checkpoint {path} does not fit this model: {report}. Use the config that it was "
