@@ -23,10 +23,12 @@ FLOORS = {
     "trainer.processes": 6,
     "trainer.recipe": 6,
     "trainer.runs": 7,
-    "trainer": 8,
-    "misc": 9,
-    "train": 10,
-    "test": 10,
+    "trainer.evaluation": 7,
+    "trainer.rankings": 8,
+    "trainer": 9,
+    "misc": 10,
+    "train": 11,
+    "test": 11,
 }
 # Rooms beside one another, of which neither knows the other.
 STRANGERS = [("data_loader", "logger"), ("data_loader", "model"), ("logger", "model")]

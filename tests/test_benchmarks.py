@@ -18,7 +18,7 @@ from misc.benchmarks.peak import Products
 from misc.benchmarks.workloads import WORKLOADS
 from tests.tiny_set import write_json
 from trainer.build import build_loader
-from trainer.evaluation import similarity_blocks
+from trainer.evaluation.evaluate import similarity_blocks
 from utils.errors import UserError
 
 
@@ -215,8 +215,8 @@ def test_growth_compares_all_pairs_or_says_that_it_did_not(
             rows.append(len(block))
             yield block
 
-    monkeypatch.setattr("trainer.evaluation.QUERIES_PER_BLOCK", 10)
-    monkeypatch.setattr("trainer.evaluation.similarity_blocks", counted)
+    monkeypatch.setattr("trainer.evaluation.evaluate.QUERIES_PER_BLOCK", 10)
+    monkeypatch.setattr("trainer.evaluation.evaluate.similarity_blocks", counted)
     for most_pairs, compared in ((2025, 45), (1000, 30)):
         monkeypatch.setattr(growth, "MOST_PAIRS", most_pairs)
         job = growth.evaluation(45)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 import misc.results_table as table_program
 import test as test_program
 import train as train_program
-import trainer.evaluation as evaluation_module
+import trainer.evaluation.evaluate as evaluation_module
 from data_loader.sets.description import find_description, published_names
 from model.ranks import best_in_rows, blocks_of, find_best
 from tests.conftest import SHARED
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_loader, build_net
-from trainer.evaluation import evaluate, predict
+from trainer.evaluation.evaluate import evaluate, predict
 from utils.command_line import run_main
 from utils.config import Config
 from utils.errors import UserError

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-import trainer.closeup as closeup_module
-import trainer.evaluation as evaluation_module
+import trainer.evaluation.evaluate as evaluation_module
+import trainer.rankings.closeup as closeup_module
 from logger.page.page import sample_queries
 from model.metric import t2v_metrics
 from model.similarity import TextEmbeddings, VideoEmbeddings, expert_similarities, similarity
 from tests.rankings_html import Page, read_scripts
 from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_loader, build_net
-from trainer.closeup import Closeup, Visualizer, rankings_text
-from trainer.evaluation import CaptionEmbeddings, evaluate
-from trainer.misleading import similarities_without
+from trainer.evaluation.evaluate import CaptionEmbeddings, evaluate
+from trainer.rankings.closeup import Closeup, Visualizer, rankings_text
+from trainer.rankings.misleading import similarities_without
 from utils.config import Config
 
 # A video has three captions: of four, the last does not exist.

@@ -8,10 +8,10 @@ from torch import Tensor
 
 import model.ranks as ranks_module
 import model.similarity as similarity_module
-import trainer.evaluation as evaluation_module
+import trainer.evaluation.evaluate as evaluation_module
 from model.ranks import blocks_of, compute_ranks, ranks_in_rows
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity, similarity_to
-from trainer.evaluation import similarity_blocks
+from trainer.evaluation.evaluate import similarity_blocks
 
 
 def sides(

@@ -17,7 +17,7 @@ import test as test_program
 import train as train_program
 from tests.conftest import ROOT
 from trainer.build import build_loader, build_loss, build_net, build_optimiser_of
-from trainer.evaluation import evaluate
+from trainer.evaluation.evaluate import evaluate
 from utils.command_line import run_main
 from utils.config import Config
 

@@ -20,7 +20,7 @@ from model.loss import LOSSES
 from tests.own_data import OwnData
 from tests.process_pool import ProcessPool
 from tests.test_accumulation import make_batch, make_net
-from trainer import evaluation
+from trainer.evaluation import evaluate as evaluation
 from trainer.optimisation.optimisers import OPTIMISERS
 from trainer.processes import columns
 from trainer.processes.alone import ALONE, Processes

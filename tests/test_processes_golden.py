@@ -19,7 +19,7 @@ from tests.test_golden_training import metrics_of, runs_in, tiny, trajectory_con
 from tests.test_processes import part_of, pool  # noqa: F401
 from tests.test_processes_programs import Together, together  # noqa: F401
 from trainer.build import build_loader, build_loss, build_net, build_optimiser_of
-from trainer.evaluation import evaluate
+from trainer.evaluation.evaluate import evaluate
 from trainer.processes.alone import ALONE, Processes
 from trainer.processes.batches import SharedBatches
 from trainer.step import TrainingStep

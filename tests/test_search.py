@@ -27,7 +27,7 @@ from tests.run_files import Run
 from tests.search_index import make_checkpoint, make_index, random_videos, write_index
 from tests.tiny_set import make_tiny_set
 from trainer.build import build_loader
-from trainer.evaluation import compare
+from trainer.evaluation.evaluate import compare
 from utils.config import Config
 from utils.errors import UserError
 

@@ -18,7 +18,7 @@ from tests.search_index import make_checkpoint
 from tests.test_text_embeddings import write_mil_nce
 from tests.tiny_set import WORDS
 from trainer.build import build_loader
-from trainer.evaluation import compare
+from trainer.evaluation.evaluate import compare
 from utils.config import Config
 from utils.errors import UserError
 

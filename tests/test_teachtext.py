@@ -23,7 +23,7 @@ from tests.tiny_set import make_tiny_set, tiny_config, write_json
 from trainer.build import build_loader, build_loss, build_net, build_optimiser_of
 from trainer.checkpoints.checkpoint import load_checkpoint
 from trainer.distillation import Distillation, text_side, video_side
-from trainer.evaluation import embed_videos
+from trainer.evaluation.evaluate import embed_videos
 from trainer.session import seed_everything
 from trainer.step import TrainingStep
 from utils.command_line import run_main

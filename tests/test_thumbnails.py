@@ -11,8 +11,8 @@ from PIL import Image
 
 from logger.page.data import Ranking, Retrieved
 from tests.made_videos import write_media
-from trainer import thumbnails
-from trainer.thumbnails import Thumbnails
+from trainer.rankings import thumbnails
+from trainer.rankings.thumbnails import Thumbnails
 
 COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "yellow": (220, 220, 40)}
 GREY, GREEN, WHITE = (221, 221, 221), (26, 152, 80), (255, 255, 255)

@@ -34,15 +34,15 @@ from model.loss import AGGREGATES, LOSSES
 from model.metric import METRICS, REFUSED_METRICS
 from model.ranks import Ranks
 from model.similarity import RetrievalModel
-from trainer.closeup import Visualizer
 from trainer.distillation import Distillation
-from trainer.evaluation import VIDEOS_PER_BLOCK
+from trainer.evaluation.evaluate import VIDEOS_PER_BLOCK
 from trainer.memory import TRAINING_COPIES, check_fits, only_sizes
 from trainer.optimisation.optimisers import OPTIMISERS, REFUSED_OPTIMISERS, build_optimiser
 from trainer.optimisation.rehearsal import rehearse
 from trainer.optimisation.schedules import REFUSED_SCHEDULES, SCHEDULES, build_schedule
 from trainer.optimisation.settings import check_settings, does_not_fit
 from trainer.parts import Monitor, TrainingSettings
+from trainer.rankings.closeup import Visualizer
 from trainer.step import PRECISIONS, check_precision
 from utils.config import Config
 from utils.config_kinds import AUTO, Choice, Kind, ListOf

@@ -13,7 +13,7 @@ from data_loader.batches import TrainingSet
 from data_loader.retrieval_set import RetrievalSet
 from model.similarity import RetrievalModel
 from trainer.distillation import Distillation
-from trainer.evaluation import Evaluation, evaluate
+from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.processes.alone import ALONE, Processes
 from trainer.processes.batches import SharedBatches
 from trainer.recipe.recipe import Recipe

@@ -26,7 +26,7 @@ from trainer.build import (
     count_parameters,
 )
 from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_what_fits
-from trainer.evaluation import flat_metrics
+from trainer.evaluation.evaluate import flat_metrics
 from trainer.memory import only_sizes
 from trainer.parts import Parts, TrainingSettings
 from trainer.processes.alone import ALONE, Processes

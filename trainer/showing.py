@@ -3,13 +3,13 @@
 from data_loader.retrieval_set import RetrievalSet
 from logger.trackers import Trackers
 from model.similarity import RetrievalModel
-from trainer.about import curves_of, facts_of
 from trainer.build import build_visualizer
-from trainer.closeup import rankings_text
-from trainer.evaluation import Evaluation
+from trainer.evaluation.evaluate import Evaluation
 from trainer.parts import Parts
+from trainer.rankings.about import curves_of, facts_of
+from trainer.rankings.closeup import rankings_text
+from trainer.rankings.thumbnails import Thumbnails
 from trainer.runs.folder import RunFolder
-from trainer.thumbnails import Thumbnails
 from utils.config import Config
 
 _RANKINGS, _DRAWN = 5, 4  # as text, and as a picture

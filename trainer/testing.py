@@ -17,11 +17,10 @@ from logger.results import CORRECTED, describe_run
 from model.fast import choose_products
 from model.metric import METRICS
 from model.similarity import RetrievalModel
-from trainer.about import curves_of, facts_of
 from trainer.build import build_loader, build_net, build_visualizer
 from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_weights
-from trainer.correction import CorrectionSettings, correct
-from trainer.evaluation import (
+from trainer.evaluation.correction import CorrectionSettings, correct
+from trainer.evaluation.evaluate import (
     Evaluation,
     counts_of,
     evaluate,
@@ -31,6 +30,7 @@ from trainer.evaluation import (
 )
 from trainer.memory import keeping_freed_memory, told_if_full
 from trainer.processes.alone import ALONE, Processes
+from trainer.rankings.about import curves_of, facts_of
 from trainer.runs.folder import RunFolder, test_label
 from utils.command_line import version
 from utils.config import Config

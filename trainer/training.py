@@ -13,7 +13,7 @@ from torch import Tensor
 from data_loader.batches import Batch
 from logger.progress import Waits, progress
 from logger.trackers import Trackers
-from trainer.evaluation import Evaluation, flat_metrics
+from trainer.evaluation.evaluate import Evaluation, flat_metrics
 from trainer.memory import keeping_freed_memory, told_if_full
 from trainer.optimisation.schedules import moves_by_step, step_schedule
 from trainer.parts import Monitor, Parts, TrainingSettings

@@ -101,7 +101,7 @@ def evaluation(num_videos: int) -> Job:
 
     from model.ranks import rank_captions, rank_videos
     from model.similarity import TextEmbeddings, VideoEmbeddings, similarity_to
-    from trainer.evaluation import QUERIES_PER_BLOCK, similarity_blocks
+    from trainer.evaluation.evaluate import QUERIES_PER_BLOCK, similarity_blocks
 
     generator = torch.Generator().manual_seed(0)
     shape = (num_videos, EMBEDDING_SIZE)

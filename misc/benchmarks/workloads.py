@@ -160,7 +160,7 @@ def evaluation(
 
     from misc.benchmarks.peak import Products
     from trainer.build import build_loader, build_net
-    from trainer.evaluation import evaluate
+    from trainer.evaluation.evaluate import evaluate
     from trainer.memory import keeping_freed_memory
 
     folder = synthetic.temporary_files(train=2, test=max(4, round(videos * scale)))

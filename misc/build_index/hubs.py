@@ -20,8 +20,14 @@ from misc.search.index.folder import Index
 from misc.search.index.manifest import anew
 from model.hubness import INVERTED_SOFTMAX, NEAREST, HubnessMeter, Rule
 from model.similarity import TextEmbeddings, VideoEmbeddings, similarity, similarity_to
-from trainer.correction import DEFAULT, CorrectionSettings, Searched, choose_rules, embed_bank
-from trainer.evaluation import compare
+from trainer.evaluation.correction import (
+    DEFAULT,
+    CorrectionSettings,
+    Searched,
+    choose_rules,
+    embed_bank,
+)
+from trainer.evaluation.evaluate import compare
 from utils.errors import BadContent, UserError
 
 _log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from misc.search.model_folder import ModelFolder, write_model
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings
 from trainer.build import build_loader, build_net
 from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint
-from trainer.evaluation import embed_videos, evaluating
+from trainer.evaluation.evaluate import embed_videos, evaluating
 from trainer.load import net_of
 from trainer.runs.finding import config_of_checkpoint, find_checkpoint
 from utils.config import Config

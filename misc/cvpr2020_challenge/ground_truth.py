@@ -90,7 +90,7 @@ def truth_of_data(
     chosen = {name: phase_config(configs, name, phase, custom_args) for name in datasets}
     # Only now what takes its time to load: a slip on the command line is answered at once.
     from trainer.build import build_loader
-    from trainer.evaluation import counts_of, warn_of_other_counts
+    from trainer.evaluation.evaluate import counts_of, warn_of_other_counts
 
     sets = {}
     for name, config in chosen.items():

@@ -18,7 +18,7 @@ from misc.search.queries import QueryEncoder, TextSide
 from misc.search.towers import Towers
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings
 from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, save_checkpoint
-from trainer.evaluation import evaluating
+from trainer.evaluation.evaluate import evaluating
 from trainer.load import net_of
 from utils.config import Config
 from utils.errors import UserError

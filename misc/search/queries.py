@@ -18,7 +18,7 @@ from data_loader.store.word_vectors import WordVectors, spellings, words_of
 from misc.search.index.columns import TextColumn, text_parts
 from misc.search.index.manifest import anew
 from model.similarity import RetrievalModel, TextEmbeddings
-from trainer.evaluation import evaluating
+from trainer.evaluation.evaluate import evaluating
 from utils.errors import BadContent, UserError, listed, short
 
 WORDS_FILE, ENCODER_FOLDER = "words.packed", "encoder"

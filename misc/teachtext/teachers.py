@@ -18,7 +18,7 @@ from misc.teachtext import PUBLISHED_SUFFIX, SUFFIX, TEACHERS_FOLDER
 from model.similarity import TextEmbeddings, VideoEmbeddings
 from trainer.build import build_loader, build_net
 from trainer.checkpoints.checkpoint import NOT_TESTED, load_checkpoint, load_weights
-from trainer.evaluation import QUERIES_PER_BLOCK, embed_videos
+from trainer.evaluation.evaluate import QUERIES_PER_BLOCK, embed_videos
 from utils.config import Config
 from utils.errors import UserError
 from utils.files import make_folder, write_json

@@ -29,8 +29,13 @@ from logger.page.data import (
 from logger.page.page import sample_queries, write_rankings_page
 from model.ranks import best_in_rows, ranks_in_rows
 from model.similarity import RetrievalModel, TextEmbeddings, expert_similarities, similarity
-from trainer.evaluation import BLOCK_VALUES, QUERIES_PER_BLOCK, CaptionEmbeddings, Evaluation
-from trainer.misleading import similarities_without
+from trainer.evaluation.evaluate import (
+    BLOCK_VALUES,
+    QUERIES_PER_BLOCK,
+    CaptionEmbeddings,
+    Evaluation,
+)
+from trainer.rankings.misleading import similarities_without
 
 AFTER_ALL_EPOCHS = 1 << 30
 

@@ -29,7 +29,7 @@ from model.hubness import (
 )
 from model.ranks import Ranks
 from model.similarity import RetrievalModel, TextEmbeddings, VideoEmbeddings, similarity_to
-from trainer.evaluation import (
+from trainer.evaluation.evaluate import (
     BLOCK_VALUES,
     QUERIES_PER_BLOCK,
     Compared,

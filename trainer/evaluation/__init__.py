@@ -1,0 +1,1 @@
+"""Evaluation: a retrieval set is walked in blocks, and ranked; anew with its hubs corrected."""
