@@ -34,11 +34,17 @@ class ProcessPool:
             self._pipes.append(ours)
             self._workers.append(worker)
 
-    def run(self, count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    def run(
+        self,
+        count: int,
+        function: Callable[..., Any],
+        *arguments: Any,
+        shares_memory: bool = True,
+    ) -> list[Any]:
         """Return what `function(processes, *arguments)` gives in each of `count` processes."""
         pipes = self._pipes[:count]
         for pipe in pipes:
-            pipe.send((count, function, arguments))
+            pipe.send((count, shares_memory, function, arguments))
         outcomes = [pipe.recv() for pipe in pipes]
         faults = "\n".join(fault for _, fault in outcomes)
         assert not faults.strip(), faults
@@ -59,9 +65,9 @@ def _work(rank: int, count: int, rendezvous: Path, pipe: Any) -> None:
     )
     groups = {size: dist.new_group(list(range(size))) for size in range(1, count + 1)}
     while (task := pipe.recv()) is not None:
-        size, function, arguments = task
+        size, shares_memory, function, arguments = task
         try:
-            pipe.send((function(Group(groups[size]), *arguments), ""))
+            pipe.send((function(Group(groups[size], shares_memory), *arguments), ""))
         except Exception:  # noqa: BLE001 - the parent's test fails with it
             pipe.send((None, traceback.format_exc()))
             break

@@ -1,5 +1,6 @@
 """Several processes compute what one computes: losses, gradients, statistics and weights."""
 
+import random
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -20,13 +21,15 @@ from model.loss import LOSSES
 from tests.own_data import OwnData
 from tests.process_pool import ProcessPool
 from tests.test_accumulation import make_batch, make_net
+from trainer import session
 from trainer.evaluation import evaluate as evaluation
 from trainer.optimisation.optimisers import OPTIMISERS
-from trainer.processes import columns
+from trainer.processes import columns, shared_memory
 from trainer.processes.alone import ALONE, Processes
 from trainer.processes.batches import SharedBatches
 from trainer.recipe.recipe import Recipe
 from trainer.step import TrainingStep
+from utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +172,7 @@ LONG = {
     "softmax": Case(loss="NormSoftmaxLoss"),
     "float32": Case(PAIRWISE, dtype=torch.float32),
     "undivided": Case(PAIRWISE, divides=False),
+    "by gloo": Case(PAIRWISE),
     "Ranger": Case(PAIRWISE, optimiser="Ranger", recipe={"ema": 0.9}),
     "Adam": Case(optimiser="Adam"),
 }
@@ -201,7 +205,7 @@ def test_processes_learn_what_one_learns(pool: ProcessPool, name: str, count: in
     near = 1e-10 if case.dtype == torch.float64 else 1e-5
     if case.loss_args.get("learned"):
         near = max(near, 1e-7)  # a learned temperature is float32
-    for found in pool.run(count, train, case):
+    for found in pool.run(count, train, case, shares_memory=name != "by gloo"):
         assert found.keys() == expected.keys()
         for what, value in expected.items():
             torch.testing.assert_close(
@@ -219,6 +223,34 @@ def test_layers_are_shared_out_by_optimisers_that_take_weights_one_by_one(
     for videos in (64, 4096):  # of which inputs and outputs would be more to exchange
         with shared.divided(optimiser, videos, captions=1, copies=()):
             assert bool(shared.own) == (pays and videos == 64)
+
+
+def tell_one_another(processes: Processes, seed: int) -> list[Tensor]:
+    """Exchange messages of many kinds and sizes, also longer ones than fit into the memory."""
+    chance, count = random.Random(seed), processes.count
+    own = torch.Generator().manual_seed(100 * seed + processes.rank)
+    found = []
+    for _ in range(30):
+        dtype = chance.choice([torch.float32, torch.float64, torch.bfloat16, torch.int64])
+        size = chance.choice([0, 1, 7, 1000, shared_memory.LONGEST // 8 + chance.randrange(-1, 2)])
+        x = torch.randn(size, generator=own).mul(100).to(dtype)
+        found.append(processes.gather(x))
+        if dtype != torch.bfloat16:
+            found.append(processes.sum(x))
+        sizes = [[chance.randrange(5) for _ in range(count)] for _ in range(count)]
+        given, taken = sizes[processes.rank], [row[processes.rank] for row in sizes]
+        x = torch.randn(sum(given), generator=own).to(dtype)
+        found.append(processes.exchange(x, given, taken, max(map(sum, sizes))))
+    return found
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_shared_memory_tells_what_gloo_tells(pool: ProcessPool, count: int) -> None:
+    there = pool.run(count, tell_one_another, count)
+    by_gloo = pool.run(count, tell_one_another, count, shares_memory=False)
+    for ours, theirs in zip(there, by_gloo, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
 
 
 def evaluate(processes: Processes, own: OwnData, mode: str, kept_bytes: int) -> dict[str, Any]:
@@ -307,3 +339,27 @@ def test_parts_of_batches_are_the_rows_of_whole_ones(
         for part in some:
             assert torch.equal(part.compared[0], batch.video_indices)
             assert torch.equal(part.compared[1], batch.caption_indices)
+
+
+def write_and_insist(processes: Processes, folder: Path, is_shared: bool) -> str:
+    path = folder / ("" if is_shared else f"machine {processes.rank}") / "config.json"
+    path.parent.mkdir(exist_ok=True)
+    if processes.is_first:
+        path.write_text("{}", encoding="utf-8")
+    processes.wait()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "_SECONDS_TO_APPEAR", 1)
+        try:
+            session.insist_on_shared(path, processes)
+        except UserError as error:
+            return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_machines_without_a_file_system_in_common_are_refused(
+    pool: ProcessPool, tmp_path: Path, is_shared: bool
+) -> None:
+    first, other = pool.run(2, write_and_insist, tmp_path, is_shared)
+    assert not first and bool(other) != is_shared
+    assert is_shared or "trainer.save_dir has to be on a file system" in other

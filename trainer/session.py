@@ -45,6 +45,8 @@ from utils.stopping import deferred
 
 _log = logging.getLogger(__name__)
 
+_SECONDS_TO_APPEAR = 60  # of a file that another machine has written
+
 
 @dataclass(frozen=True)
 class Options:
@@ -208,6 +210,8 @@ class Training:
             if is_first:
                 config.save(folder.config)
                 _forget_end(folder)
+            parts.processes.wait()
+            insist_on_shared(folder.config, parts.processes)
             started = time.perf_counter()
             progress = trainer.train()
             with saving.saved_if_stopped():
@@ -220,20 +224,26 @@ class Training:
                 parts.processes.wait()  # for the best model
                 _log.info("The best performing ckpt can be found at %s", folder.best_checkpoint)
                 _log.info("It is the model of epoch %d.", progress.best_epoch)
-                leave_device(parts)
-                best, device = folder.best_checkpoint, options.device
-                validation = None if self.test_loader is self.loader else self.loader.retrieval
-                test = Test.prepare(
-                    *(config.eval_config(), best, device, seed),
-                    loader=self.test_loader,
-                    validation=validation,
-                    processes=parts.processes,
-                )
-                result = test.run(folder, is_final=True, on_evaluation=showing.test)
+                result = self._test_best(folder, showing)
                 writer.end(config.values, flat_metrics("test", result.metrics))
         if is_first:
             folder.last_checkpoint.unlink(missing_ok=True)
         return result
+
+    def _test_best(self, folder: RunFolder, showing: Showing) -> TestResult:
+        """Test the best model of a training that has ended, in all processes."""
+        config, parts = self.config, self.parts
+        leave_device(parts)
+        test = Test.prepare(
+            config.eval_config(),
+            folder.best_checkpoint,
+            self.options.device,
+            self.seed,
+            loader=self.test_loader,
+            validation=None if self.test_loader is self.loader else self.loader.retrieval,
+            processes=parts.processes,
+        )
+        return test.run(folder, is_final=True, on_evaluation=showing.test)
 
 
 def check_same_everywhere(config: Config, loader: ExpertDataLoader, processes: Processes) -> None:
@@ -251,6 +261,22 @@ def check_same_everywhere(config: Config, loader: ExpertDataLoader, processes: P
                 f"Process {processes.rank} has another {name} than the first one: all machines "
                 "need the same files and the same command line."
             )
+
+
+def insist_on_shared(path: Path, processes: Processes) -> None:
+    """Insist that a file which the first process has written is there for this one.
+
+    Raises:
+        UserError: it is not, even after a while, as some file systems take.
+    """
+    for _ in range(_SECONDS_TO_APPEAR):
+        if processes.is_first or path.is_file():
+            return
+        time.sleep(1)
+    raise UserError(
+        f"Process {processes.rank} does not find {path.absolute()}, which the first one has "
+        "written: trainer.save_dir has to be on a file system that all machines share."
+    )
 
 
 def leave_device(parts: Parts) -> None:

@@ -75,7 +75,7 @@ class SharedMemory:
     def gather(self, x: Tensor) -> Tensor:
         """Return x of every process, (P, *x.shape); all are of one shape and type."""
         places = self._write(x.nbytes, x.flatten())
-        return places[:, : x.nbytes].view(x.dtype).reshape(-1, *x.shape).clone()
+        return places[:, : x.nbytes].view(x.dtype).reshape(len(places), *x.shape).clone()
 
     def exchange(self, x: Tensor, given: Sequence[int]) -> Tensor:
         """As `Processes.exchange`."""
