@@ -1,5 +1,6 @@
 """Trackers: names in groups, several at once, offline, and none that can stop a training."""
 
+import importlib
 import json
 import signal
 import sqlite3
@@ -168,6 +169,7 @@ def test_a_training_is_tracked_offline(run: Run, config_path: Path, tmp_path: Pa
     saved = tmp_path / "saved"
     assert only_run(saved) and "ends here" not in output
     if offline == "wandb":
+        importlib.import_module("wandb").teardown()  # its service has written all by then
         [kept] = saved.glob("wandb/offline-run-*/run-*.wandb")
         content = kept.read_bytes()
         assert b"val/t2v/R@1" in content and b"test/v2t/MedR" in content
@@ -204,6 +206,7 @@ def test_a_training_that_does_not_succeed_is_not_tracked_as_one_that_did(
     code, output = run(train_program, "--config", config_path)
     assert code == (143 if ends == "by a signal" else 2), output
     if offline == "wandb":
+        importlib.import_module("wandb").teardown()  # its service has written all by then
         [kept] = (tmp_path / "saved").glob("wandb/offline-run-*/run-*.wandb")
         assert exit_code(kept) == (143 if ends == "by a signal" else 1)
         return
