@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_loader.sets.description import refuse_another_folder
 from utils.errors import UserError, did_you_mean
 
 
@@ -29,7 +30,8 @@ def make_data_set(config: Mapping[str, Any]) -> None:
     kind = section["type"]
     if kind not in MAKERS:
         raise UserError(f'data_set_maker.type "{kind}" is not known{did_you_mean(kind, MAKERS)}.')
-    name = config.get("data_loader", {}).get("args", {}).get("dataset_name")
+    args = config.get("data_loader", {}).get("args", {})
+    name = args.get("dataset_name")
     if not name:
         raise UserError("data_set_maker needs data_loader.args.dataset_name: the folder to make.")
     folder = Path(name)
@@ -38,4 +40,5 @@ def make_data_set(config: Mapping[str, Any]) -> None:
             f'There is no data set "{name}"{did_you_mean(name, [f"data/{kind}"])}. One is made '
             f"only in a folder called {kind}."
         )
+    refuse_another_folder([folder], args.get("data_dir"))
     MAKERS[kind](folder, **section.get("args", {}))

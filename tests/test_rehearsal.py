@@ -290,6 +290,9 @@ def test_a_slip_in_the_name_of_a_data_set_makes_none(tmp_path, monkeypatch):
     }
     with pytest.raises(UserError, match=r"no data set \"data/demoo\".*data/demo"):
         make_data_set(config)
+    config["data_loader"]["args"] = {"dataset_name": "data/demo", "data_dir": "data/other"}
+    with pytest.raises(UserError, match=r'data_dir "data/other".*no effect on data/demo'):
+        make_data_set(config)
     assert not any(tmp_path.iterdir())
 
 

@@ -5,7 +5,7 @@ one's own is a folder with a `dataset.json` of the same form. Nothing here opens
 """
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,7 @@ def find_description(dataset_name: str, data_dir: str | Path | None = None) -> D
         if folder and exists(Path(folder) / FILE_NAME):
             path = Path(folder) / FILE_NAME
             found = parse_description(read_json(path, "data set description"), path)
-            _check_folder(found, data_dir)
+            refuse_another_folder([found.source.parent, found.root], data_dir)
             return found
     raise UserError(
         f'There is no data set "{dataset_name}"{did_you_mean(dataset_name, names)}: give a '
@@ -213,14 +213,17 @@ def find_description(dataset_name: str, data_dir: str | Path | None = None) -> D
     )
 
 
-def _check_folder(found: DataDescription, data_dir: str | Path | None) -> None:
-    """Refuse a folder that would not be looked into."""
-    own = {found.source.parent.resolve(), found.root.resolve()}
-    if data_dir and Path(data_dir).resolve() not in own:
+def refuse_another_folder(own: Sequence[Path], data_dir: str | Path | None) -> None:
+    """Refuse a `data_dir` that would not be looked into, as it is none of a data set's own.
+
+    Raises:
+        UserError: it is another folder.
+    """
+    if data_dir and Path(data_dir).resolve() not in {folder.resolve() for folder in own}:
         raise UserError(
             f'data_dir "{short(data_dir, 200)}" says where a published data set lies, and would '
-            f"have no effect on {found.source.parent}: leave it out, or give the folder that you "
-            "mean as dataset_name."
+            f"have no effect on {own[0]}: leave it out, or give the folder that you mean as "
+            "dataset_name."
         )
 
 
