@@ -312,7 +312,7 @@ def _summary(output: Path, manifest: Manifest, calibration: Calibration | None =
     if manifest.removed:
         lines.append(
             f"Removed videos that still take space: {len(manifest.removed)}; it is freed once half "
-            "of those that came together are removed."
+            "of those that were added together are removed."
         )
     if calibration is not None:
         lines.append(f"Calibrated: {calibration}.")
