@@ -144,7 +144,7 @@ def dry_run(config: Config, seed: int, options: "Options", asked_device: str | N
     from trainer.dry_run import measured
     from trainer.session import Training
 
-    log_device(options.device, asked_device)
+    log_device(options.device, asked_device, options.processes.count)
     training = Training.prepare(config, seed, options)
     for line in (*describe(config), "", *measured(training)):
         _log.info("%s", line)

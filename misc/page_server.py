@@ -31,7 +31,7 @@ THREADS = 8
 MOST_CONNECTIONS = 600  # more wait until one ends; half of the files that may be open if fewer
 SECONDS_IDLE = 10  # without a byte sent or received, after which a connection is closed
 LARGEST_HEAD = 2**16  # bytes of a request's lines, so of its address as well
-LARGEST_BODY = 2**10  # besides a file; nobody sends one to pages that are only read
+LARGEST_BODY = 2**10  # bytes of a request's body besides the file in it
 SEND_BUFFER = 2**20  # bytes of an answer that may wait in memory before its thread does
 
 TYPES = {
@@ -58,7 +58,7 @@ class PageServer:
         host: address to listen on. On one that only this machine reaches, requests for another
             name are refused: a web page elsewhere cannot pose as a name of this machine.
         port: 0 for any that is free.
-        largest_upload: bytes of a file that may be sent; 0: nobody sends any.
+        largest_upload: bytes of a file that may be sent; 0: none may.
 
     Raises:
         UserError: the address cannot be used.

@@ -20,7 +20,6 @@ from trainer.session import seed_everything
 from utils.command_line import (
     chosen_seeds,
     log_device,
-    log_place,
     parse_seeds,
     run_main,
     select_device,
@@ -206,14 +205,6 @@ def test_one_line_names_the_device_and_a_gpu_that_stands_idle(two_gpus, monkeypa
     assert line("cuda:1", "1") == "Device: cuda:1, GPU model of cuda:1 (80 GiB)"
     assert line("cuda:1", "0,1", 2).endswith("; 2 processes, each with its GPU")
     assert len(caplog.messages) == 1
-
-
-def test_another_folder_is_said(tmp_path, monkeypatch, caplog):
-    monkeypatch.chdir(tmp_path)
-    with caplog.at_level("INFO"):
-        log_place()
-    assert caplog.messages[-1].startswith(f"Data and results: below {tmp_path};")
-    assert caplog.messages[-1].endswith(f"of {ROOT}")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from misc.extract_experts.expert import Chunk, Frames, Loaded, Seen, Settings, Words
-from misc.extract_experts.experts.table import HUB, PRESETS, ROWS, wanted_expert
+from misc.extract_experts.experts.table import HUB_ROWS, PRESETS, ROWS, wanted_expert
 from tests import tiny_networks
 from tests.tiny_encoders import make_encoder
 from utils.errors import UserError
@@ -276,7 +276,7 @@ def test_a_name_that_no_list_has_is_refused(row: str, model: str, message: str) 
         load(row, model)
 
 
-@pytest.mark.parametrize("row", [row.name for row in HUB])
+@pytest.mark.parametrize("row", [row.name for row in HUB_ROWS])
 def test_a_folder_without_a_model_is_refused(tmp_path: Path, row: str) -> None:
     needs = {"timm": "timm", "open_clip": "open_clip", "torchvision": "torchvision"}
     pytest.importorskip(needs.get(row, "transformers"))
@@ -342,7 +342,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         load("clap", make_encoder(tmp_path / "bert", "bert"))
 
 
-@pytest.mark.parametrize("row", [*HUB], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [*HUB_ROWS], ids=lambda row: row.name)
 def test_a_missing_package_is_named_with_its_command(
     monkeypatch: pytest.MonkeyPatch, row: Any
 ) -> None:

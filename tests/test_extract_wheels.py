@@ -16,7 +16,7 @@ from scipy.signal import resample_poly
 
 from misc.extract_experts.expert import Chunk, Frames, Loaded, Seen, Settings, Sound, Words
 from misc.extract_experts.experts import packages
-from misc.extract_experts.experts.table import ROWS, WHEELS
+from misc.extract_experts.experts.table import ROWS, WHEEL_ROWS
 from utils.errors import UserError
 
 RATE = Sound.RATE
@@ -198,7 +198,7 @@ def test_numbers_are_rounded_as_the_network_in_the_wheel_says() -> None:
         assert head + raw in model, name
 
 
-@pytest.mark.parametrize("row", [*WHEELS], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [*WHEEL_ROWS], ids=lambda row: row.name)
 def test_a_missing_package_is_named_with_its_command(
     monkeypatch: pytest.MonkeyPatch, row: Any
 ) -> None:

@@ -60,7 +60,7 @@ def test_from_another_folder_data_and_results_are_its_own_and_configs_the_projec
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    place = f"Data and results: below {tmp_path}; configs that are not there: of {ROOT}\n"
+    place = f"Data and results: below {tmp_path}; configs that are not found there: from {ROOT}\n"
     values = tiny_config(Path("data/clips"), Path("data/saved"))
     write_json(tmp_path / "mine.json", {"inherit_from": "configs/own/train-ce.json", **values})
     code, output = run(train_program, "--config", "mine.json")

@@ -228,6 +228,14 @@ def test_a_stopped_training_goes_on_with_other_processes(
     close(only_run(tmp_path / "whole"), models, 0.0 if first == then else 1e-5)
 
 
+def test_a_dry_run_tells_of_the_processes(
+    together: Together, config_path: Path, tmp_path: Path
+) -> None:
+    code, output = together(2, train_program, "--config", config_path, "--dry_run")
+    assert code == 0 and not (tmp_path / "saved").exists()
+    assert "2 processes of" in output and "at the peak, each of 2 processes" in output
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_is_killed_ends_the_others(
     together: Together, config_path: Path, tmp_path: Path, rank: int

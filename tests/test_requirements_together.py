@@ -8,7 +8,7 @@ import pytest
 
 from misc.extract_experts.expert import Settings
 from misc.extract_experts.experts.packages import HUB, package
-from misc.extract_experts.experts.table import WHEELS
+from misc.extract_experts.experts.table import WHEEL_ROWS
 from misc.text_embeddings.captions import Captions
 from misc.text_embeddings.encoders import make_job
 from misc.text_embeddings.encoding import encode_chunk
@@ -46,7 +46,7 @@ def test_every_requirement_is_there_as_it_is_pinned(everything: dict[str, str]) 
 def test_text_encoders_run_beside_all_experts(
     tmp_path: Path, everything: dict[str, str], family: str
 ) -> None:
-    for row in WHEELS:
+    for row in WHEEL_ROWS:
         row.load(Settings())
     for name in ("timm", "open_clip", "torchvision"):
         package(name, name, HUB)

@@ -238,16 +238,19 @@ def test_whose_videos_they_are(made: Path, copied: Path, tmp_path: Path, run: Ru
     data = make_tiny_set(tmp_path / "mine", seed=5)
     told = json.loads((data / "dataset.json").read_text()) | {"name": "mine"}
     (data / "dataset.json").write_text(json.dumps(told))
-    (tmp_path / "two.txt").write_text("clip0\nclip1\n")
+    (tmp_path / "three.txt").write_text("clip0\nclip1\nclip2\n")
     told = json.loads((copied / FILE_NAME).read_text())
     del told["data_sets"]  # of an index that was built before these were kept
     (copied / FILE_NAME).write_text(json.dumps(told))
     code, said = run(
-        build_program, "--add", copied, "--dataset", data, "--videos", tmp_path / "two.txt"
+        build_program, "--add", copied, "--dataset", data, "--videos", tmp_path / "three.txt"
     )
-    assert code == 0 and "14 videos of tiny and mine by" in said
+    assert code == 0 and "15 videos of tiny and mine by" in said
+    before = Index(copied).row_of.keys()
+    assert run(build_program, copied, "--remove", "clip1")[0] == 0
+    assert before - Index(copied).row_of.keys() == {"clip1"}
     assert Searcher.open(copied).info.data_set == "tiny and mine"
-    code, said = run(build_program, copied, "--remove", "clip0", "clip1")
+    code, said = run(build_program, copied, "--remove", "clip0", "clip2")
     assert code == 0 and "12 videos of tiny by" in said
 
 

@@ -1,6 +1,7 @@
 """The search page as an answer to requests: what is asked, what is refused, what is served."""
 
 import io
+import shutil
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -119,10 +120,11 @@ def test_a_still_is_the_frame_of_its_second(movie, second, grey):
 
 
 def test_a_still_of_what_is_no_video_is_refused(movie, tmp_path):
-    (tmp_path / "list.mov").write_text(f"#EXTM3U\n#EXTINF:1,\n{movie}\n#EXT-X-ENDLIST\n")
-    (tmp_path / "also.mov").write_text(f"ffconcat version 1.0\nfile {movie}\n")
+    shutil.copy(movie, tmp_path / "movie.mov")
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nmovie.mov\n#EXT-X-ENDLIST\n")
+    (tmp_path / "also.mov").write_text("ffconcat version 1.0\nfile movie.mov\n")
     (tmp_path / "cut.mov").write_bytes(movie.read_bytes()[:500])
-    for name in ("list.mov", "also.mov", "cut.mov", "gone.mov"):
+    for name in ("list.m3u8", "also.mov", "cut.mov", "gone.mov"):
         with pytest.raises(UserError, match="no frame comes out"):
             still(tmp_path / name)
 

@@ -31,7 +31,7 @@ def videos(tmp_path: Path) -> Path:
     for name in ("damaged", "worse"):
         (folder / f"{name}.mp4").write_bytes(b"no video")
     (folder / "worse.webp").write_bytes(b"RIFF\x10\x00\x00\x00WEBP")
-    (folder / "list.mp4").write_text(f"ffconcat version 1.0\nfile '{folder / 'yellow.mp4'}'\n")
+    (folder / "list.mp4").write_text("ffconcat version 1.0\nfile yellow.mp4\n")
     return folder
 
 

@@ -78,9 +78,9 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def _refuse_empty(self, given: Sequence[str]) -> None:
-        """Refuse a flag with an empty value: a path would be the working folder, others nothing.
+        """Refuse a flag with an empty value, as a script's unset variable gives it.
 
-        So it is with a script's variable that is not set. No overrides are as good as none.
+        An empty path would be the working folder. Empty overrides are as good as none.
         """
         for word, following in pairwise([*given, "-"]):
             flag, equals, text = word.partition("=")
@@ -279,14 +279,14 @@ def select_device(text: str | None) -> str:
 
 
 def log_place(extra: Mapping[str, object] | None = None) -> None:
-    """Log where a program looks for files and leaves them, where that is not its own folder.
+    """Log where a program reads and writes files, unless that is its own folder.
 
     Args:
         extra: of the log's record.
     """
     home, here = _PROJECT.parent, Path.cwd()
     if here != home:
-        said = "Data and results: below %s; configs that are not there: of %s"
+        said = "Data and results: below %s; configs that are not found there: from %s"
         _log.info(said, here, home, extra=extra)
 
 

@@ -6,10 +6,14 @@ import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from utils.errors import UserError
+from utils.errors import UserError, short
 from utils.files import make_folder, reason, replacing, temporary_name
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _log = logging.getLogger(__name__)
 
@@ -20,6 +24,11 @@ PICTURES = (".jpg", ".png", ".webp")
 # What of a folder of videos a page may ask for.
 VIDEOS = _PLAYABLE + _NOT_PLAYABLE
 SHOWN_SUFFIXES = VIDEOS + PICTURES
+# What a video may be, by its content: a playlist in its place could name other files.
+_OPTIONS = {
+    "format_whitelist": "avi,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,asf,flv,ogg",
+    "protocol_whitelist": "file",
+}
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,31 @@ class VideoFiles:
                     shutil.copyfileobj(reader, writer)
             except OSError as error:
                 raise UserError(f"Cannot copy the video {original}: {reason(error)}.") from error
+
+
+def frame_at(path: Path | str, second: float = 0.0) -> "Image":
+    """Return the frame of a video that is shown at a second, or its last one.
+
+    To be called behind the wall (`data_loader.formats.apart`).
+
+    Raises:
+        UserError: no frame can be read from the file.
+    """
+    import av  # here: who never needs it does not load it
+
+    try:
+        with av.open(str(path), options=_OPTIONS) as container:
+            if second:
+                container.seek(int(second * 1_000_000), backward=True)  # to the key frame before it
+            found = None
+            for found in container.decode(container.streams.video[0]):
+                if (found.time or 0.0) >= second:
+                    break
+            if found is None:
+                raise IndexError("no frame")
+            return found.to_image()
+    except (av.FFmpegError, IndexError, ValueError, MemoryError) as error:
+        raise UserError(f"Cannot read {path}: no frame comes out ({short(error)}).") from error
 
 
 def is_file(path: Path) -> bool:

@@ -15,7 +15,7 @@ from misc.tools import tool_parser
 from utils.command_line import Parser, run_main, select_device
 from utils.errors import UserError, listed
 
-# What would be passed over beside the flag of a task.
+# Task -> flags that it would pass over.
 _UNUSED = {
     "remove": (
         *("output", "dataset", "videos", "zero_shot", "video_dir", "encoder", "weights"),
@@ -60,15 +60,14 @@ def main(arguments: list[str] | None = None) -> None:
             approximate=args.approximate,
             device=select_device(args.device),
         )
-        said = []
         if args.remove:
-            said.append(remove(Path(args.source), args.remove))
+            said = remove(Path(args.source), args.remove)
         elif args.add:
-            said.append(add(Path(args.source) if args.source else None, args.add, wishes))
+            said = add(Path(args.source) if args.source else None, args.add, wishes)
         else:
             make = build_zero_shot if args.zero_shot else build
-            said.append(make(Path(args.source), wishes))
-    print("\n".join(said))
+            said = make(Path(args.source), wishes)
+    print(said)
 
 
 def _parser() -> Parser:

@@ -87,7 +87,7 @@ def build(path: Path, wishes: Wishes) -> str:
     source, loader = Trained.of_checkpoint(checkpoint, config, torch.device(wishes.device))
     videos = source.videos(other or loader.description, asked)
     made_by = {"checkpoint": str(source.checkpoint), "epoch": source.epoch, "videos": asked}
-    with changing(output, anew=True) as change:
+    with changing(output) as change:
         folder = change.new("model")
         source.write(folder)
         manifest = _manifest(source, videos, folder, made_by)
@@ -117,7 +117,7 @@ def build_zero_shot(path: Path, wishes: Wishes) -> str:
     check_place(output)
     source = ZeroShot.of(description, wishes.encoder, wishes.device)
     videos = source.videos(description, asked)
-    with changing(output, anew=True) as change:
+    with changing(output) as change:
         folder = change.new("model")
         source.write(folder)
         made_by = {"videos": asked}
@@ -143,9 +143,9 @@ def add(path: Path | None, output: Path, wishes: Wishes) -> str:
     if wishes.data_set is None:
         raise UserError("Say whose videos are to be added: --dataset NAME or folder.")
     description = find_description(wishes.data_set)
-    Manifest.read(output)
+    Manifest.read(output)  # or a folder would be made for nothing
     with changing(output) as change:
-        before = _there(change)
+        before = Manifest.read(output)
         source = _source_of(output, before, wishes.device)
         if path is not None and not (isinstance(source, Trained) and source.is_same_as(path)):
             raise UserError(
@@ -174,7 +174,7 @@ def remove(output: Path, ids: Sequence[str]) -> str:
     """
     Manifest.read(output)  # or a folder would be made for nothing
     with changing(output) as change:
-        before, known = _there(change), Index(output).row_of
+        before, known = Manifest.read(output), Index(output).row_of
         unknown = [short(key) for key in ids if key not in known]
         if unknown:
             raise UserError(
@@ -196,10 +196,6 @@ def _check(wishes: Wishes, asked: str) -> None:
     folder = wishes.video_folder
     if folder is not None and not is_there(folder, Path.is_dir):
         raise UserError(f"There is no folder {folder}, where the videos are said to lie.")
-
-
-def _there(change: IndexChange) -> Manifest:
-    return change.before or Manifest.read(change.folder)
 
 
 def _source_of(output: Path, manifest: Manifest, device: str) -> Source:
@@ -316,7 +312,7 @@ def _summary(output: Path, manifest: Manifest, calibration: Calibration | None =
     if manifest.removed:
         lines.append(
             f"Removed videos that still take space: {len(manifest.removed)}; it is freed once half "
-            "of those that came together are removed."
+            "of those that were added together are removed."
         )
     if calibration is not None:
         lines.append(f"Calibrated: {calibration}.")

@@ -1,8 +1,8 @@
 """Frees the space of removed videos, before it grows beyond that of those that stay.
 
-A removed video keeps its row, so that removing one of a million is cheap. Once half of the videos
-that came together are removed, the others are written into a new part: so an index takes at most
-about twice the space that it has to, and each video is moved a few times at most.
+A removed video keeps its row, so that removing one of a million is cheap. Once half of a part is
+removed, the rest is written into a new part: so an index takes at most about twice the space that
+it has to, and each video is moved a few times at most.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ from model.similarity import VideoEmbeddings
 
 
 def compacted(change: IndexChange, manifest: Manifest) -> Manifest:
-    """Write the parts anew of which half is removed; return what the index is then.
+    """Rewrite the parts of which half is removed; return what the index is then.
 
     An index of which nothing would stay keeps its rows.
 

@@ -10,6 +10,7 @@ process. A file that comes out the same stays as it lies, so that what was packe
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,10 @@ def usable(done: Mapping[str, Done]) -> Iterator[tuple[str, Done]]:
 
 
 def only(digests: Mapping[str, str], done: Mapping[str, Done]) -> dict[str, Done]:
-    """Return what is known of all videos by the experts of today: name -> digest."""
+    """Return what is known of all videos by the experts of today: name -> digest.
+
+    What another one of the same name saw, in videos that are gone, is left out.
+    """
     return {
         name: replace(
             one,
@@ -183,16 +187,9 @@ def only(digests: Mapping[str, str], done: Mapping[str, Done]) -> dict[str, Done
     }
 
 
-def seen_by(expert: str, digest: str, done: Mapping[str, Done]) -> dict[str, Done]:
-    """Return the videos that an expert has seen, in order of their ids.
-
-    What another one of the same name saw, in videos that are gone, is left out.
-    """
-    return {
-        name: one
-        for name, one in usable(done)
-        if expert in one.experts and one.experts[expert].digest == digest
-    }
+def seen_by(expert: str, done: Mapping[str, Done]) -> dict[str, Done]:
+    """Return the videos that an expert has seen, in order of their ids."""
+    return {name: one for name, one in usable(done) if expert in one.experts}
 
 
 # --- Features that the files alone have -----------------------------------------------------------
@@ -204,15 +201,13 @@ Lost = frozenset[tuple[str, str]]
 
 def lost_features(folder: Path, done: Mapping[str, Done], segments: str) -> Lost:
     """Compare the files of a data set with what the journals know of them."""
-    files: dict[str, FeatureFile] = {}
+    file_of = cache(partial(FeatureFile, folder))
     lost = set()
     for video, one in done.items():
         items = item_ids(video, one, segments)
         for expert, place in one.experts.items():
-            if place.is_kept:
-                file = files.get(expert) or files.setdefault(expert, FeatureFile(folder, expert))
-                if not _has(file, items, place):
-                    lost.add((video, expert))
+            if place.is_kept and not _has(file_of(expert), items, place):
+                lost.add((video, expert))
     return frozenset(lost)
 
 
@@ -246,15 +241,14 @@ def free(work: Path, name: str, folder: Path, done: Mapping[str, Done], segments
     """
     if all(place.is_kept for one in done.values() for place in one.experts.values()):
         return
-    files: dict[str, FeatureFile] = {}
+    file_of = cache(partial(FeatureFile, folder))
     kept = {}
     for video, one in done.items():
         items, places = item_ids(video, one, segments), {}
         for expert, place in one.experts.items():
-            file = files.get(expert) or files.setdefault(expert, FeatureFile(folder, expert))
             check = place.check if place.is_kept else checksum(read_rows(place))
             places[expert] = replace(place, journal=None, start=0, check=check)
-            if not _has(file, items, places[expert]):
+            if not _has(file_of(expert), items, places[expert]):
                 return
         kept[video] = replace(one, experts=places)
     let_go(work, name, kept)

@@ -110,8 +110,8 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
     found = find_videos(asked.videos, _known(place, done))
     yield from found.said
     if asked.captions:
-        ids = [*{video.id: None for video in found.videos} | dict.fromkeys(done)]
-        check_captions(asked.captions, ids, bool(asked.segments))
+        ids = dict.fromkeys([*(video.id for video in found.videos), *done])
+        check_captions(asked.captions, [*ids], bool(asked.segments))
     if asked.sbatch:
         limits = Limits(asked.sbatch_time, asked.sbatch_memory)
         yield from write_scripts(asked.sbatch, arguments, asked.shards, limits, asked.sbatch_option)
@@ -121,13 +121,13 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
     running = load_experts(wanted, device, half, asked.segments)
     missing = [folder for folder in (work, place, *place.parents) if not is_there(folder)]
     make_folder(work)
-    settings = {"tool": TOOL, "segments": asked.segments}
     number, count = asked.shard or (1, 1)
     name = f"{number}-of-{count}"
     lock = work / name if asked.shard else work
     with alone(lock, f"extracting into {place}"), _undone(place, [] if asked.shard else missing):
         specs = {one.name: one.spec for one in wanted}
-        write_json(work / _SETTINGS, {**settings, "experts": specs})
+        settings = {"tool": TOOL, "segments": asked.segments, "experts": specs}
+        write_json(work / _SETTINGS, settings)
         videos = found.videos[number - 1 :: count]
         others = [] if asked.shard else _others(place, done, videos)
         lost = lost_features(place, read_journals(work), asked.segments)
@@ -137,12 +137,12 @@ def run(asked: Asked, arguments: Sequence[str]) -> Iterator[str]:
         yield from _look(asked, videos, others, running, work, name, place, lost)
         if asked.shard:
             return
-        done = without(read_journals(work), lost)
+        digests = {one.name: one.digest for one in running}
+        done = only(digests, without(read_journals(work), lost))
         tables, texts = _assemble(place, done, running, asked.segments)
         if not tables:
             raise UserError("No expert has seen anything that becomes a vector: name others.")
-        digests = {one.name: one.digest for one in running}
-        free(work, name, place, only(digests, done), asked.segments)
+        free(work, name, place, done, asked.segments)
     items = [item for name, one in usable(done) for item in item_ids(name, one, asked.segments)]
     empty = [one.name for one in running if one.loaded.size and one.name not in tables]
     if empty:
@@ -269,8 +269,8 @@ def _known(place: Path, done: Mapping[str, Done]) -> dict[Path, str]:
 def _others(place: Path, done: Mapping[str, Done], named: Sequence[Video]) -> list[Video]:
     """Return the videos of earlier commands: a further expert, or another one, sees these too."""
     ids = {video.id for video in named}
-    files = {name: Path(os.path.normpath(place / one.file)) for name, one in usable(done)}
-    return [Video(k, path) for k, path in files.items() if k not in ids and os.path.lexists(path)]
+    known = _known(place, dict(usable(done)))
+    return [Video(name, path) for path, name in known.items() if name not in ids]
 
 
 def _check_tools(segments: str) -> None:
@@ -339,7 +339,7 @@ def _assemble(
     write_videos(place, done, segments)
     tables, texts = {}, {}
     for one in running:
-        row, seen = one.wanted.row, seen_by(one.name, one.digest, done)
+        row, seen = one.wanted.row, seen_by(one.name, done)
         if row.gives_words:
             texts[one.name] = write_texts(place, one.name, seen, segments)
         if one.loaded.size:

@@ -45,7 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
         device = select_device(args.device)
         searcher = Searcher.open(args.index, device, exact=args.exact, milvus=args.milvus)
         if args.serve:
-            from misc.search.page.serve import Asked, serve
+            from logger.page.search import Asked
+            from misc.search.page.serve import serve
 
             [query] = args.query or [""]
             without = ". ".join(args.without)
@@ -237,7 +238,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--serve", action="store_true", help="serve a page to search on, which may begin with this"
+        "--serve",
+        action="store_true",
+        help="serve a page to search on, begun with SENTENCE",
     )
     add_address_flags(parser)
     parser.add_argument(

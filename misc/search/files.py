@@ -60,7 +60,6 @@ def experts_of_file(searcher: "Searcher", path: Path, device: str = "cpu") -> Ex
                     f"takes vectors of size {expert.size}: it was extracted otherwise."
                 )
             made = made[: expert.max_tokens] if expert.variable_length else made
-            values = values.clone()
             values[: len(made)] = made
         experts[expert.name] = values[None]
         ind[expert.name] = torch.tensor([float(expert.name in found)])

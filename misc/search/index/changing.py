@@ -28,13 +28,10 @@ class IndexChange:
 
     Attributes:
         folder: of the index.
-        before: its manifest; None where there is none, or it does not matter.
     """
 
-    def __init__(self, folder: Path, anew: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        is_kept = not anew and is_there(folder / FILE_NAME)
-        self.before = Manifest.read(folder) if is_kept else None
 
     def new(self, kind: str) -> Path:
         """Return a new folder of the index for a "model" or a "part"."""
@@ -58,8 +55,8 @@ class IndexChange:
 
 
 @contextmanager
-def changing(folder: Path, anew: bool = False) -> Iterator[IndexChange]:
-    """Change an index, or make a new one (`anew`), while no other process does.
+def changing(folder: Path) -> Iterator[IndexChange]:
+    """Change an index, or make one, while no other process does.
 
     What was written goes again if anything goes wrong; what a killed process left goes with the
     next change.
@@ -73,7 +70,7 @@ def changing(folder: Path, anew: bool = False) -> Iterator[IndexChange]:
     try:
         with alone(folder, f"changing the index {folder}"):
             (folder / _MARK).touch()
-            change = IndexChange(folder, anew)
+            change = IndexChange(folder)
             change.keep_only(_named(folder))
             try:
                 yield change

@@ -135,7 +135,7 @@ class SearchSite:
             UserError: there is none, or it cannot be used.
         """
         sent = request.files.get("file")
-        data = sent.stream.read(LARGEST_FILE) if sent else b""
+        data = sent.read() if sent else b""
         if not data:
             raise UserError("There is no file: a picture, a video or a sound was expected.")
         # Those who wait hold a thread each.
@@ -210,9 +210,7 @@ class SearchSite:
             if asked.file:
                 video = self._files.get(asked.file)
                 if video is None:
-                    raise UserError(
-                        "The file that is asked by is not known any more: send it again."
-                    )
+                    raise UserError("The file that was sent is not known any more: send it again.")
                 return self._searcher.more_like(video, asked.k, weights=weights)
             if asked.like:
                 return self._searcher.more_like(asked.like, asked.k, weights=weights)
