@@ -70,9 +70,8 @@ class TrainingStep:
                 loss.backward()
         if self.shared:
             self.shared.add_up_gradients()
-            self.recipe.update(self.net, self.optimiser, self.shared.total_norm)
-        else:
-            self.recipe.update(self.net, self.optimiser)
+        total_norm = self.shared.total_norm if self.shared else nn.utils.get_total_norm
+        self.recipe.update(self.net, self.optimiser, total_norm)
         return loss.detach(), None if distance is None else distance.detach()
 
     def divided(self, videos: int, captions: int = 1) -> AbstractContextManager[None]:
@@ -105,9 +104,8 @@ class TrainingStep:
 
     @cached_property
     def _graphed(self) -> GraphedPass:
-        if self.shared is None:
-            return GraphedPass(self.net, self._pass)
-        return GraphedPass(self.net, self._pass, self.shared.learned_apart)
+        learned = self.shared.learned_apart if self.shared else tuple
+        return GraphedPass(self.net, self._pass, learned)
 
     def _objective(self, sims: Tensor, batch: Batch, epoch: int) -> tuple[Tensor, Tensor | None]:
         """Loss of the similarities (B C, B) of C captions a video: the mean over one of each."""

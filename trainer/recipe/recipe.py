@@ -77,7 +77,7 @@ class Recipe:
         self,
         net: nn.Module,
         optimiser: Optimizer,
-        total_norm: Callable[[Sequence[Tensor]], Tensor] = nn.utils.get_total_norm,
+        total_norm: Callable[[Sequence[Tensor]], Tensor],
     ) -> None:
         """Move the weights by their gradients, whose length `total_norm` gives."""
         if self.clip_norm or self.measures_gradients:
