@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 import misc.check_data_set.__main__ as check_program
 import misc.extract_experts.__main__ as program
@@ -630,6 +632,20 @@ def test_one_file_is_seen_as_in_a_data_set(place: Path, extracting: Call) -> Non
     for path in ("text.mp4", "missing.mp4"):
         with pytest.raises(UserError, match=path):
             features_of(Path(path), ["scene"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(height=st.integers(1, 410), width=st.integers(1, 410), is_still=st.booleans())
+@example(height=225, width=400, is_still=True)  # as 16:9 is decoded
+@example(height=1, width=1, is_still=False)
+def test_experts_look_at_frames_of_all_sizes(height: int, width: int, is_still: bool) -> None:
+    rng = np.random.default_rng(height + width)
+    frames = rng.integers(0, 255, (1 if is_still else 4, height, width, 3), dtype=np.uint8)
+    chunk = Chunk(np.repeat(frames, 4, 0) if is_still else frames, np.arange(4))
+    for row in builtin.ROWS:
+        if row.name in ("appearance", "motion", "scene", "shape"):
+            vectors = row.load(Settings()).function([chunk])[0].vectors
+            assert vectors is not None and np.isfinite(vectors).all()
 
 
 def test_experts_that_see_nothing_are_missing() -> None:

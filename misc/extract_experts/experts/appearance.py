@@ -16,6 +16,7 @@ _CROP = 36  # pixels of a crop around what moves
 _OUTLINE_CELLS, _EDGE_CELLS, _BANDS = 6, 3, 3
 _DIRECTIONS, _GREYS = 8, 4
 _SPOT = 2  # pixels
+_SMALLEST = 8  # pixels of a frame's shorter side
 _SHAPE_CELLS = (6, 8)
 _FAINTEST = 1e-3  # grey levels from pixel to pixel
 
@@ -31,7 +32,8 @@ def appearance(frames: np.ndarray, times: np.ndarray) -> np.ndarray:
     masks = np.empty((len(chosen), *size), np.float32)
     for place, (frame, differs) in enumerate(zip(chosen, _foreground(chosen), strict=True)):
         box = _box_around(differs)
-        large = tuple(_SPOT * edge for edge in box)
+        ends = 2 * (frame.shape[1], frame.shape[0])  # where a spot is only partly in the frame
+        large = tuple(min(_SPOT * edge, end) for edge, end in zip(box, ends, strict=True))
         crops[place] = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, box=large)
         masks[place] = Image.fromarray(differs).resize(size, Image.Resampling.BILINEAR, box=box)
     if not masks.any():
@@ -54,8 +56,13 @@ def appearance(frames: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 def scene(frames: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Describe colours and texture of the upper, middle and lower third of the frame, (1, 96)."""
+    """Describe colours and texture of the upper, middle and lower third of the frame, (1, 96).
+
+    Frames of a few pixels have no texture: (0, 96).
+    """
     chosen = frames[_spread(len(frames), 2)]
+    if min(chosen.shape[1:3]) < _SMALLEST:
+        return np.empty((0, SCENE_SIZE), np.float32)
     weights = np.ones(chosen.shape[:-1], np.float32)
     fine = grey_of(chosen)
     coarse = np.stack([np.asarray(Image.fromarray(grey).reduce(4)) for grey in fine])
@@ -74,6 +81,8 @@ def shape(frames: np.ndarray, times: np.ndarray) -> np.ndarray:
     A cell is set against the 3 x 3 cells around it, so that light and contrast do not count.
     """
     grey = grey_of(frames[_spread(len(frames), 2)])
+    if min(grey.shape[1:]) < _SMALLEST:
+        return np.empty((0, SHAPE_SIZE), np.float32)
     rows, columns = _SHAPE_CELLS
     down = np.arange(grey.shape[1]) * rows // grey.shape[1]
     across = np.arange(grey.shape[2]) * columns // grey.shape[2]
