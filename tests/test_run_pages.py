@@ -190,6 +190,14 @@ def test_two_runs_stand_side_by_side_sorted_by_what_changed(page, address):
     assert link.ok
 
 
+def test_a_run_that_is_not_there_is_told(page, address):
+    page.goto(f"{address}/compare.html?a=<b>nothing</b>")
+    page.wait_for_selector(".versus")
+    assert page.locator("#status").inner_text().startswith("<b>nothing</b> is not among these runs")
+    page.get_by_label("run A").select_option(index=0)
+    page.wait_for_function("() => document.getElementById('status').hidden")
+
+
 def test_runs_without_a_query_in_common_say_so(page, address):
     page.goto(f"{address}/compare.html?a=nothing&b=runs/other-split/2026-01-01_09-00-00/")
     page.wait_for_function("() => /no query in common/.test(document.body.textContent)")

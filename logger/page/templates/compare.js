@@ -18,6 +18,7 @@
   // ---- the two runs ----
 
   const given = new URLSearchParams(location.search);
+  const unknown = []; // asked for in the address
   const state = { show: given.get("show") ?? "", sort: given.get("sort") ?? "change" };
   state.find = given.get("find") ?? "";
   for (const [side, start] of [
@@ -25,6 +26,7 @@
     ["b", 0],
   ]) {
     const known = runs.some(({ id }) => id === given.get(side));
+    if (given.get(side) && !known) unknown.push(given.get(side));
     state[side] = known ? given.get(side) : runs[start]?.id;
     selects[side].append(...runs.map(({ id, name }) => make("option", { value: id }, name)));
     selects[side].value = state[side];
@@ -246,7 +248,9 @@
       status(`These runs have no query in common: A was tested on ${a.split}, B on ${b.split}.`);
       return;
     }
-    status("");
+    const others = "is not among these runs, or its page does not hold all queries: another is shown.";
+    status(unknown.length ? `${unknown.join(" and ")} ${others}` : "");
+    unknown.length = 0;
     showOutcome(Math.max(left.query.rank.length, right.query.rank.length));
     show();
   }
