@@ -1,5 +1,6 @@
 """Makes a demo set in a folder, or completes one that was interrupted."""
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,8 @@ from misc.demo_set.settings import Places, Settings
 from misc.demo_set.workers import run_chunks
 from utils.errors import UserError
 from utils.files import alone, make_folder, read_json, write_json
+
+_log = logging.getLogger(__name__)
 
 
 def make_demo_set(
@@ -43,6 +46,7 @@ def make_demo_set(
     with alone(places.folder, f"making the demo set in {places.folder}") as lock:
         _refuse_other_contents(places, settings)
         if not _is_complete(places, settings):
+            _log.info("Making the demo set of %d clips in %s", settings.num_clips, places.folder)
             _make_chunks(places, settings, workers, lock, progress=progress)
             assemble(places, settings)
         shutil.rmtree(places.work, ignore_errors=True)
