@@ -61,12 +61,14 @@ globalThis.videos = (() => {
     video.tabIndex = 0;
     offerControls();
     video.addEventListener("play", () => keepFew(video));
-    video.addEventListener("error", () => {
+    const saySo = () => {
       const note = document.createElement("p");
       note.className = "no-media";
       note.textContent = "this video cannot be played";
       video.parentElement?.replaceWith(note);
-    });
+    };
+    video.addEventListener("error", saySo);
+    if (video.error) saySo(); // it has failed before this script came
   }
 
   // Called for every new list of videos.
