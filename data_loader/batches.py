@@ -53,7 +53,7 @@ class Whole:
     @property
     def sizes(self) -> list[int]:
         """How many rows each process has."""
-        return [len(_rows_of(share)) for share in self.shares]
+        return [sum(rows.stop - rows.start for rows in share) for share in self.shares]
 
     @property
     def places(self) -> torch.Tensor | None:

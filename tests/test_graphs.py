@@ -90,7 +90,7 @@ def test_graphs_are_forgotten() -> None:
     step = make_step()
     first = step._graphed
     assert step._graphed is first
-    step.forget_graphs()
+    step.free()
     assert step._graphed is not first
 
 

@@ -2,6 +2,7 @@
 
 import random
 import re
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -223,6 +224,24 @@ def test_layers_are_shared_out_by_optimisers_that_take_weights_one_by_one(
     for videos in (64, 4096):  # of which inputs and outputs would be more to exchange
         with shared.divided(optimiser, videos, captions=1, copies=()):
             assert bool(shared.own) == (pays and videos == 64)
+
+
+def train_and_leave(processes: Processes) -> list[bool]:
+    net = make_net().train()
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.01)
+    loss = LOSSES["MaxMarginRankingLoss"]()
+    shared = SharedBatches(net, loss, processes)
+    step = TrainingStep(net, loss, optimiser, shared=shared)
+    with step.divided(videos=1):
+        parts = [weakref.ref(part) for part in shared.learned_apart()]
+        step(part_of(whole_batch(Case(), 0), processes, 1), epoch=1)
+    step.free()
+    return [part() is None for part in parts]
+
+
+def test_nothing_of_a_model_stays_where_it_has_learned(pool: ProcessPool) -> None:
+    for are_gone in pool.run(2, train_and_leave):
+        assert are_gone and all(are_gone)
 
 
 def tell_one_another(processes: Processes, seed: int) -> list[Tensor]:

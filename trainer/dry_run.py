@@ -57,7 +57,7 @@ def _seconds_of_steps(training: Training) -> list[float]:
             now = time.perf_counter()
             seconds.append(now - started)
             started = now
-    step.forget_graphs()
+    step.free()
     return seconds
 
 

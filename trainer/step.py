@@ -93,8 +93,10 @@ class TrainingStep:
             return self._pass(batch, epoch)
         return self._graphed(batch, epoch, needs_items=bool(self.recipe.dropout))
 
-    def forget_graphs(self) -> None:
-        """Free what graphs keep of a GPU's memory; a further step would make them anew."""
+    def free(self) -> None:
+        """Free what graphs and parts of layers keep of a device's memory, after the last step."""
+        if self.shared:
+            self.shared.forget_columns()
         if self.__dict__.pop("_graphed", None):
             gc.collect()  # they lie in circles, and a group of processes ends only without them
 

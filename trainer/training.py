@@ -70,7 +70,7 @@ class Trainer:
                     self._run_epoch(self.progress.epoch + 1)
             finally:
                 saving.finish()
-                self.step.forget_graphs()
+                self.step.free()
             with saving.uncut():
                 self._average_best()
         _log.info("Checkpoints held it up for %.1f s.", saving.seconds)

@@ -192,7 +192,7 @@ def _beside_one_alone(device: torch.device, precision: str, is_compiled: bool) -
                 found, _ = other(replace(batch, whole=whole), 1)
             apart.append((expected - found).abs().item())
     graphs = len(other._graphed._graphs) if device.type == "cuda" else 0
-    other.forget_graphs()
+    other.free()
     weights = zip(plain.net.parameters(), other.net.parameters(), strict=True)
     furthest = max((one - two).abs().max().item() for one, two in weights)
     if is_compiled:

@@ -110,7 +110,7 @@ def measured(processes: Processes, options: Any) -> tuple[str, ...]:
             exchange = timed(shared.add_up_gradients, together=True)
             shared.add_up_gradients = lambda: None  # type: ignore[method-assign]
             without = timed(lambda: shared_step(part, 1), together=True)
-        shared_step.forget_graphs()
+        shared_step.free()
     return (
         *(f"{processes.count}", f"{options.batch}", f"{1 / with_exchange:.2f}"),
         *(f"{alone / with_exchange:.2f}", f"{1 / without:.2f}", f"{alone / without:.2f}"),

@@ -99,6 +99,10 @@ class SharedBatches:
         assert batch and batch.whole
         return _gathered(text, video, batch.text.shape[1], batch.whole, self._processes)
 
+    def forget_columns(self) -> None:
+        """Free what sharing layers keeps of a device's memory; further steps would share none."""
+        self._columns.forget()
+
     def learned_apart(self) -> list[nn.Parameter]:
         """What this process alone learns at the moment, in place of whole layers."""
         return self._columns.own

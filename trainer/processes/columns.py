@@ -132,6 +132,10 @@ class ColumnParallel:
         )
         self._parts: list[_Part] = []  # those that are shared out at the moment
 
+    def forget(self) -> None:
+        """Let go of the columns: they would hold the memory of a model that leaves its device."""
+        self._text = self._video = None
+
     def expect(self, videos: Sequence[int], captions: int) -> None:
         """Take down how many videos of a batch each process has, with how many captions each."""
         for side, rows in ((self._text, captions), (self._video, 1)):
