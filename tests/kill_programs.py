@@ -32,6 +32,7 @@ from utils.config import Config
 
 # What is not the same each time: names of runs and curves, logs, times.
 _RUN = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(?:_\d+)?")
+_DATE = re.compile(r"(<dt>date</dt><dd[^>]*>)\d{4}-\d\d-\d\d \d\d:\d\d")  # on a page
 _PACKED = re.compile(r"-[0-9a-f]{12}\.packed$")
 _CURVES = re.compile(r"events\.out\.tfevents\..*")
 _TIMES = ("seconds", "steps_per_second")
@@ -101,7 +102,7 @@ def digest(path: Path) -> str:
         parts = read_packed(path)
         content = {n: array.tobytes() for n, array in parts.arrays.items()}, parts.facts
     else:
-        content = _RUN.sub("run", path.read_bytes().decode("latin-1"))
+        content = _DATE.sub(r"\1", _RUN.sub("run", path.read_bytes().decode("latin-1")))
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
